@@ -1,0 +1,2 @@
+//! Yardsticks.
+fn main() {}
