@@ -1,1 +1,26 @@
-//! eventbus-core.
+//! The bottom floor: the nouns, rules and seams of the event bus.
+//!
+//! Nothing in here does I/O, starts a task, reads a clock or rolls a die: time and randomness come
+//! in as arguments. That is why every rule of the bus can be tested as a plain function.
+
+pub mod broker;
+pub mod catalog;
+pub mod cursor;
+pub mod delivery;
+pub mod durability;
+pub mod event;
+pub mod limits;
+pub mod manifest;
+pub mod reconcile;
+pub mod seams;
+pub mod subscription;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod wire;
+
+pub use broker::{Batch, Broker, Cursor, Lease, Position, Receipt, Settled, Stored};
+pub use catalog::Catalog;
+pub use durability::Durability;
+pub use event::{Event, Interest, Source, Text, TopicHash};
+pub use seams::{Clock, Entropy};
+pub use subscription::Subscription;

@@ -1,0 +1,3 @@
+//! Catalog.
+/// Catalog.
+pub struct Catalog;

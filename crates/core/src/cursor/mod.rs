@@ -1,0 +1,1 @@
+//! A subscription's place as a pure state machine.

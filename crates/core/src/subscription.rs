@@ -1,0 +1,3 @@
+//! Sub.
+/// Sub.
+pub struct Subscription;
