@@ -285,7 +285,9 @@ pub struct CursorStats {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AppendError {
     /// Storage is full; delivery goes on and makes room.
-    #[error("storage is full ({used_bytes} of {max_bytes} bytes): wait for deliveries, or raise max_bytes")]
+    #[error(
+        "storage is full ({used_bytes} of {max_bytes} bytes): wait for deliveries, or raise max_bytes"
+    )]
     Full {
         /// Bytes in use.
         used_bytes: u64,

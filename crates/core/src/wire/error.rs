@@ -1,1 +1,359 @@
-//! error
+//! Why a publish was refused, and the body that says so: the one place where errors of publishing
+//! become HTTP.
+//!
+//! Two services of the original spoke here, with different words for the same faults: `publish`, and
+//! the Application Connector's front before it. [`Refusal`] is what is wrong, in publish's words;
+//! [`FrontRefusal`] adds the faults that the front finds by itself.
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+
+use crate::broker::AppendError;
+use crate::limits;
+
+/// Why publish refuses an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// The body is not JSON of the contract's types: `bad_payload_syntax`.
+    BadPayload,
+    /// Not a POST: `bad_request`.
+    NotPost,
+    /// A required field is not there.
+    Missing(&'static str),
+    /// There is no source, neither in the body nor in the header.
+    NoSource,
+    /// A field has a value that it may not have.
+    Invalid(&'static str),
+    /// The header `Source-Id` has a value that it may not have.
+    InvalidSourceHeader,
+    /// A field has more characters than allowed.
+    TooLong {
+        /// The field.
+        field: &'static str,
+        /// How many it may have.
+        max_chars: usize,
+    },
+    /// The body is larger than allowed.
+    TooLarge,
+    /// The body did not arrive in time.
+    TooSlow,
+    /// Too many requests are in work.
+    TooManyRequests,
+    /// The broker does not store now.
+    Unavailable(Cow<'static, str>),
+    /// The store is full.
+    Full(Cow<'static, str>),
+    /// The program has a defect.
+    Internal,
+}
+
+/// Why the Application Connector's front refuses an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum FrontRefusal {
+    /// The body is empty.
+    EmptyBody,
+    /// The body does not parse; the text says where.
+    BadPayload(String),
+    /// A required field is not there.
+    Missing(&'static str),
+    /// A field has a value that it may not have.
+    Invalid(&'static str),
+    /// The body is larger than allowed.
+    TooLarge,
+    /// No such path, or an application whose name is outside the pattern.
+    NotFound,
+    /// The path knows another method.
+    MethodNotAllowed,
+    /// Publish refused it; the front passes its words on.
+    Relayed(Refusal),
+}
+
+/// An error body of the contract, in publish's form: every member is always there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ErrorBody {
+    /// The HTTP status.
+    pub status: u16,
+    /// The kind of error, a word of the contract.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// What is wrong, in the contract's words.
+    pub message: Cow<'static, str>,
+    /// More about it; often empty.
+    #[serde(rename = "moreInfo")]
+    pub more_info: Cow<'static, str>,
+    /// The field at fault: exactly one, or none (`null`).
+    pub details: Option<[ErrorDetail; 1]>,
+}
+
+/// The field at fault.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ErrorDetail {
+    /// The field.
+    pub field: &'static str,
+    /// What is wrong with it, a word of the contract.
+    #[serde(rename = "type")]
+    pub kind: &'static str,
+    /// The same in the contract's words.
+    pub message: Cow<'static, str>,
+    /// More about it; often empty.
+    #[serde(rename = "moreInfo")]
+    pub more_info: Cow<'static, str>,
+}
+
+const COMPLETE: &str = "We need all required fields complete to keep you moving.";
+const CORRECT: &str = "We need all your entries to be correct to keep you moving.";
+const CONTACT_SUPPORT: &str = "Some unexpected internal error occurred, please contact support.";
+const NO_SOURCE: &str =
+    "Either provide 'Source-Id' header or specify 'source-id' in the json payload";
+const TOO_LARGE: &str = "Request body too large";
+
+const MISSING_FIELD: &str = "Missing Field";
+const INVALID_FIELD: &str = "Invalid Field";
+const BAD_PAYLOAD: &str = "Bad Payload Syntax";
+
+impl Refusal {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::BadPayload
+            | Self::NotPost
+            | Self::Missing(_)
+            | Self::NoSource
+            | Self::Invalid(_)
+            | Self::InvalidSourceHeader
+            | Self::TooLong { .. } => 400,
+            Self::TooSlow => 408,
+            Self::TooLarge => 413,
+            Self::TooManyRequests => 429,
+            Self::Internal => 500,
+            Self::Unavailable(_) => 503,
+            Self::Full(_) => 507,
+        }
+    }
+
+    /// The seconds after which the publisher should try again, where that may help.
+    pub fn retry_after_s(&self) -> Option<u64> {
+        matches!(self, Self::TooManyRequests | Self::Unavailable(_) | Self::Full(_))
+            .then_some(limits::RETRY_AFTER_S)
+    }
+
+    /// The body.
+    pub fn body(&self) -> ErrorBody {
+        let plain = |kind, message: &'static str| self.plain(kind, message.into());
+        match self {
+            Self::BadPayload => plain("bad_payload_syntax", CONTACT_SUPPORT),
+            Self::NotPost => plain("bad_request", CONTACT_SUPPORT),
+            Self::Internal => plain("internal_server_error", CONTACT_SUPPORT),
+            Self::TooLarge => plain("request_body_too_large", TOO_LARGE),
+            Self::TooSlow => plain("request_timeout", "The request body did not arrive in time."),
+            Self::TooManyRequests => {
+                plain("too_many_requests", "Too many requests are in work, try again later.")
+            }
+            Self::Unavailable(why) => self.plain("service_unavailable", why.clone()),
+            Self::Full(why) => self.plain("insufficient_storage", why.clone()),
+            Self::Missing(field) => self.field(field, "missing_field", COMPLETE),
+            Self::Invalid(field) => self.field(field, "invalid_field", CORRECT),
+            Self::NoSource => {
+                self.field("source-id/Source-Id", "missing_field/missing_header", NO_SOURCE)
+            }
+            Self::InvalidSourceHeader => self.field("Source-Id", "invalid_header", CORRECT),
+            Self::TooLong { field, max_chars } => {
+                let mut body = self.field(field, "invalid_field_length", CORRECT);
+                for detail in body.details.iter_mut().flatten() {
+                    detail.more_info = format!("Field length must be at max: {max_chars}").into();
+                }
+                body
+            }
+        }
+    }
+
+    fn plain(&self, kind: &'static str, message: Cow<'static, str>) -> ErrorBody {
+        ErrorBody { status: self.status(), kind, message, more_info: "".into(), details: None }
+    }
+
+    fn field(&self, field: &'static str, kind: &'static str, words: &'static str) -> ErrorBody {
+        let more_info = Cow::from("");
+        let detail = ErrorDetail { field, kind, message: words.into(), more_info };
+        ErrorBody { details: Some([detail]), ..self.plain("validation_violation", words.into()) }
+    }
+}
+
+impl From<AppendError> for Refusal {
+    fn from(error: AppendError) -> Self {
+        match error {
+            AppendError::Full { .. } => Self::Full(error.to_string().into()),
+            AppendError::TooLarge { .. } => Self::TooLarge,
+            AppendError::Durability(_) => Self::Invalid("Eventbus-Durability"),
+            AppendError::Unavailable(_) => Self::Unavailable(error.to_string().into()),
+        }
+    }
+}
+
+impl FrontRefusal {
+    /// The HTTP status.
+    pub fn status(&self) -> u16 {
+        match self {
+            Self::EmptyBody | Self::BadPayload(_) | Self::Missing(_) | Self::Invalid(_) => 400,
+            Self::NotFound => 404,
+            Self::MethodNotAllowed => 405,
+            Self::TooLarge => 413,
+            Self::Relayed(refusal) => refusal.status(),
+        }
+    }
+
+    /// The body as JSON. The front leaves out what is empty.
+    pub fn json(&self) -> Vec<u8> {
+        match self {
+            Self::NotFound => path_error(404, "Requested resource could not be found."),
+            Self::MethodNotAllowed => path_error(405, "Method not allowed."),
+            other => json_line(&Sparse::from(&other.body())),
+        }
+    }
+
+    /// The media type of [`FrontRefusal::json`]: the original's two answers differed.
+    pub fn content_type(&self) -> &'static str {
+        match self {
+            Self::NotFound | Self::MethodNotAllowed => "application/json;charset=UTF-8",
+            _ => "application/json",
+        }
+    }
+
+    fn body(&self) -> ErrorBody {
+        let plain = |kind, message: &'static str, more_info: Cow<'static, str>| ErrorBody {
+            status: self.status(),
+            kind,
+            message: message.into(),
+            more_info,
+            details: None,
+        };
+        let field = |field, kind, words: &'static str| ErrorBody {
+            details: Some([ErrorDetail {
+                field,
+                kind,
+                message: words.into(),
+                more_info: "".into(),
+            }]),
+            ..plain("validation_violation", words, "".into())
+        };
+        match self {
+            Self::EmptyBody => plain("bad_payload_syntax", BAD_PAYLOAD, BAD_PAYLOAD.into()),
+            Self::BadPayload(why) => plain("bad_payload_syntax", BAD_PAYLOAD, why.clone().into()),
+            Self::Missing(name) => field(name, "missing_field", MISSING_FIELD),
+            Self::Invalid(name) => field(name, "invalid_field", INVALID_FIELD),
+            Self::TooLarge => {
+                let why = "http: request body too large";
+                plain("request_body_too_large", TOO_LARGE, why.into())
+            }
+            Self::NotFound => {
+                plain("not_found", "Requested resource could not be found.", "".into())
+            }
+            Self::MethodNotAllowed => plain("bad_request", "Method not allowed.", "".into()),
+            Self::Relayed(refusal) => refusal.body(),
+        }
+    }
+}
+
+impl ErrorBody {
+    /// The body as JSON, with the line end of the original.
+    pub fn json(&self) -> Vec<u8> {
+        json_line(self)
+    }
+}
+
+/// The front's form of an error body and of its detail: what is empty is left out.
+#[derive(Serialize)]
+struct Sparse<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<u16>,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    field: &'a str,
+    #[serde(rename = "type")]
+    kind: &'a str,
+    message: &'a str,
+    #[serde(rename = "moreInfo", skip_serializing_if = "str::is_empty")]
+    more_info: &'a str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    details: Vec<Self>,
+}
+
+impl<'a> From<&'a ErrorBody> for Sparse<'a> {
+    fn from(body: &'a ErrorBody) -> Self {
+        Self {
+            status: Some(body.status),
+            field: "",
+            kind: body.kind,
+            message: &body.message,
+            more_info: &body.more_info,
+            details: body.details.iter().flatten().map(Self::from).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a ErrorDetail> for Sparse<'a> {
+    fn from(detail: &'a ErrorDetail) -> Self {
+        Self {
+            status: None,
+            field: detail.field,
+            kind: detail.kind,
+            message: &detail.message,
+            more_info: &detail.more_info,
+            details: Vec::new(),
+        }
+    }
+}
+
+fn json_line(body: &impl Serialize) -> Vec<u8> {
+    // Serialising these structures cannot fail: their keys are text.
+    let mut json = serde_json::to_vec(body).unwrap_or_default();
+    json.push(b'\n');
+    json
+}
+
+fn path_error(code: u16, error: &str) -> Vec<u8> {
+    format!("{}\n", serde_json::json!({ "code": code, "error": error })).into_bytes()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(json: Vec<u8>) -> String {
+        String::from_utf8(json).unwrap()
+    }
+
+    #[test]
+    fn publish_always_writes_every_member() {
+        assert_eq!(
+            text(Refusal::Missing("event-type").body().json()),
+            "{\"status\":400,\"type\":\"validation_violation\",\
+             \"message\":\"We need all required fields complete to keep you moving.\",\
+             \"moreInfo\":\"\",\"details\":[{\"field\":\"event-type\",\"type\":\"missing_field\",\
+             \"message\":\"We need all required fields complete to keep you moving.\",\
+             \"moreInfo\":\"\"}]}\n"
+        );
+        assert_eq!(
+            text(Refusal::BadPayload.body().json()),
+            "{\"status\":400,\"type\":\"bad_payload_syntax\",\"message\":\"Some unexpected \
+             internal error occurred, please contact support.\",\"moreInfo\":\"\",\
+             \"details\":null}\n"
+        );
+    }
+
+    #[test]
+    fn the_front_leaves_out_what_is_empty_and_relays_the_words_of_publish() {
+        assert_eq!(
+            text(FrontRefusal::Invalid("event-time").json()),
+            "{\"status\":400,\"type\":\"validation_violation\",\"message\":\"Invalid Field\",\
+             \"details\":[{\"field\":\"event-time\",\"type\":\"invalid_field\",\
+             \"message\":\"Invalid Field\"}]}\n"
+        );
+        let relayed = FrontRefusal::Relayed(Refusal::TooManyRequests);
+        assert_eq!(relayed.status(), 429);
+        assert!(!text(relayed.json()).contains("moreInfo"));
+        assert_eq!(
+            text(FrontRefusal::NotFound.json()),
+            "{\"code\":404,\"error\":\"Requested resource could not be found.\"}\n"
+        );
+    }
+}

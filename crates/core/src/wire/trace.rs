@@ -75,7 +75,8 @@ impl Trace {
         let mut found = Vec::new();
         for header in TraceHeader::ALL {
             let value = headers.get(header.name()).and_then(|value| value.to_str().ok());
-            if let Some(value) = value.filter(|v| (1..=limits::TRACE_HEADER_CHARS).contains(&v.len()))
+            if let Some(value) =
+                value.filter(|v| (1..=limits::TRACE_HEADER_CHARS).contains(&v.len()))
             {
                 found.push((header, Text::from(value)));
             }
