@@ -85,7 +85,8 @@ fn each_seam_is_seen_however_it_is_written() {
         found.collect::<Vec<_>>(),
         [
             "a/src/b.rs:2: `std::fs::File`: take a seam as an argument",
-            "a/src/b.rs:4: `std::time::SystemTime::now`: take a `Clock`, or the time, as an argument",
+            "a/src/b.rs:4: `std::time::SystemTime::now`: take a `Clock`, or the time, as an \
+             argument",
             "a/src/b.rs:7: `rand::random`: take `Entropy` as an argument",
             "a/src/b.rs:5: `tokio::spawn`: give it an owner that drains it: a `TaskTracker` or a \
              `JoinSet`",
