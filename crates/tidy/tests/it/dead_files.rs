@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::repo::{Source, holds, packages, tracked_rust};
+use crate::repo::{Source, holds, packages, text_of, tracked_rust};
 
 #[test]
 fn every_file_is_reached_from_a_root() {
@@ -17,9 +17,10 @@ fn every_file_is_reached_from_a_root() {
 fn a_file_no_mod_names_is_seen() {
     let sources = [
         Source::new("a/src/lib.rs", "mod b; mod inline { mod c; }"),
-        Source::new("a/src/b.rs", "mod d; #[cfg(test)] mod tests;"),
-        Source::new("a/src/b/d.rs", ""),
-        Source::new("a/src/b/tests.rs", ""),
+        Source::new("a/src/b.rs", "mod d; #[cfg(test)] #[path = \"b_tests.rs\"] mod tests;"),
+        Source::new("a/src/b/d.rs", "#[cfg(test)] mod tests;"),
+        Source::new("a/src/b/d/tests.rs", ""),
+        Source::new("a/src/b_tests.rs", ""),
         Source::new("a/src/inline/c/mod.rs", "mod e;"),
         Source::new("a/src/inline/c/e.rs", ""),
         Source::new("a/src/d.rs", ""),
@@ -29,46 +30,48 @@ fn a_file_no_mod_names_is_seen() {
 }
 
 fn check(roots: &[&str], sources: impl IntoIterator<Item = Source>) -> Vec<String> {
-    let sources: BTreeMap<_, _> =
-        sources.into_iter().map(|source| (source.path.clone(), source)).collect();
-    let mut reached = BTreeSet::new();
+    let sources = sources.into_iter().map(|source| (source.path.clone(), source)).collect();
+    let mut walk = Walk { sources, reached: BTreeSet::new() };
     for root in roots {
-        let folder = root.rsplit_once('/').map_or("", |(folder, _)| folder);
-        reach(root, folder, &sources, &mut reached);
+        walk.file(root, folder_of(root));
     }
-    let dead = sources.values().filter(|source| !reached.contains(&source.path));
+    let dead = walk.sources.values().filter(|source| !walk.reached.contains(&source.path));
     let what = "no `mod` leads here from anything cargo builds: delete it";
     dead.map(|source| source.finding(1, what)).collect()
 }
 
-/// Marks the file at `path`, whose child modules lie in `folder`, and all that it names.
-fn reach(
-    path: &str,
-    folder: &str,
-    sources: &BTreeMap<String, Source>,
-    reached: &mut BTreeSet<String>,
-) {
-    let Some(source) = sources.get(path) else { return };
-    if reached.insert(path.to_owned()) {
-        reach_items(&source.syntax().items, folder, sources, reached);
-    }
+struct Walk {
+    sources: BTreeMap<String, Source>,
+    reached: BTreeSet<String>,
 }
 
-fn reach_items(
-    items: &[syn::Item],
-    folder: &str,
-    sources: &BTreeMap<String, Source>,
-    reached: &mut BTreeSet<String>,
-) {
-    for item in items {
-        let syn::Item::Mod(module) = item else { continue };
-        let below = format!("{folder}/{}", module.ident);
-        match &module.content {
-            Some((_, items)) => reach_items(items, &below, sources, reached),
-            None => {
-                reach(&format!("{below}.rs"), &below, sources, reached);
-                reach(&format!("{below}/mod.rs"), &below, sources, reached);
+impl Walk {
+    /// Reaches the file at `path`, whose child modules lie in `folder`, and all that it names.
+    fn file(&mut self, path: &str, folder: &str) {
+        let Some(source) = self.sources.get(path) else { return };
+        let syntax = source.syntax();
+        if self.reached.insert(path.to_owned()) {
+            self.modules(&syntax.items, folder_of(path), folder);
+        }
+    }
+
+    /// Follows the modules among `items`, which stand in a file of the folder `here`.
+    fn modules(&mut self, items: &[syn::Item], here: &str, folder: &str) {
+        for item in items {
+            let syn::Item::Mod(module) = item else { continue };
+            let below = format!("{folder}/{}", module.ident);
+            if let Some((_, items)) = &module.content {
+                self.modules(items, here, &below);
+            } else if let Some(path) = module.attrs.iter().find_map(|one| text_of("path", one)) {
+                self.file(&format!("{here}/{path}"), here);
+            } else {
+                self.file(&format!("{below}.rs"), &below);
+                self.file(&format!("{below}/mod.rs"), &below);
             }
         }
     }
+}
+
+fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }

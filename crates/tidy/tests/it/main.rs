@@ -13,6 +13,7 @@ mod dead_files;
 mod docs;
 mod floors;
 mod leftovers;
+mod ratchet;
 mod repo;
 mod seams;
 mod words;

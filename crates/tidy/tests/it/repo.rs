@@ -98,14 +98,13 @@ pub(crate) fn is_test(attributes: &[Attribute]) -> bool {
     })
 }
 
-/// The text of a doc comment and its line, if the attribute is one.
-pub(crate) fn doc_text(attribute: &Attribute) -> Option<(usize, String)> {
+/// The text of `#[name = "text"]`, if the attribute is that; a doc comment is `#[doc = "text"]`.
+pub(crate) fn text_of(name: &str, attribute: &Attribute) -> Option<String> {
     let syn::Meta::NameValue(pair) = &attribute.meta else { return None };
     let syn::Expr::Lit(syn::ExprLit { lit: syn::Lit::Str(text), .. }) = &pair.value else {
         return None;
     };
-    let line = attribute.pound_token.spans[0].start().line;
-    pair.path.is_ident("doc").then(|| (line, text.value()))
+    pair.path.is_ident(name).then(|| text.value())
 }
 
 /// The names of a path, without generic arguments.

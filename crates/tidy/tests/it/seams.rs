@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use proc_macro2::{TokenStream, TokenTree};
 use syn::visit::Visit;
 
+use crate::ratchet::{Exception, Found, judge};
 use crate::repo::{Source, holds, is_test, names, tracked_rust};
 
 struct Seam {
@@ -51,23 +52,12 @@ const SEAMS: &[Seam] = &[
     },
 ];
 
-/// File, seam, and why it is the place for it.
-const ALLOWED: &[(&str, &str, &str)] = &[];
+const ALLOWED: &[Exception] = &[];
 
 #[test]
 fn seams_are_touched_only_where_they_may_be() {
-    let touched: Vec<_> = tracked_rust().filter(Source::is_product).flat_map(check).collect();
-    let is_allowed = |(path, seam): (&str, &str)| {
-        ALLOWED.iter().any(|(allowed, of, _)| *allowed == path && *of == seam)
-    };
-    let illegal = touched.iter().filter(|one| !is_allowed((&one.path, one.seam.name)));
-    let findings = illegal.map(|one| one.finding.clone());
-    let is_needed = |(path, seam, _): &&(&str, &str, &str)| {
-        touched.iter().any(|one| one.path == *path && one.seam.name == *seam)
-    };
-    let stale = ALLOWED.iter().filter(|entry| !is_needed(entry));
-    let stale = stale.map(|(path, seam, _)| format!("seams.rs: {path} needs no {seam}: ratchet"));
-    holds(findings.chain(stale));
+    let product = tracked_rust().filter(Source::is_product);
+    holds(judge(&product.flat_map(|source| check(&source)).collect::<Vec<_>>(), ALLOWED));
 }
 
 #[test]
@@ -80,7 +70,7 @@ fn each_seam_is_seen_however_it_is_written() {
         fn c() { mpsc::unbounded_channel::<u8>(); }
         fn d() { assert!(rand::random()); }
     ";
-    let found = check(Source::new("a/src/b.rs", text)).into_iter().map(|one| one.finding);
+    let found = check(&Source::new("a/src/b.rs", text)).into_iter().map(|one| one.finding);
     assert_eq!(
         found.collect::<Vec<_>>(),
         [
@@ -104,26 +94,20 @@ fn tests_and_harmless_neighbours_are_legal() {
         #[cfg(test)]
         mod tests { fn b() { std::fs::read(\"a\"); } }
     ";
-    assert!(check(Source::new("a/src/b.rs", text)).is_empty());
+    assert!(check(&Source::new("a/src/b.rs", text)).is_empty());
 }
 
-/// The first use of a seam in a file.
-struct Touched {
-    path: String,
-    seam: &'static Seam,
-    finding: String,
-}
-
-fn check(source: Source) -> Vec<Touched> {
+/// The first use of each seam in a file.
+fn check(source: &Source) -> Vec<Found> {
     let syntax = source.syntax();
     let mut imports = Imports::default();
     imports.visit_file(&syntax);
     let mut paths = Paths { imports: &imports.by_name, seen: imports.seen.clone() };
     paths.visit_file(&syntax);
-    let first_use = |seam: &'static Seam| {
+    let first_use = |seam: &Seam| {
         let (line, path) = paths.seen.iter().find(|(_, path)| is_under(path, seam.paths))?;
         let finding = source.finding(*line, &format!("`{path}`: {}", seam.instead));
-        Some(Touched { path: source.path.clone(), seam, finding })
+        Some(Found { path: source.path.clone(), kind: seam.name, finding })
     };
     SEAMS.iter().filter_map(first_use).collect()
 }
