@@ -4,6 +4,8 @@
 //! The client may speak to a real API server or to the embedded one in the same process; nothing
 //! here knows which.
 
+pub mod definitions;
 pub mod health;
 
+pub use definitions::{DEFINITIONS, Definition, Kind};
 pub use health::HealthBoard;

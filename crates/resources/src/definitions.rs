@@ -1,0 +1,247 @@
+//! The definitions of our resources, generated from the manifests of `core`: what the embedded API
+//! serves, and what `eventbus crds` prints for a real API server.
+
+use eventbus_core::manifest::{EventActivationSpec, SubscriptionSpec, SubscriptionStatus};
+use kube::core::ApiResource;
+use kube::core::schema::StructuralSchemaRewriter;
+use schemars::JsonSchema;
+use schemars::generate::SchemaSettings;
+use serde_json::{Value, json};
+
+/// The only version of all our groups.
+const VERSION: &str = "v1alpha1";
+
+/// A kind of resource in one API group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Definition {
+    /// What it is.
+    pub kind: Kind,
+    /// The API group it lives in.
+    pub group: &'static str,
+}
+
+/// What a resource is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Asks for events.
+    Subscription,
+    /// Makes the events of a source available in a namespace.
+    EventActivation,
+}
+
+/// Every definition, the groups of the seed first: discovery lists them in this order, and
+/// `kubectl get subscription` means the first that fits.
+pub const DEFINITIONS: [Definition; 4] = [
+    Definition { kind: Kind::Subscription, group: "eventing.kyma.cx" },
+    Definition { kind: Kind::EventActivation, group: "remoteenvironment.kyma.cx" },
+    Definition { kind: Kind::Subscription, group: "eventing.kyma-project.io" },
+    Definition { kind: Kind::EventActivation, group: "applicationconnector.kyma-project.io" },
+];
+
+impl Kind {
+    fn kind(self) -> &'static str {
+        match self {
+            Self::Subscription => "Subscription",
+            Self::EventActivation => "EventActivation",
+        }
+    }
+
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Subscription => "subscriptions",
+            Self::EventActivation => "eventactivations",
+        }
+    }
+
+    fn singular(self) -> &'static str {
+        match self {
+            Self::Subscription => "subscription",
+            Self::EventActivation => "eventactivation",
+        }
+    }
+
+    fn short_name(self) -> &'static str {
+        match self {
+            Self::Subscription => "sub",
+            Self::EventActivation => "ea",
+        }
+    }
+
+    fn schema(self) -> Value {
+        let (text, spec, status) = match self {
+            Self::Subscription => (
+                "Asks for the events of one source, type and version to be pushed to an endpoint.",
+                exactly_one(schema_of::<SubscriptionSpec>(), ["source", "source_id"]),
+                Some(schema_of::<SubscriptionStatus>()),
+            ),
+            Self::EventActivation => (
+                "Makes the events of one source available in its namespace.",
+                exactly_one(schema_of::<EventActivationSpec>(), ["source", "sourceId"]),
+                None,
+            ),
+        };
+        let mut schema = json!({
+            "type": "object",
+            "description": text,
+            "required": ["spec"],
+            "properties": { "spec": spec },
+        });
+        if let Some(status) = status {
+            schema["properties"]["status"] = status;
+        }
+        schema
+    }
+
+    fn columns(self) -> Value {
+        let column =
+            |name: &str, path: &str| json!({ "name": name, "type": "string", "jsonPath": path });
+        let wide = |name: &str, path: &str| json!({ "name": name, "type": "string", "jsonPath": path, "priority": 1 });
+        let age =
+            json!({ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" });
+        let condition =
+            |kind: &str, field: &str| format!(".status.conditions[?(@.type==\"{kind}\")].{field}");
+        match self {
+            Self::Subscription => json!([
+                column("Event Type", ".spec.event_type"),
+                column("Version", ".spec.event_type_version"),
+                column("Activated", &condition("events-activated", "status")),
+                column("Ready", &condition("ready", "status")),
+                column("Reason", &condition("ready", "reason")),
+                wide("Endpoint", ".spec.endpoint"),
+                wide("Source", ".spec.source_id"),
+                wide("Environment", ".spec.source.source_environment"),
+                wide("Source Namespace", ".spec.source.source_namespace"),
+                wide("Source Type", ".spec.source.source_type"),
+                age,
+            ]),
+            Self::EventActivation => json!([
+                column("Display Name", ".spec.displayName"),
+                column("Source", ".spec.sourceId"),
+                column("Environment", ".spec.source.environment"),
+                column("Source Namespace", ".spec.source.namespace"),
+                column("Source Type", ".spec.source.type"),
+                age,
+            ]),
+        }
+    }
+}
+
+impl Definition {
+    /// How `kube` addresses the resource.
+    pub fn api_resource(self) -> ApiResource {
+        ApiResource {
+            group: self.group.to_owned(),
+            version: VERSION.to_owned(),
+            api_version: format!("{}/{VERSION}", self.group),
+            kind: self.kind.kind().to_owned(),
+            plural: self.kind.plural().to_owned(),
+        }
+    }
+
+    /// The CustomResourceDefinition.
+    pub fn manifest(self) -> Value {
+        let kind = self.kind;
+        let mut version = json!({
+            "name": VERSION,
+            "served": true,
+            "storage": true,
+            "schema": { "openAPIV3Schema": kind.schema() },
+            "additionalPrinterColumns": kind.columns(),
+        });
+        if kind == Kind::Subscription {
+            version["subresources"] = json!({ "status": {} });
+        }
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1",
+            "kind": "CustomResourceDefinition",
+            "metadata": { "name": format!("{}.{}", kind.plural(), self.group) },
+            "spec": {
+                "group": self.group,
+                "scope": "Namespaced",
+                "names": {
+                    "kind": kind.kind(),
+                    "listKind": format!("{}List", kind.kind()),
+                    "plural": kind.plural(),
+                    "singular": kind.singular(),
+                    "shortNames": [kind.short_name()],
+                },
+                "versions": [version],
+            },
+        })
+    }
+}
+
+/// The schema of `T` in the form that an API server takes.
+fn schema_of<T: JsonSchema>() -> Value {
+    let settings = SchemaSettings::openapi3().with(|settings| {
+        settings.inline_subschemas = true;
+        settings.meta_schema = None;
+    });
+    let generator = settings.with_transform(StructuralSchemaRewriter).into_generator();
+    let mut schema = generator.into_root_schema_for::<T>().to_value();
+    tidy(&mut schema);
+    schema
+}
+
+/// Takes away what an API server does not know or what says nothing.
+fn tidy(schema: &mut Value) {
+    match schema {
+        Value::Object(members) => {
+            members.remove("title");
+            members.remove("nullable");
+            if members.get("format").is_some_and(|format| format == "int32" || format == "int64") {
+                members.remove("format");
+            }
+            // JSON Schema writes the bounds of an integer as numbers with a point.
+            for bound in ["minimum", "maximum"] {
+                let whole = members.get(bound).and_then(Value::as_f64).map(|bound| bound as i64);
+                if let Some(whole) = whole {
+                    members.insert(bound.to_owned(), whole.into());
+                }
+            }
+            members.values_mut().for_each(tidy);
+        }
+        Value::Array(items) => items.iter_mut().for_each(tidy),
+        _ => {}
+    }
+}
+
+fn exactly_one(mut spec: Value, [one, other]: [&str; 2]) -> Value {
+    spec["oneOf"] = json!([{ "required": [one] }, { "required": [other] }]);
+    spec
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_what_users_of_a_real_api_server_apply() {
+        let [subscription, activation, ..] = DEFINITIONS.map(Definition::manifest);
+        assert_eq!(subscription["metadata"]["name"], "subscriptions.eventing.kyma.cx");
+        let schema = &subscription["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        let spec = &schema["properties"]["spec"];
+        assert_eq!(spec["required"], json!(["endpoint", "event_type", "event_type_version"]));
+        assert_eq!(
+            spec["properties"]["max_inflight"],
+            json!({
+                "type": "integer", "minimum": 1, "maximum": 400, "default": 10,
+                "description": spec["properties"]["max_inflight"]["description"],
+            })
+        );
+        assert_eq!(spec["properties"]["endpoint"]["maxLength"], 512);
+        assert_eq!(
+            spec["oneOf"],
+            json!([{ "required": ["source"] }, { "required": ["source_id"] }])
+        );
+        let status = &schema["properties"]["status"]["properties"]["conditions"]["items"];
+        assert_eq!(status["properties"]["status"]["enum"], json!(["True", "False", "Unknown"]));
+        let names = &activation["spec"]["names"];
+        assert_eq!(names["shortNames"], json!(["ea"]));
+        // Nothing that a structural schema may not hold.
+        let text = subscription.to_string();
+        for unknown in ["$ref", "$schema", "anyOf", "definitions"] {
+            assert!(!text.contains(unknown), "{unknown} in {text}");
+        }
+    }
+}
