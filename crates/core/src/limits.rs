@@ -95,3 +95,9 @@ pub const ATTEMPTS_REMEMBERED: usize = 10;
 /// Time for attempts under way to end when the program drains; then they are abandoned and come
 /// again. Below the ten seconds in which the program promises to be gone.
 pub const DRAIN_TIME: Duration = Duration::from_secs(8);
+
+// Log
+
+/// The longest pause before a retry, spread included: due times are pulled back to it when the clock
+/// was set back.
+pub const PAUSE_MAX_MS: u64 = BACKOFF_MAX_MS * (100 + BACKOFF_JITTER_PERCENT) / 100;

@@ -1,0 +1,289 @@
+//! The machine against a model that keeps every event by name.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::delivery::Outcome;
+
+#[derive(Clone, Debug)]
+enum Operation {
+    Publish(u8),
+    Lease(u8),
+    /// Settle the n-th lease that is out so.
+    Settle(Vec<(u8, Choice)>),
+    /// The same, but the entry cannot be written.
+    SettleInVain(Vec<(u8, Choice)>),
+    Advance(u16),
+    Crash,
+    Compact,
+    DropOldest(u8),
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Choice {
+    Ack,
+    Retry(u16),
+    Release,
+}
+
+fn operation() -> impl Strategy<Value = Operation> {
+    let choice =
+        prop_oneof![Just(Choice::Ack), (0u16..2000).prop_map(Choice::Retry), Just(Choice::Release)];
+    let turn = proptest::collection::vec((any::<u8>(), choice), 0..6);
+    prop_oneof![
+        3 => (1u8..8).prop_map(Operation::Publish),
+        4 => (1u8..6).prop_map(Operation::Lease),
+        4 => turn.clone().prop_map(Operation::Settle),
+        1 => turn.prop_map(Operation::SettleInVain),
+        2 => (0u16..1500).prop_map(Operation::Advance),
+        1 => Just(Operation::Crash),
+        1 => Just(Operation::Compact),
+        1 => (1u8..4).prop_map(Operation::DropOldest),
+    ]
+}
+
+/// What the model knows of an unsettled event.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Known {
+    attempts: u32,
+    due_ms: u64,
+    leased: bool,
+}
+
+const WAITING_MAX: usize = 5;
+
+struct Bench {
+    machine: Progress,
+    fresh: VecDeque<Spot>,
+    written: Vec<Entry>,
+    model: BTreeMap<Position, Known>,
+    next: u64,
+    now_ms: u64,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self {
+            machine: Progress::new(Position(0), WAITING_MAX),
+            fresh: VecDeque::new(),
+            written: Vec::new(),
+            model: BTreeMap::new(),
+            next: 1,
+            now_ms: 1_000_000,
+        }
+    }
+
+    fn run(&mut self, operation: Operation) {
+        match operation {
+            Operation::Publish(count) => {
+                for _ in 0..count {
+                    let position = Position(self.next);
+                    self.next += 1;
+                    self.fresh.push_back(Spot { position, place: position.0 * 10 });
+                    self.model.insert(position, Known::default());
+                }
+            }
+            Operation::Lease(limit) => self.lease(limit as usize),
+            Operation::Settle(turn) => self.settle(&turn, true),
+            Operation::SettleInVain(turn) => self.settle(&turn, false),
+            Operation::Advance(by_ms) => self.now_ms += u64::from(by_ms),
+            Operation::Crash => self.crash(),
+            Operation::Compact => self.written = vec![self.machine.snapshot()],
+            Operation::DropOldest(count) => self.drop_oldest(count as usize),
+        }
+        let leased = self.model.values().filter(|known| known.leased).count();
+        assert_eq!(self.machine.counts().leased, leased);
+        assert_eq!(self.machine.counts().unsettled + self.fresh.len(), self.model.len());
+    }
+
+    fn lease(&mut self, limit: usize) {
+        let fresh = &mut self.fresh;
+        for leased in self.machine.lease(limit, self.now_ms, || fresh.pop_front()) {
+            let known = self.model.get_mut(&leased.spot.position).expect("unsettled");
+            assert!(!known.leased, "leased twice");
+            assert!(known.due_ms <= self.now_ms, "before it is due");
+            assert_eq!(known.attempts, leased.attempts);
+            assert_eq!(leased.spot.place, leased.spot.position.0 * 10);
+            known.leased = true;
+        }
+        assert!(self.machine.counts().unsettled <= WAITING_MAX);
+    }
+
+    fn settle(&mut self, turn: &[(u8, Choice)], written: bool) {
+        let out: Vec<Position> =
+            self.model.iter().filter(|(_, k)| k.leased).map(|(position, _)| *position).collect();
+        if out.is_empty() {
+            return;
+        }
+        let now_ms = self.now_ms;
+        let ended: Vec<(Ended, Choice)> = turn
+            .iter()
+            .map(|(which, choice)| {
+                let (attempt, verdict) = match choice {
+                    Choice::Ack => (Some(200), Verdict::Ack),
+                    Choice::Retry(ms) => {
+                        (Some(500), Verdict::Retry { due_ms: now_ms + u64::from(*ms) })
+                    }
+                    Choice::Release => (None, Verdict::Release),
+                };
+                let attempt = attempt.map(|code| Attempt::new(now_ms, 1, Outcome::Status(code)));
+                let position = out[*which as usize % out.len()];
+                (Ended { position, attempt, verdict }, *choice)
+            })
+            .collect();
+        let all: Vec<Ended> = ended.iter().map(|(ended, _)| *ended).collect();
+        let mut turn = self.machine.settle(&all);
+        if written {
+            self.written.extend(turn.entry.take());
+        }
+        for (one, choice) in &ended {
+            let Some(known) = self.model.get_mut(&one.position).filter(|known| known.leased) else {
+                continue;
+            };
+            known.leased = false;
+            match (choice, written) {
+                (Choice::Ack, true) => {
+                    self.model.remove(&one.position);
+                }
+                (Choice::Retry(ms), true) => {
+                    known.attempts += 1;
+                    known.due_ms = self.now_ms + u64::from(*ms);
+                }
+                (Choice::Ack | Choice::Retry(_), false) => known.due_ms = 0,
+                (Choice::Release, _) => known.due_ms = 0,
+            }
+        }
+        if !written {
+            self.machine.undo(turn);
+        }
+    }
+
+    fn crash(&mut self) {
+        let mut machine = Progress::new(Position(0), WAITING_MAX);
+        for entry in &self.written {
+            machine.replay(entry);
+            machine.replay(entry);
+        }
+        self.machine = machine;
+        let frontier = self.machine.frontier();
+        self.fresh = (frontier.0 + 1..self.next)
+            .map(|position| Spot { position: Position(position), place: position * 10 })
+            .collect();
+        for known in self.model.values_mut() {
+            known.leased = false;
+        }
+    }
+
+    fn drop_oldest(&mut self, count: usize) {
+        let Some(upto) = self.model.keys().take(count).last().copied() else { return };
+        let fresh_before = self.fresh.len();
+        self.fresh.retain(|spot| spot.position > upto);
+        let dropped_fresh = (fresh_before - self.fresh.len()) as u64;
+        let gone = self.model.keys().filter(|position| **position <= upto).count() as u64;
+        assert_eq!(self.machine.drop_upto(upto) + dropped_fresh, gone);
+        self.model = self.model.split_off(&upto.next());
+        self.written = vec![self.machine.snapshot()];
+    }
+
+    /// Whatever happened, every event that is not settled can be had.
+    fn drain(&mut self) {
+        self.crash();
+        self.now_ms += 1_000_000;
+        while !self.model.is_empty() {
+            let before = self.model.len();
+            self.lease(100);
+            let turn: Vec<_> = (0..100).map(|which| (which, Choice::Ack)).collect();
+            self.settle(&turn, true);
+            assert!(self.model.len() < before, "stuck");
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_event_is_lost_or_given_out_twice(
+        operations in proptest::collection::vec(operation(), 1..80),
+    ) {
+        let mut bench = Bench::new();
+        for operation in operations {
+            bench.run(operation);
+        }
+        bench.drain();
+    }
+}
+
+fn spot(position: u64) -> Spot {
+    Spot { position: Position(position), place: 0 }
+}
+
+fn leased(machine: &mut Progress, now_ms: u64, fresh: &mut dyn Iterator<Item = Spot>) -> Vec<u64> {
+    machine.lease(100, now_ms, || fresh.next()).iter().map(|l| l.spot.position.0).collect()
+}
+
+fn ended(position: u64, verdict: Verdict) -> Ended {
+    let attempt = Some(Attempt::new(0, 1, Outcome::Timeout));
+    Ended { position: Position(position), attempt, verdict }
+}
+
+#[test]
+fn what_was_given_back_comes_first_then_due_retries_then_fresh() {
+    let mut machine = Progress::new(Position(0), 100);
+    assert_eq!(leased(&mut machine, 0, &mut (1..=3).map(spot)), [1, 2, 3]);
+    let _ = machine.settle(&[ended(1, Verdict::Retry { due_ms: 50 })]);
+    machine.release(Position(3));
+    assert_eq!(leased(&mut machine, 60, &mut (4..=4).map(spot)), [3, 1, 4]);
+}
+
+#[test]
+fn ten_million_settled_above_one_waiting_cost_nothing() {
+    let mut machine = Progress::new(Position(0), 100);
+    assert_eq!(leased(&mut machine, 0, &mut (1..=1).map(spot)), [1]);
+    let _ = machine.settle(&[ended(1, Verdict::Retry { due_ms: u64::MAX })]);
+    for position in 2..200_000 {
+        assert_eq!(leased(&mut machine, 0, &mut std::iter::once(spot(position))), [position]);
+        let turn = machine.settle(&[ended(position, Verdict::Ack)]);
+        let entry = turn.entry.expect("something changed");
+        assert_eq!((entry.taken.len(), entry.waiting.len(), entry.gone.len()), (0, 0, 0));
+    }
+    assert_eq!(machine.counts(), Counts { leased: 0, waiting: 1, unsettled: 1 });
+}
+
+#[test]
+fn nothing_fresh_is_leased_while_too_many_wait() {
+    let mut machine = Progress::new(Position(0), 3);
+    assert_eq!(leased(&mut machine, 0, &mut (1..).map(spot)), [1, 2, 3]);
+    let retry = Verdict::Retry { due_ms: 10 };
+    let _ = machine.settle(&[ended(1, retry), ended(2, retry), ended(3, Verdict::Ack)]);
+    assert_eq!(leased(&mut machine, 0, &mut (4..).map(spot)), [4]);
+    assert_eq!(leased(&mut machine, 10, &mut (5..).map(spot)), [1, 2]);
+}
+
+#[test]
+fn ten_attempts_are_remembered_and_all_are_counted() {
+    let mut machine = Progress::new(Position(0), 3);
+    assert_eq!(leased(&mut machine, 0, &mut (1..2).map(spot)), [1]);
+    for round in 0..25 {
+        let _ = machine.settle(&[ended(1, Verdict::Retry { due_ms: round })]);
+        assert_eq!(leased(&mut machine, round, &mut (9..9).map(spot)), [1]);
+    }
+    let snapshot = machine.snapshot();
+    assert_eq!(snapshot.waiting[0].attempts, 25);
+    assert_eq!(snapshot.waiting[0].last.len(), limits::ATTEMPTS_REMEMBERED);
+}
+
+#[test]
+fn due_times_are_pulled_back_when_the_clock_was() {
+    let mut machine = Progress::new(Position(0), 3);
+    assert_eq!(leased(&mut machine, 0, &mut (1..3).map(spot)), [1, 2]);
+    let day_ms = 86_400_000;
+    let _ = machine.settle(&[
+        ended(1, Verdict::Retry { due_ms: day_ms }),
+        ended(2, Verdict::Retry { due_ms: 1_000 }),
+    ]);
+    machine.clamp_due(0);
+    assert_eq!(machine.next_due_ms(), Some(1_000));
+    assert_eq!(leased(&mut machine, 1_000, &mut (9..9).map(spot)), [2]);
+    assert_eq!(machine.next_due_ms(), Some(limits::PAUSE_MAX_MS));
+}
