@@ -4,8 +4,15 @@
 //! The client may speak to a real API server or to the embedded one in the same process; nothing
 //! here knows which.
 
-pub mod definitions;
-pub mod health;
+mod definitions;
+mod freshness;
+mod health;
+mod manifests;
+mod status;
+mod watch;
 
 pub use definitions::{DEFINITIONS, Definition, Kind};
+pub use freshness::Freshness;
 pub use health::HealthBoard;
+pub use status::StatusWriter;
+pub use watch::{Versions, Watched, watch};

@@ -1,0 +1,66 @@
+//! Is the catalog as fresh as the API itself? Asked before an event is declared unwanted, so that a
+//! Subscription made a moment ago is heard.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use eventbus_core::limits;
+use kube::Client;
+use kube::api::{Api, DynamicObject, ListParams};
+use tokio::sync::{Mutex, watch};
+
+use crate::definitions::{DEFINITIONS, Kind};
+use crate::manifests;
+use crate::watch::Versions;
+
+/// Compares the catalog with lists of the API, one list at a time for everybody who asks.
+pub struct Freshness {
+    client: Client,
+    versions: watch::Receiver<Option<Versions>>,
+    /// Lists begun so far.
+    begun: AtomicU64,
+    /// The latest list that ended: its number, and the versions it saw.
+    latest: Mutex<(u64, Versions)>,
+}
+
+impl Freshness {
+    /// Compares the snapshots that `versions` speaks of with what `client` lists.
+    pub fn new(client: Client, versions: watch::Receiver<Option<Versions>>) -> Self {
+        Self { client, versions, begun: AtomicU64::new(0), latest: Mutex::default() }
+    }
+
+    /// Waits until the catalog holds every Subscription of a list that began after this call.
+    /// False when that could not be reached within [`limits::CATALOG_WAIT`].
+    pub async fn reached(&self) -> bool {
+        let reached = async {
+            let listed = self.list().await.ok()?;
+            let mut versions = self.versions.clone();
+            let holds = |versions: &Option<Versions>| {
+                versions.is_some_and(|seen| seen.iter().zip(listed).all(|(s, l)| *s >= l))
+            };
+            versions.wait_for(holds).await.ok().map(|_| ())
+        };
+        matches!(tokio::time::timeout(limits::CATALOG_WAIT, reached).await, Ok(Some(())))
+    }
+
+    /// The versions seen by a list that began after this call, be it another caller's.
+    async fn list(&self) -> Result<Versions, kube::Error> {
+        let begun_before = self.begun.load(Ordering::SeqCst);
+        let mut latest = self.latest.lock().await;
+        if latest.0 > begun_before {
+            return Ok(latest.1);
+        }
+        let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
+        let mut versions = Versions::default();
+        for (at, definition) in DEFINITIONS.into_iter().enumerate() {
+            if definition.kind == Kind::Subscription {
+                let api: Api<DynamicObject> =
+                    Api::all_with(self.client.clone(), &definition.api_resource());
+                let listed = api.list_metadata(&ListParams::default()).await?;
+                let newest = listed.iter().map(|object| manifests::version(&object.metadata));
+                versions[at] = newest.max().unwrap_or_default();
+            }
+        }
+        *latest = (number, versions);
+        Ok(versions)
+    }
+}

@@ -1,0 +1,208 @@
+//! From the watch to the catalog: follows every kind of resource and compiles what it sees into
+//! snapshots.
+//!
+//! A client that fails changes nothing: the last snapshot stays until the watch is back. A resource
+//! that is no longer listed leaves the catalog, but only a deletion that was seen is reported as
+//! one, because the place of a Subscription is forgotten then.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::{Catalog, Source, Subscription, Text};
+use futures::stream::{SelectAll, StreamExt};
+use kube::api::{Api, DynamicObject};
+use kube::runtime::WatchStreamExt;
+use kube::runtime::watcher::{self, Event};
+use kube::{Client, ResourceExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::definitions::{DEFINITIONS, Kind};
+use crate::manifests;
+
+/// The catalog is compiled at most once in this time: a snapshot of 10,000 Subscriptions costs
+/// about a millisecond.
+const COMPILE_EVERY: Duration = Duration::from_millis(20);
+
+/// Deletions not yet taken by push; beyond it the watch waits.
+const DELETIONS: usize = 1024;
+
+/// What the watch tells.
+#[derive(Debug)]
+pub struct Watched {
+    /// The latest snapshot.
+    pub catalog: watch::Receiver<Arc<Catalog>>,
+    /// Up to which version of each of [`DEFINITIONS`] the snapshot holds everything; `None` until
+    /// all were listed once.
+    pub versions: watch::Receiver<Option<Versions>>,
+    /// The uids of Subscriptions whose deletion was seen.
+    pub deleted: mpsc::Receiver<Text>,
+}
+
+/// A resource version for each of [`DEFINITIONS`].
+pub type Versions = [u64; DEFINITIONS.len()];
+
+/// Follows all resources until `stop`. The future is the task; run it once.
+pub fn watch(client: Client, stop: CancellationToken) -> (Watched, impl Future<Output = ()>) {
+    let (catalog, catalog_receiver) = watch::channel(Arc::default());
+    let (versions, versions_receiver) = watch::channel(None);
+    let (deleted, deleted_receiver) = mpsc::channel(DELETIONS);
+    let watched = Watched {
+        catalog: catalog_receiver,
+        versions: versions_receiver,
+        deleted: deleted_receiver,
+    };
+    let compiler = Compiler { kinds: Default::default(), catalog, versions, deleted };
+    let task = async move {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => {}
+            () = compiler.run(client) => {}
+        }
+    };
+    (watched, task)
+}
+
+/// What was seen of one kind in one group.
+#[derive(Default)]
+struct Seen {
+    objects: HashMap<Text, Object>,
+    /// The uids of a list under way.
+    listed: Option<HashSet<Text>>,
+    version: u64,
+    is_listed: bool,
+}
+
+enum Object {
+    Subscription(Arc<Subscription>),
+    Activation(Text, Source),
+    /// It cannot be run; it is remembered so that it is complained of once.
+    Broken,
+}
+
+struct Compiler {
+    kinds: [Seen; DEFINITIONS.len()],
+    catalog: watch::Sender<Arc<Catalog>>,
+    versions: watch::Sender<Option<Versions>>,
+    deleted: mpsc::Sender<Text>,
+}
+
+type Change = (usize, Result<Event<DynamicObject>, watcher::Error>);
+
+impl Compiler {
+    async fn run(mut self, client: Client) {
+        let mut changes = SelectAll::new();
+        for (at, definition) in DEFINITIONS.into_iter().enumerate() {
+            let api: Api<DynamicObject> = Api::all_with(client.clone(), &definition.api_resource());
+            let stream = watcher::watcher(api, watcher::Config::default()).default_backoff();
+            changes.push(stream.map(move |change| (at, change)).boxed());
+        }
+        let mut compile_at: Option<Instant> = None;
+        loop {
+            let compile = async {
+                match compile_at {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                () = compile => {
+                    self.compile();
+                    compile_at = None;
+                }
+                Some(change) = changes.next() => {
+                    if self.apply(change).await {
+                        compile_at.get_or_insert_with(|| Instant::now() + COMPILE_EVERY);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in a change. True when there is something to compile.
+    async fn apply(&mut self, (at, change): Change) -> bool {
+        let definition = DEFINITIONS[at];
+        let seen = &mut self.kinds[at];
+        match change {
+            Ok(Event::Init) => seen.listed = Some(HashSet::new()),
+            Ok(Event::InitApply(object)) => {
+                let uid = seen.apply(at, object);
+                seen.listed.get_or_insert_default().insert(uid);
+            }
+            Ok(Event::InitDone) => {
+                let listed = seen.listed.take().unwrap_or_default();
+                seen.objects.retain(|uid, _| listed.contains(uid));
+                seen.is_listed = true;
+                return true;
+            }
+            Ok(Event::Apply(object)) => drop(seen.apply(at, object)),
+            Ok(Event::Delete(object)) => {
+                let uid = Text::from(object.uid().unwrap_or_default());
+                seen.saw_version(&object);
+                if definition.kind == Kind::Subscription {
+                    info!(uid = &*uid, name = object.name_any(), "Subscription deleted");
+                    // Fails only when push is gone, and its places with it.
+                    let _ = self.deleted.send(uid.clone()).await;
+                }
+                seen.objects.remove(&uid);
+            }
+            Err(error) => {
+                let resource = definition.api_resource().plural;
+                warn!(%error, resource, group = definition.group, "the watch failed, trying again");
+                return false;
+            }
+        }
+        seen.is_listed
+    }
+
+    fn compile(&self) {
+        // Nothing is decided on half a world: a kind not listed yet would look deserted.
+        if !self.kinds.iter().all(|seen| seen.is_listed) {
+            return;
+        }
+        let objects = || self.kinds.iter().flat_map(|seen| seen.objects.values());
+        let subscriptions = objects().filter_map(|object| match object {
+            Object::Subscription(subscription) => Some(subscription.clone()),
+            _ => None,
+        });
+        let activations = objects().filter_map(|object| match object {
+            Object::Activation(namespace, source) => Some((namespace.clone(), source.clone())),
+            _ => None,
+        });
+        let catalog = Catalog::new(subscriptions, activations.collect());
+        self.catalog.send_replace(Arc::new(catalog));
+        self.versions.send_replace(Some(self.kinds.each_ref().map(|seen| seen.version)));
+    }
+}
+
+impl Seen {
+    /// Takes in an object and returns its uid.
+    fn apply(&mut self, at: usize, object: DynamicObject) -> Text {
+        self.saw_version(&object);
+        let uid = Text::from(object.uid().unwrap_or_default());
+        let definition = DEFINITIONS[at];
+        let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
+        let object = match definition.kind {
+            Kind::Subscription => manifests::subscription(definition, object)
+                .map(|subscription| Object::Subscription(Arc::new(subscription))),
+            Kind::EventActivation => manifests::activation(object)
+                .map(|(namespace, source)| Object::Activation(namespace, source)),
+        };
+        let object = object.unwrap_or_else(|error| {
+            if !matches!(self.objects.get(&uid), Some(Object::Broken)) {
+                warn!(name, group = definition.group, %error, "a manifest cannot be run");
+            }
+            Object::Broken
+        });
+        self.objects.insert(uid.clone(), object);
+        uid
+    }
+
+    fn saw_version(&mut self, object: &DynamicObject) {
+        self.version = self.version.max(manifests::version(&object.metadata));
+    }
+}
