@@ -1,2 +1,29 @@
-//! The program.
-fn main() {}
+//! The program `eventbus`: one command line for the bus, its publishers and its subscribers.
+//!
+//! `main` only reads the command line, runs what it names, and turns the end into an exit code:
+//! 0 done, 1 failed, 2 wrong usage or setting.
+
+mod cli;
+mod listen;
+mod output;
+mod publish;
+mod system;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::Cli;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(fault) => {
+            output::note(&format!("error: {fault}"));
+            ExitCode::from(fault.exit_code())
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! Drives the built program over real sockets.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+
+mod listen;
+mod program;
+mod publish;
+mod server;

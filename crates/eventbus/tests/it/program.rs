@@ -1,0 +1,92 @@
+//! The built program as a child process that dies with its test.
+
+use std::process::{ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+
+/// No test waits longer than this for the program; a hang is a failure.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a run ended, and what it said.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+/// A run that goes on.
+pub(crate) struct Running {
+    child: Child,
+    pub(crate) stdout: Lines<BufReader<ChildStdout>>,
+    pub(crate) stderr: Lines<BufReader<ChildStderr>>,
+}
+
+/// Runs the program to its end with `input` as its standard input.
+pub(crate) async fn run(args: &[&str], input: &str) -> Ended {
+    let mut child = command(args).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    // Not every command reads its input.
+    let _ = stdin.write_all(input.as_bytes()).await;
+    drop(stdin);
+    within(child.wait_with_output()).await.unwrap().into()
+}
+
+/// Starts the program and leaves it running.
+pub(crate) fn start(args: &[&str]) -> Running {
+    let mut child = command(args).stdin(Stdio::null()).spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+    Running { child, stdout, stderr }
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_eventbus"));
+    command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command
+}
+
+/// Waits for something the program does; panics when it never does it.
+pub(crate) async fn within<T>(wait: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("the program hangs"))
+}
+
+impl From<Output> for Ended {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl Running {
+    /// The next line of standard error.
+    pub(crate) async fn note(&mut self) -> String {
+        within(self.stderr.next_line()).await.unwrap().unwrap()
+    }
+
+    /// The next line of standard output.
+    pub(crate) async fn line(&mut self) -> String {
+        within(self.stdout.next_line()).await.unwrap().unwrap()
+    }
+
+    /// Asks the program to end.
+    pub(crate) fn terminate(&self) {
+        let id = self.child.id().unwrap().try_into().unwrap();
+        let process = rustix::process::Pid::from_raw(id).unwrap();
+        rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    }
+
+    /// Waits for the end; returns how it ended and what it said since the last line read.
+    pub(crate) async fn ended(mut self) -> (ExitStatus, String, String) {
+        let status = within(self.child.wait()).await.unwrap();
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        self.stdout.into_inner().read_to_string(&mut stdout).await.unwrap();
+        self.stderr.into_inner().read_to_string(&mut stderr).await.unwrap();
+        (status, stdout, stderr)
+    }
+}
