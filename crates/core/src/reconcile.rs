@@ -33,14 +33,21 @@ pub enum DeliveryHealth {
 /// The status that `subscription` should have. Equal to the one it has when nothing is to be
 /// written.
 ///
-/// `now` is the time in RFC 3339, for conditions whose status changes.
-pub fn reconcile(subscription: &Subscription, world: World, now: &str) -> SubscriptionStatus {
+/// `now_ms` is wall-clock time, for conditions whose status changes.
+pub fn reconcile(subscription: &Subscription, world: World, now_ms: u64) -> SubscriptionStatus {
+    let now = rfc3339(now_ms);
     let current = &subscription.status;
     let mut status = current.clone();
     status.observed_generation = Some(subscription.identity.generation);
-    set(&mut status, events_activated(subscription, world), now);
-    set(&mut status, ready(subscription, world), now);
+    set(&mut status, events_activated(subscription, world), &now);
+    set(&mut status, ready(subscription, world), &now);
     status
+}
+
+/// Wall-clock time in whole seconds, as Kubernetes writes it.
+fn rfc3339(now_ms: u64) -> String {
+    let seconds = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
+    jiff::Timestamp::from_second(seconds).map_or_else(|_| String::new(), |time| time.to_string())
 }
 
 struct Finding {
@@ -147,5 +154,100 @@ fn set(status: &mut SubscriptionStatus, finding: Finding, now: &str) {
             *present = condition;
         }
         None => status.conditions.push(condition),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::event::{Interest, Source};
+    use crate::subscription::Identity;
+
+    fn subscription(status: SubscriptionStatus) -> Subscription {
+        Subscription {
+            identity: Identity {
+                uid: "1".into(),
+                group: "eventing.kyma.cx",
+                namespace: "stage".into(),
+                name: "orders".into(),
+                generation: 3,
+                resource_version: 9,
+                created_ms: 0,
+            },
+            interest: Interest {
+                source: Source::from_id("shop".into()),
+                event_type: "order.created".into(),
+                event_type_version: "v1".into(),
+            },
+            endpoint: "http://user:pass@shop.local/x@y?token=secret".into(),
+            max_inflight: 1,
+            timeout: Duration::from_secs(1),
+            names_itself: false,
+            status,
+        }
+    }
+
+    fn world(is_activated: bool, delivery: DeliveryHealth) -> World {
+        World { is_activated, delivery }
+    }
+
+    const NOW_MS: u64 = 1_541_196_521_999;
+
+    #[test]
+    fn a_new_subscription_gets_both_conditions_with_reason_and_message() {
+        let delivering = world(true, DeliveryHealth::Delivering);
+        let status = reconcile(&subscription(SubscriptionStatus::default()), delivering, NOW_MS);
+        assert_eq!(status.observed_generation, Some(3));
+        assert!(status.is_true(&ConditionType::EventsActivated));
+        assert!(status.is_true(&ConditionType::Ready));
+        for condition in &status.conditions {
+            assert_eq!(condition.last_transition_time, "2018-11-02T22:08:41Z");
+            assert!(!condition.reason.is_empty() && !condition.message.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_look_at_an_unchanged_world_changes_nothing() {
+        for delivery in [DeliveryHealth::Delivering, DeliveryHealth::Failing(Outcome::Timeout)] {
+            for is_activated in [true, false] {
+                let world = world(is_activated, delivery);
+                let first = reconcile(&subscription(SubscriptionStatus::default()), world, NOW_MS);
+                let again = reconcile(&subscription(first.clone()), world, NOW_MS + 60_000);
+                assert_eq!(again, first);
+            }
+        }
+    }
+
+    #[test]
+    fn the_time_moves_only_when_the_status_of_that_condition_changes() {
+        let delivering = world(true, DeliveryHealth::Delivering);
+        let failing = world(true, DeliveryHealth::Failing(Outcome::Status(503)));
+        let worse = world(true, DeliveryHealth::Failing(Outcome::Timeout));
+        let first = reconcile(&subscription(SubscriptionStatus::default()), delivering, NOW_MS);
+        let second = reconcile(&subscription(first), failing, NOW_MS + 60_000);
+        let third = reconcile(&subscription(second.clone()), worse, NOW_MS + 120_000);
+        let times: Vec<_> =
+            third.conditions.iter().map(|c| c.last_transition_time.as_str()).collect();
+        assert_eq!(times, ["2018-11-02T22:08:41Z", "2018-11-02T22:09:41Z"]);
+        assert_ne!(second.conditions[1].message, third.conditions[1].message);
+    }
+
+    #[test]
+    fn conditions_of_others_are_kept_and_secrets_of_the_endpoint_are_not_shown() {
+        let other = Condition {
+            kind: ConditionType::Other("theirs".into()),
+            status: ConditionStatus::Unknown,
+            last_transition_time: String::new(),
+            reason: String::new(),
+            message: String::new(),
+        };
+        let status =
+            SubscriptionStatus { conditions: vec![other.clone()], observed_generation: None };
+        let failing = world(true, DeliveryHealth::Failing(Outcome::Dns));
+        let status = reconcile(&subscription(status), failing, NOW_MS);
+        assert_eq!(status.conditions[0], other);
+        assert!(status.conditions[2].message.starts_with("http://shop.local/x@y "));
     }
 }

@@ -62,7 +62,9 @@ impl StatusWriter {
         let identity = &subscription.identity;
         let mut queue = self.queue();
         let version = identity.resource_version;
-        let same = |(at, asked): &(u64, SubscriptionStatus)| *at == version && *asked == status;
+        let same = |(at, asked): &(u64, SubscriptionStatus)| {
+            *at == version && asked.says_the_same(&status)
+        };
         if queue.asked.get(&identity.uid).is_some_and(same) {
             return;
         }

@@ -1,1 +1,12 @@
-//! eventbus-server.
+//! What the program serves and decides, beside push: the publish port, the sub-validator, and the
+//! operators' endpoints of the API port.
+
+pub mod admin;
+pub mod control;
+pub mod listen;
+pub mod publish;
+pub mod readiness;
+pub mod telemetry;
+
+pub use listen::Port;
+pub use readiness::{Latch, Readiness};

@@ -71,6 +71,13 @@ impl SubscriptionStatus {
         self.conditions.iter().find(|condition| condition.kind == *kind)
     }
 
+    /// Do the two say the same, whenever they began to?
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let says = |c: &Condition| (c.kind.clone(), c.status, c.reason.clone(), c.message.clone());
+        self.observed_generation == other.observed_generation
+            && self.conditions.iter().map(says).eq(other.conditions.iter().map(says))
+    }
+
     /// Is that condition there and true?
     pub fn is_true(&self, kind: &ConditionType) -> bool {
         self.condition(kind).is_some_and(|condition| condition.status == ConditionStatus::True)

@@ -1,0 +1,28 @@
+//! The operators' endpoints of the API port.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::Full;
+
+use crate::readiness::Readiness;
+
+/// Answers what asks how the process is: `/healthz` and `/livez` say that it lives, `/readyz` whether
+/// it is ready, with its conditions. `None` for every other path.
+pub fn probe(path: &str, readiness: &Readiness) -> Option<Response<Full<Bytes>>> {
+    match path {
+        "/healthz" | "/livez" => Some(text(StatusCode::OK, "ok\n".to_owned())),
+        "/readyz" if readiness.is_ready() => Some(text(StatusCode::OK, readiness.report())),
+        "/readyz" => Some(text(StatusCode::SERVICE_UNAVAILABLE, readiness.report())),
+        _ => None,
+    }
+}
+
+fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(text.into()));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+    response
+}

@@ -1,0 +1,153 @@
+//! A port: accepts connections and serves requests on them, within limits.
+//!
+//! The accept loop is our own because the limits are: a head that does not arrive in time ends its
+//! connection (so do silent connections), the number of connections is bounded, and a drain waits
+//! for the requests in work and no longer.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use eventbus_core::limits;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
+use hyper::service::Service;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{debug, warn};
+
+/// Pause after a failed accept: the process may be out of descriptors, and spinning does not help.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Concurrent HTTP/2 requests of one connection; HTTP/1.1 has one.
+const STREAMS: u32 = 128;
+
+/// An open port.
+#[derive(Debug)]
+pub struct Port {
+    name: &'static str,
+    listener: TcpListener,
+    address: SocketAddr,
+}
+
+/// Why a port could not be opened.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot listen on {address} for the {name} port: {error}. {advice}")]
+pub struct ListenError {
+    name: &'static str,
+    address: SocketAddr,
+    error: std::io::Error,
+    advice: &'static str,
+}
+
+impl Port {
+    /// Opens the port called `name`; with port number 0 the system chooses one.
+    pub async fn open(name: &'static str, address: SocketAddr) -> Result<Self, ListenError> {
+        let failed =
+            |error: std::io::Error| ListenError { name, address, advice: advice(&error), error };
+        let listener = TcpListener::bind(address).await.map_err(failed)?;
+        let address = listener.local_addr().map_err(failed)?;
+        Ok(Self { name, listener, address })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `stop`; then waits until the requests in work are answered.
+    pub async fn serve<S, B>(self, service: S, stop: CancellationToken)
+    where
+        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
+            + Clone
+            + Send
+            + 'static,
+        S::Future: Send + 'static,
+        B: Body<Data = Bytes> + Send + 'static,
+        B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+    {
+        let connections = Arc::new(Semaphore::new(limits::CONNECTIONS));
+        let tasks = TaskTracker::new();
+        let graceful = GracefulShutdown::new();
+        let server = server();
+        loop {
+            let (stream, permit) = tokio::select! {
+                biased;
+                () = stop.cancelled() => break,
+                accepted = self.accept(&connections) => accepted,
+            };
+            let io = TokioIo::new(stream);
+            let connection = server.serve_connection(io, service.clone()).into_owned();
+            let connection = graceful.watch(connection);
+            tasks.spawn(async move {
+                if let Err(error) = connection.await {
+                    debug!(%error, "a connection ended early");
+                }
+                drop(permit);
+            });
+        }
+        drop(self.listener);
+        graceful.shutdown().await;
+        tasks.close();
+        tasks.wait().await;
+    }
+
+    async fn accept(&self, connections: &Arc<Semaphore>) -> (TcpStream, OwnedSemaphorePermit) {
+        loop {
+            // While all connections are taken, new ones wait in the system's queue.
+            let Ok(permit) = connections.clone().acquire_owned().await else {
+                std::future::pending::<()>().await;
+                continue;
+            };
+            match self.listener.accept().await {
+                Ok((stream, _)) => {
+                    // Without it an answer in two writes waits for the peer's delayed ack.
+                    let _ = stream.set_nodelay(true);
+                    return (stream, permit);
+                }
+                Err(error) => {
+                    warn!(port = self.name, %error, "cannot accept a connection");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+fn server() -> auto::Builder<TokioExecutor> {
+    let mut server = auto::Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits::HEAD_TIME)
+        .pipeline_flush(true)
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .keep_alive_interval(limits::HEAD_TIME);
+    server
+}
+
+fn advice(error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        std::io::ErrorKind::AddrInUse => {
+            "Another program uses it: stop that program or choose another port (0 lets the system \
+             choose)."
+        }
+        std::io::ErrorKind::PermissionDenied => {
+            "Ports below 1024 need a privilege: choose a higher one."
+        }
+        std::io::ErrorKind::AddrNotAvailable => {
+            "This machine has no such address: use 127.0.0.1, or one of its own."
+        }
+        _ => "Choose another address.",
+    }
+}
