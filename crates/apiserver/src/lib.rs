@@ -1,1 +1,128 @@
-//! eventbus-apiserver.
+//! The embedded Kubernetes-style API server: enough of the API that the real `kubectl` and the real
+//! client libraries work against it, over one SQLite file.
+//!
+//! It is generic: what it serves are CustomResourceDefinitions, and Namespace. The same definitions
+//! make a real cluster serve the same resources, so nothing else in the program knows which of the
+//! two it talks to. [`ApiServer::service`] is the service behind an in-process `kube::Client`; the
+//! program also serves it over HTTP, behind a [`Gate`].
+//!
+//! A request goes `service` → `route` → `verbs` → `admit` → `store`, and comes back through
+//! `render`; every error is a `status`.
+
+mod accept;
+mod admit;
+mod body;
+mod collect;
+mod decode;
+mod definition;
+mod discovery;
+mod gate;
+mod jsonpath;
+mod limits;
+mod metadata;
+mod object;
+mod openapi;
+mod patch;
+mod render;
+mod route;
+mod schema;
+mod selector;
+mod service;
+mod status;
+mod store;
+mod table;
+mod verbs;
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use eventbus_core::{Clock, Entropy};
+use serde_json::Value;
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinHandle};
+
+pub use self::{
+    body::Body,
+    definition::DefinitionError,
+    gate::{Gate, Gated, User},
+    schema::SchemaError,
+    service::Service,
+    store::StoreError,
+};
+use self::{definition::Registry, store::Store, verbs::Api};
+
+/// The namespace that is always there.
+pub(crate) const DEFAULT_NAMESPACE: &str = "default";
+
+/// What an API server needs.
+pub struct Config {
+    /// The file in which objects lie; made if it is not there. Its folder must exist.
+    pub path: PathBuf,
+    /// CustomResourceDefinitions of `apiextensions.k8s.io/v1`, in the order of discovery: where two
+    /// have one short name, the first has it.
+    pub definitions: Vec<Value>,
+    /// Tells the time of creations, deletions and ages.
+    pub clock: Arc<dyn Clock>,
+    /// Makes uids and generated names.
+    pub entropy: Arc<dyn Entropy>,
+}
+
+/// Why an API server cannot start. Nothing on disk was changed.
+#[derive(Debug, Error)]
+pub enum OpenError {
+    /// A definition cannot be served.
+    #[error("resource definition: {0}")]
+    Definition(#[from] DefinitionError),
+    /// The store cannot be opened.
+    #[error("resource store: {0}")]
+    Store(#[from] StoreError),
+    /// The store does not take the first write.
+    #[error("resource store: the namespace \"{DEFAULT_NAMESPACE}\" could not be made: {0}")]
+    Write(String),
+}
+
+/// A running API server.
+pub struct ApiServer {
+    api: Arc<Api>,
+    collector: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl ApiServer {
+    /// Opens the store and starts. Must be called inside a tokio runtime.
+    pub async fn open(config: Config) -> Result<Self, OpenError> {
+        let Config { path, definitions, clock, entropy } = config;
+        let registry = Arc::new(Registry::read(&definitions)?);
+        let opened = Arc::clone(&registry);
+        let store = tokio::task::spawn_blocking(move || Store::open(&path, opened))
+            .await
+            .map_err(|error| OpenError::Write(error.to_string()))??;
+        let closing = watch::Sender::new(false);
+        let api = Arc::new(Api { registry, store, clock, entropy, closing });
+        if let Err(error) = verbs::create::ensure_namespace(&api, DEFAULT_NAMESPACE).await {
+            api.store.close().await;
+            return Err(OpenError::Write(error.status()["message"].to_string()));
+        }
+        let collector = tokio::spawn(collect::run(Arc::clone(&api)));
+        Ok(Self { api, collector: Some(collector).into() })
+    }
+
+    /// The API: in process behind a `kube::Client`, or over HTTP behind a [`Gate`].
+    pub fn service(&self) -> Service {
+        Service::new(Arc::clone(&self.api))
+    }
+
+    /// Ends every watch, finishes the queued writes, and closes the file. Requests that come later
+    /// are answered 503.
+    pub async fn close(&self) {
+        self.api.closing.send_replace(true);
+        let collector = self.collector.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(collector) = collector
+            && let Err(error) = collector.await
+        {
+            tracing::error!(%error, "the collector ended by a panic");
+        }
+        self.api.store.close().await;
+    }
+}

@@ -1,0 +1,79 @@
+//! Every bound of the API server, with its reason.
+
+use std::time::Duration;
+
+/// Bytes of a request body, as the real server's.
+pub(crate) const BODY_BYTES: usize = 3 * 1024 * 1024;
+
+/// Containers inside containers in an object. Real objects have ten; `serde_json` recurses to
+/// 128, and a patch must not be able to build what could not be read again.
+pub(crate) const JSON_DEPTH: usize = 100;
+
+/// Operations of one JSON patch, as the real server's.
+pub(crate) const PATCH_OPERATIONS: usize = 10_000;
+
+/// Bytes that the `copy` operations of one JSON patch may copy, as the real server's: doubling
+/// copies would fill memory otherwise.
+pub(crate) const PATCH_COPY_BYTES: usize = 3 * 1024 * 1024;
+
+/// Writes waiting for the writer; more wait in their own requests.
+pub(crate) const WRITE_QUEUE: usize = 1024;
+
+/// Writes of one transaction: enough to share a sync among, few enough to answer soon.
+pub(crate) const WRITE_BATCH: usize = 256;
+
+/// Connections that read: a list of ten thousand takes a core for half a second, and two lists
+/// must not keep a `get` waiting.
+pub(crate) const READERS: usize = 3;
+
+/// Page cache of a connection, KiB. The system caches the file anyway.
+pub(crate) const PAGE_CACHE_KIB: i64 = 1024;
+
+/// The write-ahead log is cut back to this after a checkpoint, bytes.
+pub(crate) const WAL_BYTES: i64 = 8 * 1024 * 1024;
+
+/// Recent changes kept for watchers, a resource: seconds of the busiest writing.
+pub(crate) const RING_EVENTS: usize = 16_384;
+
+/// Bytes of those changes, a resource.
+pub(crate) const RING_BYTES: usize = 6 * 1024 * 1024;
+
+/// Changes a watcher takes from the ring at once, so that it holds little while it waits for a
+/// slow client.
+pub(crate) const WATCH_TURN: usize = 128;
+
+/// Objects read at once for the initial state of a watch.
+pub(crate) const SNAPSHOT_PAGE: usize = 500;
+
+/// How often an idle watch gets a bookmark.
+pub(crate) const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
+
+/// A watch without `timeoutSeconds` lasts this long at least and twice this at most.
+pub(crate) const WATCH_LASTS: Duration = Duration::from_secs(30 * 60);
+
+/// How long a read waits for a revision that is not reached yet, before 504.
+pub(crate) const FRESH_WAIT: Duration = Duration::from_secs(3);
+
+/// Objects that one collecting or deleting transaction takes, so that others get their turn.
+pub(crate) const COLLECT_TURN: usize = 200;
+
+/// How long the collector rests after a failure.
+pub(crate) const COLLECT_RETRY: Duration = Duration::from_secs(1);
+
+/// Causes named in one answer: an array of thousands of faults must not answer megabytes.
+pub(crate) const CAUSES: usize = 256;
+
+/// Bytes of a refused value that the answer repeats.
+pub(crate) const QUOTED_BYTES: usize = 1024;
+
+/// Bytes of all warnings of one answer, as the real server's.
+pub(crate) const WARNING_BYTES: usize = 4096;
+
+/// Bytes of all annotations of one object, as the real server's.
+pub(crate) const ANNOTATION_BYTES: usize = 256 * 1024;
+
+/// Terms of one selector: a real one has a handful, and each is tried on every object.
+pub(crate) const SELECTOR_TERMS: usize = 256;
+
+/// Events of one YAML body: bounds what aliases can blow up.
+pub(crate) const YAML_NODES: usize = 250_000;

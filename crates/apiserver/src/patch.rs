@@ -1,0 +1,244 @@
+//! Merge patches (RFC 7396) and JSON patches (RFC 6902), bounded so that a small patch cannot make a
+//! huge or endlessly deep object.
+
+use json_patch::{PatchOperation, jsonptr::Pointer};
+use serde_json::Value;
+
+use crate::{
+    decode::{Syntax, decode},
+    limits, object,
+    status::ApiError,
+};
+
+/// The media types of the patches.
+const MERGE: &str = "application/merge-patch+json";
+const JSON: &str = "application/json-patch+json";
+
+/// A patch, read.
+#[derive(Debug)]
+pub(crate) enum Patch {
+    /// Members laid over the object, with the paths of those that came twice.
+    Merge(Value, Vec<String>),
+    /// Operations, one after the other.
+    Json(Vec<PatchOperation>),
+}
+
+impl Patch {
+    /// Reads a patch of this media type.
+    pub(crate) fn read(media_type: Option<&str>, body: &[u8]) -> Result<Self, ApiError> {
+        match media_type {
+            Some(MERGE) => {
+                let decoded = decode(body, Syntax::Json)?;
+                if !decoded.value.is_object() {
+                    return Err(ApiError::bad_request("a merge patch must be a JSON object"));
+                }
+                Ok(Self::Merge(decoded.value, decoded.duplicates))
+            }
+            Some(JSON) => {
+                let decoded = decode(body, Syntax::Json)?;
+                let operations: Vec<PatchOperation> = serde_json::from_value(decoded.value)
+                    .map_err(|error| {
+                        ApiError::bad_request(format!("error decoding patch: {error}"))
+                    })?;
+                if operations.len() > limits::PATCH_OPERATIONS {
+                    let text = format!(
+                        "The allowed maximum operations in a JSON patch is {}, got {}",
+                        limits::PATCH_OPERATIONS,
+                        operations.len()
+                    );
+                    return Err(ApiError::bad_request(text));
+                }
+                Ok(Self::Json(operations))
+            }
+            _ => Err(ApiError::unsupported_media_type(&[JSON, MERGE])),
+        }
+    }
+
+    /// The paths of members that the patch repeats.
+    pub(crate) fn duplicates(&self) -> &[String] {
+        match self {
+            Self::Merge(_, duplicates) => duplicates,
+            Self::Json(_) => &[],
+        }
+    }
+
+    /// Applies the patch.
+    pub(crate) fn apply(&self, object: &mut Value) -> Result<(), ApiError> {
+        match self {
+            Self::Merge(patch, _) => merge(object, patch),
+            Self::Json(operations) => apply_operations(object, operations)?,
+        }
+        Ok(())
+    }
+}
+
+/// Lays `patch` over `object`: members replace members, null takes away. As deep as the patch,
+/// whose depth is bounded where it is read.
+fn merge(object: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        *object = patch.clone();
+        return;
+    };
+    if !object.is_object() {
+        *object = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(members) = object else { return };
+    for (name, value) in patch {
+        if value.is_null() {
+            members.remove(name);
+        } else {
+            merge(members.entry(name).or_insert(Value::Null), value);
+        }
+    }
+}
+
+fn apply_operations(object: &mut Value, operations: &[PatchOperation]) -> Result<(), ApiError> {
+    let mut copied = 0;
+    for (index, operation) in operations.iter().enumerate() {
+        bound_growth(object, operation, &mut copied)?;
+        json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|error| {
+            ApiError::unprocessable(format!(
+                "the server rejected our request due to an error in our request: \
+                 operation {index} at {}: {}",
+                error.path, error.kind
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+/// Refuses what would make the object deeper than may be read back, or copy more than may be sent.
+fn bound_growth(
+    object: &Value,
+    operation: &PatchOperation,
+    copied: &mut usize,
+) -> Result<(), ApiError> {
+    let resolve = |from: &Pointer| from.resolve(object).ok();
+    let added = match operation {
+        PatchOperation::Add(add) => object::depth(&add.value),
+        PatchOperation::Replace(replace) => object::depth(&replace.value),
+        PatchOperation::Move(step) => resolve(&step.from).map_or(0, object::depth),
+        PatchOperation::Copy(copy) => {
+            let source = resolve(&copy.from);
+            *copied += source.map_or(0, |source| source.to_string().len());
+            if *copied > limits::PATCH_COPY_BYTES {
+                let text = format!("a JSON patch may copy {} bytes", limits::PATCH_COPY_BYTES);
+                return Err(ApiError::unprocessable(text));
+            }
+            source.map_or(0, object::depth)
+        }
+        PatchOperation::Remove(_) | PatchOperation::Test(_) => return Ok(()),
+    };
+    if operation.path().count() + added > limits::JSON_DEPTH {
+        let text = format!("the patched object would nest deeper than {}", limits::JSON_DEPTH);
+        return Err(ApiError::unprocessable(text));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(media_type: &str, patch: &Value) -> Patch {
+        Patch::read(Some(media_type), patch.to_string().as_bytes()).unwrap()
+    }
+
+    fn applied(patch: &Value, mut object: Value) -> Result<Value, u64> {
+        let patch = read(JSON, patch);
+        patch.apply(&mut object).map_err(|error| error.status()["code"].as_u64().unwrap())?;
+        Ok(object)
+    }
+
+    #[test]
+    fn json_patches_apply_or_are_422() {
+        let patch = json!([
+            { "op": "test", "path": "/a", "value": 1 },
+            { "op": "add", "path": "/b", "value": [1] },
+            { "op": "add", "path": "/b/-", "value": 2 },
+            { "op": "copy", "from": "/b", "path": "/c" },
+            { "op": "remove", "path": "/a" },
+        ]);
+        let patched = applied(&patch, json!({ "a": 1 })).unwrap();
+        assert_eq!(patched, json!({ "b": [1, 2], "c": [1, 2] }));
+        assert_eq!(applied(&patch, json!({ "a": 2 })), Err(422));
+        let missing = json!([{ "op": "replace", "path": "/no/where", "value": 1 }]);
+        assert_eq!(applied(&missing, json!({})), Err(422));
+    }
+
+    #[test]
+    fn copies_cannot_blow_up_or_dig() {
+        let mut doubling = vec![json!({ "op": "add", "path": "/a", "value": "x".repeat(1000) })];
+        for step in 0..40 {
+            doubling.push(json!({ "op": "copy", "from": "", "path": format!("/c{step}") }));
+        }
+        assert_eq!(applied(&json!(doubling), json!({})), Err(422));
+        let mut digging = Vec::new();
+        for depth in 1..200 {
+            let path = "/a".repeat(depth);
+            digging.push(json!({ "op": "add", "path": path, "value": {} }));
+        }
+        assert_eq!(applied(&json!(digging), json!({})), Err(422));
+    }
+
+    #[test]
+    fn other_patches_are_refused() {
+        let code = |media_type, body: &[u8]| {
+            Patch::read(media_type, body).unwrap_err().status()["code"].as_u64().unwrap()
+        };
+        assert_eq!(code(Some("application/strategic-merge-patch+json"), b"{}"), 415);
+        assert_eq!(code(None, b"{}"), 415);
+        assert_eq!(code(Some(MERGE), b"[]"), 400);
+        assert_eq!(code(Some(JSON), b"{}"), 400);
+        assert_eq!(code(Some(JSON), br#"[{"op":"dig"}]"#), 400);
+        let many = json!(vec![json!({ "op": "remove", "path": "/a" }); 10_001]);
+        assert_eq!(code(Some(JSON), many.to_string().as_bytes()), 400);
+    }
+
+    /// RFC 7396's own words, in place of ours.
+    fn reference(target: Value, patch: &Value) -> Value {
+        let Value::Object(patch) = patch else { return patch.clone() };
+        let mut target = match target {
+            Value::Object(target) => target,
+            _ => serde_json::Map::new(),
+        };
+        for (name, value) in patch {
+            match value {
+                Value::Null => drop(target.remove(name)),
+                value => {
+                    let old = target.remove(name).unwrap_or(Value::Null);
+                    target.insert(name.clone(), reference(old, value));
+                }
+            }
+        }
+        Value::Object(target)
+    }
+
+    fn any_value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i8>().prop_map(Value::from),
+            "[ab]{0,2}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..3).prop_map(Value::from),
+                prop::collection::btree_map("[abc]", inner, 0..4)
+                    .prop_map(|members| members.into_iter().collect::<Value>()),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn merging_is_rfc_7396(object in any_value(), patch in any_value()) {
+            let mut merged = object.clone();
+            merge(&mut merged, &patch);
+            prop_assert_eq!(merged, reference(object, &patch));
+        }
+    }
+}

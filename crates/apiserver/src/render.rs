@@ -1,0 +1,196 @@
+//! Answers: objects, lists and errors in the form the client asked for.
+
+use bytes::Bytes;
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+
+use crate::{
+    accept::{Accept, Encoding, Shape},
+    body::Body,
+    definition::Resource,
+    limits,
+    status::ApiError,
+    store::EventKind,
+    table::{self, Include, TableForm},
+};
+
+/// The form of an answer, with what it needs to know.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Form {
+    pub(crate) accept: Accept,
+    pub(crate) include: Include,
+    pub(crate) now_ms: u64,
+}
+
+impl Form {
+    /// One object, as it lies in the store.
+    pub(crate) fn object(
+        self,
+        code: StatusCode,
+        resource: &Resource,
+        body: &Bytes,
+    ) -> Result<Response<Body>, ApiError> {
+        let shaped = match self.accept.shape {
+            Shape::Object if self.accept.encoding == Encoding::Json => {
+                return Ok(respond(code, Encoding::Json, Body::whole(body.clone())));
+            }
+            _ => self.shape(resource, parse(body)?, false),
+        };
+        self.value(code, &shaped)
+    }
+
+    /// A list of objects.
+    pub(crate) fn list(
+        self,
+        resource: &Resource,
+        bodies: Vec<Bytes>,
+        metadata: Value,
+    ) -> Result<Response<Body>, ApiError> {
+        if self.accept == Accept::default() {
+            let pieces = join(resource, bodies, &metadata);
+            return Ok(respond(StatusCode::OK, Encoding::Json, Body::pieces(pieces)));
+        }
+        let objects = bodies.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
+        drop(bodies);
+        let list = match self.accept.shape {
+            Shape::Object => json!({
+                "kind": resource.list_kind, "apiVersion": resource.api_version(),
+                "metadata": metadata, "items": objects,
+            }),
+            Shape::Metadata => json!({
+                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": metadata,
+                "items": objects.iter().map(table::partial).collect::<Vec<_>>(),
+            }),
+            Shape::Table(version) => {
+                let form = TableForm { version, include: self.include, now_ms: self.now_ms };
+                form.table(resource, objects, metadata, false)
+            }
+        };
+        self.value(StatusCode::OK, &list)
+    }
+
+    /// The line of a watch for an object, from what all watchers share where that fits.
+    pub(crate) fn event(
+        self,
+        kind: EventKind,
+        resource: &Resource,
+        body: &Bytes,
+        rows_only: bool,
+    ) -> Result<Bytes, ApiError> {
+        if self.accept.shape == Shape::Object {
+            let mut line = Vec::with_capacity(body.len() + 48);
+            line.extend_from_slice(b"{\"type\":\"");
+            line.extend_from_slice(kind.as_str().as_bytes());
+            line.extend_from_slice(b"\",\"object\":");
+            line.extend_from_slice(body);
+            line.extend_from_slice(b"}\n");
+            return Ok(line.into());
+        }
+        let shaped = self.shape(resource, parse(body)?, rows_only);
+        Ok(line(kind.as_str(), &shaped))
+    }
+
+    /// An object in the shape asked for; a table names its columns unless `rows_only`.
+    pub(crate) fn shape(self, resource: &Resource, object: Value, rows_only: bool) -> Value {
+        match self.accept.shape {
+            Shape::Object => object,
+            Shape::Metadata => table::partial(&object),
+            Shape::Table(version) => {
+                let form = TableForm { version, include: self.include, now_ms: self.now_ms };
+                let metadata = table::single_metadata(&object);
+                form.table(resource, vec![object], metadata, rows_only)
+            }
+        }
+    }
+
+    /// A value that is no object of a resource.
+    pub(crate) fn value(self, code: StatusCode, value: &Value) -> Result<Response<Body>, ApiError> {
+        let text = match self.accept.encoding {
+            Encoding::Json => value.to_string(),
+            Encoding::Yaml => yaml(value)?,
+        };
+        Ok(respond(code, self.accept.encoding, Body::whole(text)))
+    }
+}
+
+/// A line of a watch.
+pub(crate) fn line(kind: &str, object: &Value) -> Bytes {
+    let mut line = json!({ "type": kind, "object": object }).to_string();
+    line.push('\n');
+    line.into()
+}
+
+/// Tells of fields that were dropped or repeated; what does not fit is left out.
+pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
+    let mut room = limits::WARNING_BYTES;
+    for warning in warnings {
+        let text: String = warning.chars().filter(|c| !c.is_control()).collect();
+        let text = format!("299 - {}", Value::from(text));
+        let Some(left) = room.checked_sub(text.len()) else { break };
+        let Ok(value) = HeaderValue::from_bytes(text.as_bytes()) else { continue };
+        response.headers_mut().append(header::WARNING, value);
+        room = left;
+    }
+}
+
+/// An error, as JSON whatever was asked for: every client reads it.
+pub(crate) fn error(error: &ApiError) -> Response<Body> {
+    let mut response =
+        respond(error.code(), Encoding::Json, Body::whole(error.status().to_string()));
+    if error.code() == StatusCode::SERVICE_UNAVAILABLE {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A text for people and probes.
+pub(crate) fn text(code: StatusCode, text: &'static str) -> Response<Body> {
+    let mut response = Response::new(Body::whole(text));
+    *response.status_mut() = code;
+    let media_type = HeaderValue::from_static("text/plain; charset=utf-8");
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+pub(crate) fn respond(code: StatusCode, encoding: Encoding, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = code;
+    let media_type = HeaderValue::from_static(encoding.media_type());
+    response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+    response
+}
+
+fn parse(body: &Bytes) -> Result<Value, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::internal(format!("a stored object is not JSON: {error}")))
+}
+
+fn yaml(value: &Value) -> Result<String, ApiError> {
+    serde_saphyr::to_string(value)
+        .map_err(|error| ApiError::internal(format!("an answer does not become YAML: {error}")))
+}
+
+/// The pieces of a JSON list around objects that are JSON already.
+fn join(resource: &Resource, bodies: Vec<Bytes>, metadata: &Value) -> Vec<Bytes> {
+    // Pieces of this size are handed on with little overhead and freed as they are sent.
+    const PIECE: usize = 64 * 1024;
+    let kind = Value::from(resource.list_kind.as_str());
+    let version = Value::from(resource.api_version());
+    let head =
+        format!("{{\"apiVersion\":{version},\"kind\":{kind},\"metadata\":{metadata},\"items\":[");
+    let mut pieces = Vec::new();
+    let mut piece = Vec::from(head);
+    for (index, body) in bodies.into_iter().enumerate() {
+        if index > 0 {
+            piece.push(b',');
+        }
+        piece.extend_from_slice(&body);
+        if piece.len() >= PIECE {
+            pieces.push(std::mem::take(&mut piece).into());
+        }
+    }
+    piece.extend_from_slice(b"]}\n");
+    pieces.push(piece.into());
+    pieces
+}

@@ -1,0 +1,183 @@
+//! The service: a request in, an answer out. Here paths meet verbs and errors become answers.
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use crate::{
+    accept::{Accept, Encoding, Shape},
+    body::Body,
+    discovery, limits, openapi, render,
+    render::Form,
+    route::{Discovery, Query, Route, Target, segments},
+    status::ApiError,
+    table,
+    verbs::{Api, Call, Written, create, delete, list, update, watch},
+};
+
+/// The API as a `tower` service. Cheap to clone; it may be the service behind a `kube::Client`.
+#[derive(Clone)]
+pub struct Service {
+    api: Arc<Api>,
+}
+
+impl Service {
+    pub(crate) fn new(api: Arc<Api>) -> Self {
+        Self { api }
+    }
+}
+
+impl<B> tower::Service<Request<B>> for Service
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let api = Arc::clone(&self.api);
+        let (head, body) = request.into_parts();
+        let answer = answer(api, head, body);
+        answer.map(|answer| Ok(answer.unwrap_or_else(|error| render::error(&error)))).boxed()
+    }
+}
+
+async fn answer<B>(api: Arc<Api>, head: request::Parts, body: B) -> Result<Response<Body>, ApiError>
+where
+    B: http_body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let segments = segments(head.uri.path()).unwrap_or_default();
+    let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+    let Some(route) = Route::find(&segments, &api.registry) else { return Ok(not_found()) };
+    let Route::Resource(target) = route else { return document(&api, &route, &head) };
+    let query = Query::parse(head.uri.query().unwrap_or_default())?;
+    let accept = Accept::parse(header_text(&head, header::ACCEPT))?;
+    let include = table::include(query.text("includeObject"))
+        .ok_or_else(|| ApiError::bad_request("includeObject must be None, Metadata or Object"))?;
+    let form = Form { accept, include, now_ms: api.clock.now_ms() };
+    let body = match head.method {
+        Method::GET => Bytes::new(),
+        _ => read(body).await?,
+    };
+    let call = Call { target, query, form, headers: head.headers, body };
+    perform(&api, &head.method, &call).await
+}
+
+async fn perform(api: &Arc<Api>, method: &Method, call: &Call) -> Result<Response<Body>, ApiError> {
+    let Target { resource, namespace, name, status } = &call.target;
+    let whole = namespace.is_some() || !resource.namespaced;
+    match (method, name) {
+        (&Method::GET, _) if call.query.flag("watch") && !status => watch::watch(api, call).await,
+        (&Method::GET, Some(_)) => list::get(api, call).await,
+        (&Method::GET, None) => list::list(api, call).await,
+        (&Method::POST, None) if whole => written(call, create::create(api, call).await?),
+        (&Method::PUT, Some(_)) => written(call, update::replace(api, call).await?),
+        (&Method::PATCH, Some(_)) => written(call, update::patch(api, call).await?),
+        (&Method::DELETE, Some(_)) if !status => delete::delete(api, call).await,
+        (&Method::DELETE, None) if whole => delete::delete_collection(api, call).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+fn written(call: &Call, written: Written) -> Result<Response<Body>, ApiError> {
+    let mut response = call.form.object(written.code, &call.target.resource, &written.body)?;
+    render::warn(&mut response, &written.warnings);
+    Ok(response)
+}
+
+/// What is not a resource: health, version, discovery, OpenAPI.
+fn document(
+    api: &Api,
+    route: &Route<'_>,
+    head: &request::Parts,
+) -> Result<Response<Body>, ApiError> {
+    if head.method != Method::GET {
+        return Err(ApiError::method_not_allowed());
+    }
+    match route {
+        Route::Health => Ok(render::text(StatusCode::OK, "ok")),
+        Route::Version => json(head, &discovery::version()),
+        Route::Discovery(document) => discover(api, document, head),
+        Route::OpenApi(place) => {
+            let unreadable =
+                |error: serde_json::Error| ApiError::internal(format!("OpenAPI: {error}"));
+            let document = match place {
+                None => Some(openapi::root(&api.registry).map_err(unreadable)?),
+                Some((group, version)) => {
+                    openapi::document(&api.registry, group, version).map_err(unreadable)?
+                }
+            };
+            document.map_or_else(|| Ok(not_found()), |document| json(head, &document))
+        }
+        Route::Resource(_) => Ok(not_found()),
+    }
+}
+
+fn discover(
+    api: &Api,
+    document: &Discovery<'_>,
+    head: &request::Parts,
+) -> Result<Response<Body>, ApiError> {
+    let accept = header_text(head, header::ACCEPT).unwrap_or_default();
+    if discovery::wants_aggregated(accept)
+        && let Some(document) = discovery::aggregated(&api.registry, document)
+    {
+        let body = Body::whole(document.to_string());
+        let mut response = render::respond(StatusCode::OK, Encoding::Json, body);
+        let media_type = HeaderValue::from_static(discovery::AGGREGATED);
+        response.headers_mut().insert(header::CONTENT_TYPE, media_type);
+        return Ok(response);
+    }
+    match discovery::plain(&api.registry, document) {
+        Some(document) => json(head, &document),
+        None => Ok(not_found()),
+    }
+}
+
+/// A document in JSON or YAML.
+fn json(head: &request::Parts, document: &Value) -> Result<Response<Body>, ApiError> {
+    let accept = Accept::parse(header_text(head, header::ACCEPT))?;
+    let accept = Accept { shape: Shape::Object, ..accept };
+    let form = Form { accept, include: table::Include::Metadata, now_ms: 0 };
+    form.value(StatusCode::OK, document)
+}
+
+fn not_found() -> Response<Body> {
+    render::text(StatusCode::NOT_FOUND, "404 page not found\n")
+}
+
+fn header_text(head: &request::Parts, name: header::HeaderName) -> Option<&str> {
+    head.headers.get(name).map(|value| value.to_str().unwrap_or_default())
+}
+
+/// The whole body, within its limit.
+async fn read<B>(body: B) -> Result<Bytes, ApiError>
+where
+    B: http_body::Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let collected = Limited::new(Box::pin(body), limits::BODY_BYTES).collect().await;
+    collected.map(|body| body.to_bytes()).map_err(|error| {
+        if error.is::<LengthLimitError>() {
+            return ApiError::too_large();
+        }
+        ApiError::bad_request(format!("the body could not be read: {error}"))
+    })
+}

@@ -1,0 +1,136 @@
+//! Where objects lie: one SQLite file, one thread that writes it, a few connections that read it.
+//!
+//! Why so: a write is acknowledged only after it is synced, and a sync may take milliseconds. One
+//! thread puts every waiting write into one transaction, so writers share the sync, and because it
+//! is the only writer a write is a plain function from what is stored to what shall be stored: no
+//! locks, no retries. Objects stay in the file, not in maps, so ten thousand of them cost disk.
+
+mod layout;
+mod open;
+mod read;
+mod ring;
+mod transaction;
+mod writer;
+
+use std::sync::Arc;
+
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+
+pub use self::open::StoreError;
+pub(crate) use self::{
+    read::{PageError, PageRequest},
+    ring::{Event, EventKind, Overrun, Ring},
+    transaction::{Key, Stored, Transaction},
+};
+use crate::{limits, status::ApiError};
+
+/// A piece of work for the writer: run in the transaction, then told whether it was committed.
+type Job = Box<dyn FnOnce(&mut Transaction<'_>) -> Reply + Send>;
+
+/// Gives the outcome to whoever asked; called after the commit, with the failure if it failed.
+type Reply = Box<dyn FnOnce(Option<&ApiError>) + Send>;
+
+/// The open store. Dropping it, or [`Store::close`], ends the writer after the queued writes.
+pub(crate) struct Store {
+    jobs: std::sync::Mutex<Option<mpsc::Sender<Job>>>,
+    writer: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
+    readers: std::sync::Mutex<Vec<rusqlite::Connection>>,
+    permits: Semaphore,
+    shared: Arc<Shared>,
+}
+
+/// What the writer publishes and everybody else follows.
+pub(crate) struct Shared {
+    /// The number of each resource in the file, by the resource's index.
+    pub(crate) ids: Vec<i64>,
+    /// Recent changes, a ring for each resource, by the resource's index.
+    pub(crate) rings: Vec<Arc<Ring>>,
+    /// Up to which revision the rings are complete.
+    pub(crate) published: watch::Sender<u64>,
+    /// Rung when a change may have left something to collect.
+    pub(crate) collect: Notify,
+}
+
+impl Store {
+    /// Runs `work` in the writer's next transaction and returns its result once that is synced.
+    /// An error from `work` undoes what it had written, and nothing else.
+    pub(crate) async fn write<T, F>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Transaction<'_>) -> Result<T, ApiError> + Send + 'static,
+    {
+        let (sender, receiver) = oneshot::channel();
+        let job: Job = Box::new(move |transaction| {
+            let outcome = transaction.attempt(work);
+            Box::new(move |failure| {
+                // A client that has gone does not want the answer: that is no fault.
+                let _gone = sender.send(match failure {
+                    None => outcome,
+                    Some(failure) => Err(failure.clone()),
+                });
+            })
+        });
+        let queue = lock(&self.jobs).clone().ok_or_else(ApiError::closing)?;
+        queue.send(job).await.map_err(|_| ApiError::closing())?;
+        receiver.await.map_err(|_| ApiError::closing())?
+    }
+
+    /// Runs `work` on a read-only connection, on a thread that may block.
+    async fn read<T, F>(&self, work: F) -> Result<T, ApiError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&rusqlite::Connection, &Shared) -> Result<T, ApiError> + Send + 'static,
+    {
+        let _permit = self.permits.acquire().await.map_err(|_| ApiError::closing())?;
+        let connection = lock(&self.readers).pop().ok_or_else(ApiError::closing)?;
+        let shared = Arc::clone(&self.shared);
+        let (connection, outcome) = tokio::task::spawn_blocking(move || {
+            let outcome = work(&connection, &shared);
+            (connection, outcome)
+        })
+        .await
+        .map_err(|error| ApiError::internal(format!("a read was cut off: {error}")))?;
+        lock(&self.readers).push(connection);
+        outcome
+    }
+
+    /// The ring of the resource with this index.
+    pub(crate) fn ring(&self, resource: usize) -> Result<Arc<Ring>, ApiError> {
+        let ring = self.shared.rings.get(resource).map(Arc::clone);
+        ring.ok_or_else(|| ApiError::internal("no such resource".into()))
+    }
+
+    /// Follows the revision up to which every ring is complete.
+    pub(crate) fn published(&self) -> watch::Receiver<u64> {
+        self.shared.published.subscribe()
+    }
+
+    /// Waits until a change may have left something to collect.
+    pub(crate) async fn wait_for_garbage(&self) {
+        self.shared.collect.notified().await;
+    }
+
+    /// Lets the queued writes finish, ends the writer, and closes every connection.
+    pub(crate) async fn close(&self) {
+        self.permits.close();
+        drop(lock(&self.jobs).take());
+        let writer = lock(&self.writer).take();
+        if let Some(writer) = writer {
+            let ended = tokio::task::spawn_blocking(move || writer.join()).await;
+            if !matches!(ended, Ok(Ok(()))) {
+                tracing::error!("the resource store's writer ended by a panic");
+            }
+        }
+        lock(&self.readers).clear();
+    }
+}
+
+/// Locks without fear of poison: what these locks guard is whole between any two statements.
+fn lock<T: ?Sized>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// How many jobs may wait for the writer before their senders wait too.
+fn queue() -> (mpsc::Sender<Job>, mpsc::Receiver<Job>) {
+    mpsc::channel(limits::WRITE_QUEUE)
+}

@@ -1,0 +1,203 @@
+//! Opening the file: known as ours before anything is written to it.
+//!
+//! A new file is made beside its place and renamed into it, so that whatever lies there is either
+//! whole or not ours; the header is read as plain bytes, so that a foreign or newer file stays
+//! untouched to the last byte.
+
+use std::{
+    fs, io,
+    io::Read,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rusqlite::{Connection, OpenFlags};
+use thiserror::Error;
+use tokio::sync::{Notify, Semaphore, watch};
+
+use super::{
+    Shared, Store,
+    layout::{APPLICATION_ID, FORMAT, TABLES},
+    queue,
+    ring::Ring,
+    writer::Writer,
+};
+use crate::{definition::Registry, limits};
+
+/// Why the store cannot be opened. The file is as it was.
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// The file or its folder cannot be read or written.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Some other program's file lies there.
+    #[error("{0} is not a resource store of eventbus: move it away, or name another data folder")]
+    Foreign(PathBuf),
+    /// A newer version of this program wrote it.
+    #[error(
+        "{path} has format {found}, and this version knows formats up to {FORMAT}: \
+         run the version that wrote it, or a newer one"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: u32,
+    },
+    /// Its pages contradict each other.
+    #[error("{path} is corrupted ({reason}): restore it from a backup, or move it away")]
+    Corrupted {
+        /// The file.
+        path: PathBuf,
+        /// What the check found first.
+        reason: String,
+    },
+}
+
+impl Store {
+    /// Opens the file at `path`, or makes it, for the resources of `registry`.
+    pub(crate) fn open(path: &Path, registry: Arc<Registry>) -> Result<Self, StoreError> {
+        if exists(path)? {
+            inspect(path)?;
+        } else {
+            make(path)?;
+        }
+        let database = |error: rusqlite::Error| corrupted(path, error.to_string());
+        let connection =
+            Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))
+                .map_err(database)?;
+        configure(&connection).map_err(database)?;
+        connection.pragma_update(None, "journal_mode", "WAL").map_err(database)?;
+        connection.pragma_update(None, "synchronous", "FULL").map_err(database)?;
+        connection
+            .pragma_update(None, "journal_size_limit", limits::WAL_BYTES)
+            .map_err(database)?;
+        let ids = resource_ids(&connection, &registry).map_err(database)?;
+        let revision: i64 = connection
+            .query_row("SELECT revision FROM store", [], |row| row.get(0))
+            .map_err(database)?;
+        let mut readers = Vec::with_capacity(limits::READERS);
+        for _ in 0..limits::READERS {
+            let reader = Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))
+                .map_err(database)?;
+            configure(&reader).map_err(database)?;
+            readers.push(reader);
+        }
+        let revision = revision.unsigned_abs();
+        let shared = Arc::new(Shared {
+            ids,
+            rings: registry.resources().iter().map(|_| Arc::new(Ring::new(revision))).collect(),
+            published: watch::Sender::new(revision),
+            collect: Notify::new(),
+        });
+        let (jobs, queued) = queue();
+        let writer = Writer::new(connection, queued, Arc::clone(&shared), registry, revision);
+        let writer = std::thread::Builder::new()
+            .name("resource-writer".into())
+            .spawn(move || writer.run())
+            .map_err(|source| StoreError::Io { path: path.into(), source })?;
+        Ok(Self {
+            jobs: Some(jobs).into(),
+            writer: Some(writer).into(),
+            readers: readers.into(),
+            permits: Semaphore::new(limits::READERS),
+            shared,
+        })
+    }
+}
+
+/// Without SQLite's own mutexes: each connection is used by one thread at a time.
+fn flags(mode: OpenFlags) -> OpenFlags {
+    mode | OpenFlags::SQLITE_OPEN_NO_MUTEX
+}
+
+fn configure(connection: &Connection) -> rusqlite::Result<()> {
+    connection.pragma_update(None, "cache_size", -limits::PAGE_CACHE_KIB)?;
+    connection.pragma_update(None, "busy_timeout", 5_000)?;
+    connection.set_prepared_statement_cache_capacity(32);
+    Ok(())
+}
+
+fn corrupted(path: &Path, reason: String) -> StoreError {
+    StoreError::Corrupted { path: path.into(), reason }
+}
+
+/// An empty file counts as none: nothing in it can be lost.
+fn exists(path: &Path) -> Result<bool, StoreError> {
+    match fs::metadata(path) {
+        Ok(found) => Ok(found.len() > 0 || !found.is_file()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(StoreError::Io { path: path.into(), source }),
+    }
+}
+
+/// Reads the header as bytes, then lets SQLite check the pages, read-only.
+fn inspect(path: &Path) -> Result<(), StoreError> {
+    let mut header = [0u8; 100];
+    let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
+    match read {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            return Err(StoreError::Foreign(path.into()));
+        }
+        Err(source) => return Err(StoreError::Io { path: path.into(), source }),
+    }
+    let word =
+        |at: usize| header[at..at + 4].iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte));
+    if !header.starts_with(b"SQLite format 3\0") || word(68) != APPLICATION_ID {
+        return Err(StoreError::Foreign(path.into()));
+    }
+    if word(60) > FORMAT {
+        return Err(StoreError::Newer { path: path.into(), found: word(60) });
+    }
+    let checked: String =
+        Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))
+            .and_then(|connection| {
+                connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+            })
+            .map_err(|error| corrupted(path, error.to_string()))?;
+    if checked == "ok" { Ok(()) } else { Err(corrupted(path, checked)) }
+}
+
+/// Makes a whole store under another name and renames it into place.
+fn make(path: &Path) -> Result<(), StoreError> {
+    let io = |source| StoreError::Io { path: path.into(), source };
+    let mut fresh = path.as_os_str().to_owned();
+    fresh.push(".new");
+    let fresh = PathBuf::from(fresh);
+    match fs::remove_file(&fresh) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io(error)),
+        _ => {}
+    }
+    let made = Connection::open(&fresh).and_then(|connection| {
+        connection.execute_batch(&format!(
+            "PRAGMA synchronous = FULL; BEGIN; {TABLES} \
+             PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
+        ))?;
+        connection.close().map_err(|(_, error)| error)
+    });
+    made.map_err(|error| io(io::Error::other(error)))?;
+    fs::rename(&fresh, path).map_err(io)?;
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let folder = folder.unwrap_or(Path::new("."));
+    fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+}
+
+/// The number of each resource in the file, in the registry's order.
+fn resource_ids(connection: &Connection, registry: &Registry) -> rusqlite::Result<Vec<i64>> {
+    registry
+        .resources()
+        .iter()
+        .map(|resource| {
+            let name = resource.qualified();
+            connection.execute("INSERT OR IGNORE INTO resources (name) VALUES (?1)", [&name])?;
+            connection
+                .query_row("SELECT id FROM resources WHERE name = ?1", [&name], |row| row.get(0))
+        })
+        .collect()
+}

@@ -1,0 +1,82 @@
+//! What can be done with a resource, a file for each verb.
+
+pub(crate) mod create;
+pub(crate) mod delete;
+pub(crate) mod list;
+pub(crate) mod update;
+pub(crate) mod watch;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use eventbus_core::{Clock, Entropy};
+use http::{HeaderMap, StatusCode, header};
+
+use crate::{
+    decode::{Decoded, Syntax, decode},
+    definition::{Registry, Resource},
+    render::Form,
+    route::{Query, Target},
+    status::ApiError,
+    store::{Key, Store},
+};
+
+/// What every request works with.
+pub(crate) struct Api {
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) store: Store,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    /// Turns true when the server closes: watches end.
+    pub(crate) closing: tokio::sync::watch::Sender<bool>,
+}
+
+/// A request for a resource, read as far as all verbs need it.
+pub(crate) struct Call {
+    pub(crate) target: Target,
+    pub(crate) query: Query,
+    pub(crate) form: Form,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+/// What a write answers with.
+pub(crate) struct Written {
+    pub(crate) code: StatusCode,
+    pub(crate) body: Bytes,
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Call {
+    fn resource(&self) -> &Arc<Resource> {
+        &self.target.resource
+    }
+
+    /// Where the object named by the path is.
+    fn key(&self) -> Key {
+        Key {
+            resource: self.resource().index,
+            namespace: self.target.namespace.clone().unwrap_or_default(),
+            name: self.target.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// The media type of the body, without its parameters.
+    fn media_type(&self) -> Option<&str> {
+        let value = self.headers.get(header::CONTENT_TYPE)?;
+        value.to_str().unwrap_or_default().split(';').next().map(str::trim)
+    }
+
+    /// The body as an object; no media type means JSON.
+    fn object(&self) -> Result<Decoded, ApiError> {
+        let syntax = match self.media_type() {
+            None | Some("" | "application/json") => Syntax::Json,
+            Some("application/yaml") => Syntax::Yaml,
+            Some(_) => {
+                let accepted = ["application/json", "application/yaml"];
+                return Err(ApiError::unsupported_media_type(&accepted));
+            }
+        };
+        decode(&self.body, syntax)
+    }
+}

@@ -1,0 +1,257 @@
+//! Replace and patch, of objects and of their status: all end in [`Change::settle`].
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::StatusCode;
+use serde_json::Value;
+
+use super::{Api, Call, Written};
+use crate::{
+    admit,
+    definition::Resource,
+    object,
+    patch::Patch,
+    route::FieldValidation,
+    status::{ApiError, Cause},
+    store::{Key, Stored, Transaction},
+};
+
+/// What the server alone sets: a write that brings something else is corrected, not refused.
+const SERVER_OWNED: [&str; 5] = [
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+];
+
+/// Puts the object of the body in place of the stored one.
+pub(crate) async fn replace(api: &Api, call: &Call) -> Result<Written, ApiError> {
+    let change = Change::of(call)?;
+    let resource = &change.resource;
+    let decoded = call.object()?;
+    let mut object = decoded.value;
+    admit::check_kind(resource, &object)?;
+    check_place(&change.key, &object)?;
+    let validation = call.query.field_validation()?;
+    let warnings = admit::prune(resource, &mut object, &decoded.duplicates, validation)
+        .map_err(|unknown| unknown.in_object(resource))?;
+    let body = api
+        .store
+        .write(move |transaction| {
+            let stored = change.stored(transaction)?;
+            let before = stored.object()?;
+            change.settle(transaction, &stored, before, object)
+        })
+        .await?;
+    Ok(Written { code: StatusCode::OK, body, warnings })
+}
+
+/// Applies the patch of the body to the stored object.
+pub(crate) async fn patch(api: &Api, call: &Call) -> Result<Written, ApiError> {
+    let change = Change::of(call)?;
+    let validation = call.query.field_validation()?;
+    let patch = Patch::read(call.media_type(), &call.body)?;
+    let (body, warnings) = api
+        .store
+        .write(move |transaction| {
+            let stored = change.stored(transaction)?;
+            let before = stored.object()?;
+            let (after, warnings) = change.patched(&before, &patch, validation)?;
+            Ok((change.settle(transaction, &stored, before, after)?, warnings))
+        })
+        .await?;
+    Ok(Written { code: StatusCode::OK, body, warnings })
+}
+
+/// The name and namespace of the path count; a body may repeat them.
+fn check_place(key: &Key, object: &Value) -> Result<(), ApiError> {
+    let name = object::name(object);
+    if !name.is_empty() && name != key.name {
+        let text = format!(
+            "the name of the object ({name}) does not match the name on the URL ({})",
+            key.name
+        );
+        return Err(ApiError::bad_request(text));
+    }
+    let namespace = object::text(object, "namespace");
+    if !namespace.is_empty() && namespace != key.namespace {
+        return Err(ApiError::bad_request(
+            "the namespace of the provided object does not match the namespace sent on the request",
+        ));
+    }
+    Ok(())
+}
+
+/// A change of one object.
+pub(crate) struct Change {
+    pub(crate) resource: Arc<Resource>,
+    pub(crate) key: Key,
+    /// Only the status changes; otherwise everything but the status.
+    pub(crate) status: bool,
+    /// Nothing is kept.
+    pub(crate) dry: bool,
+}
+
+impl Change {
+    fn of(call: &Call) -> Result<Self, ApiError> {
+        Ok(Self {
+            resource: Arc::clone(call.resource()),
+            key: call.key(),
+            status: call.target.status,
+            dry: call.query.dry_run()?,
+        })
+    }
+
+    fn stored(&self, transaction: &Transaction<'_>) -> Result<Stored, ApiError> {
+        let stored = transaction.get(&self.key)?;
+        stored.ok_or_else(|| ApiError::not_found(&self.resource, &self.key.name))
+    }
+
+    /// The object with the patch applied, and what must be warned of.
+    fn patched(
+        &self,
+        before: &Value,
+        patch: &Patch,
+        validation: FieldValidation,
+    ) -> Result<(Value, Vec<String>), ApiError> {
+        let mut after = before.clone();
+        patch.apply(&mut after)?;
+        admit::check_kind(&self.resource, &after)?;
+        let warnings = admit::prune(&self.resource, &mut after, patch.duplicates(), validation)
+            .map_err(|unknown| unknown.in_patch(&after))?;
+        for field in ["name", "namespace"] {
+            if object::text(&after, field) != object::text(before, field) {
+                let path = format!("metadata.{field}");
+                let value = &after["metadata"][field];
+                let cause = Cause::invalid(&path, value, "field is immutable");
+                return Err(ApiError::invalid(&self.resource, &self.key.name, vec![cause]));
+            }
+        }
+        if object::text(&after, "resourceVersion").is_empty() {
+            // A patch says what to change, not from what: without a version it fits any.
+            let revision = before["metadata"].get("resourceVersion").cloned();
+            object::set(&mut after, "resourceVersion", revision);
+        }
+        Ok((after, warnings))
+    }
+
+    /// Checks the change, completes it, and stores it if anything is different; gives the object as
+    /// it then is.
+    pub(crate) fn settle(
+        &self,
+        transaction: &mut Transaction<'_>,
+        stored: &Stored,
+        before: Value,
+        wanted: Value,
+    ) -> Result<Bytes, ApiError> {
+        self.check_preconditions(&before, &wanted)?;
+        let mut after = if self.status {
+            with_member(before.clone(), "status", wanted.get("status").cloned())
+        } else {
+            self.without_what_is_not_the_clients(&before, wanted)
+        };
+        self.resource.schema.complete(&mut after);
+        if self.status {
+            admit::validate_status(&self.resource, &after)?;
+        } else {
+            admit::validate(&self.resource, &after)?;
+            self.check_finalizers(&before, &after)?;
+        }
+        if is_another_wish(&before, &after) {
+            let generation = before["metadata"]["generation"].as_u64().unwrap_or_default();
+            object::set(&mut after, "generation", Some((generation + 1).into()));
+        }
+        if after == before {
+            return Ok(stored.body.clone());
+        }
+        if self.dry {
+            return Ok(after.to_string().into());
+        }
+        let released = object::texts(&after, "finalizers").is_empty();
+        if object::is_deleting(&after) && released && !self.resource.is_namespace() {
+            transaction.remove(&self.key, stored, &mut after)?;
+            return Ok(after.to_string().into());
+        }
+        transaction.update(&self.key, stored, &mut after)
+    }
+
+    fn check_preconditions(&self, before: &Value, wanted: &Value) -> Result<(), ApiError> {
+        let name = &self.key.name;
+        let revision = object::text(wanted, "resourceVersion");
+        if revision.is_empty() && !self.resource.is_namespace() {
+            let cause = Cause {
+                reason: "FieldValueInvalid",
+                text: "Invalid value: 0x0: must be specified for an update".into(),
+                field: "metadata.resourceVersion".into(),
+            };
+            return Err(ApiError::invalid(&self.resource, name, vec![cause]));
+        }
+        if !revision.is_empty() && revision != object::text(before, "resourceVersion") {
+            return Err(ApiError::modified(&self.resource, name));
+        }
+        let (wanted, uid) = (object::uid(wanted), object::uid(before));
+        if !wanted.is_empty() && wanted != uid {
+            let why = format!(
+                "Precondition failed: UID in precondition: {wanted}, UID in object meta: {uid}"
+            );
+            return Err(ApiError::conflict(&self.resource, name, &why));
+        }
+        Ok(())
+    }
+
+    fn without_what_is_not_the_clients(&self, before: &Value, wanted: Value) -> Value {
+        let mut after = wanted;
+        if self.resource.has_status {
+            after = with_member(after, "status", before.get("status").cloned());
+        }
+        if self.resource.is_namespace() {
+            after = with_member(after, "spec", before.get("spec").cloned());
+        }
+        let kept = SERVER_OWNED.iter().chain(&["name", "namespace", "uid", "resourceVersion"]);
+        for field in kept {
+            object::set(&mut after, field, before["metadata"].get(field).cloned());
+        }
+        after
+    }
+
+    /// An object that is going may only lose finalizers: it would never go otherwise.
+    fn check_finalizers(&self, before: &Value, after: &Value) -> Result<(), ApiError> {
+        if !object::is_deleting(before) {
+            return Ok(());
+        }
+        let known = object::texts(before, "finalizers");
+        let mut added = object::texts(after, "finalizers");
+        added.retain(|finalizer| !known.contains(finalizer));
+        if added.is_empty() {
+            return Ok(());
+        }
+        let why = format!(
+            "no new finalizers can be added if the object is being deleted, \
+             found new finalizers []string{{{}}}",
+            added.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")
+        );
+        let cause = Cause::forbidden("metadata.finalizers", &why);
+        Err(ApiError::invalid(&self.resource, &self.key.name, vec![cause]))
+    }
+}
+
+/// The object with this member, or without it.
+fn with_member(mut object: Value, name: &str, value: Option<Value>) -> Value {
+    if let Some(members) = object.as_object_mut() {
+        match value {
+            Some(value) => members.insert(name.into(), value),
+            None => members.remove(name),
+        };
+    }
+    object
+}
+
+/// Whether anything but metadata and status differs.
+fn is_another_wish(before: &Value, after: &Value) -> bool {
+    let (Some(before), Some(after)) = (before.as_object(), after.as_object()) else { return true };
+    let wish = |name: &&String| !matches!(name.as_str(), "metadata" | "status");
+    let names = before.keys().chain(after.keys().filter(|name| !before.contains_key(*name)));
+    names.filter(wish).any(|name| before.get(name) != after.get(name))
+}
