@@ -54,6 +54,22 @@ pub const PUSH_CONNECTIONS: usize = 16 * 1024;
 /// An idle connection to an endpoint is closed after this time.
 pub const IDLE_TIME: Duration = Duration::from_secs(30);
 
+/// How long the addresses of an endpoint's host are believed.
+pub const DNS_CACHE_TIME: Duration = Duration::from_secs(5);
+
+/// Hosts whose addresses are remembered. Beyond it the ones that were looked up first are dropped.
+pub const DNS_HOSTS: usize = 4096;
+
+/// Threads that look up host names at once. A lookup cannot be interrupted, so each gets a thread.
+pub const DNS_THREADS: usize = 32;
+
+/// The same for hosts whose last lookup took longer than [`DNS_SLOW`]: hanging name servers use up
+/// these and no others.
+pub const DNS_SLOW_THREADS: usize = 8;
+
+/// A lookup that takes longer than this marks its host as slow.
+pub const DNS_SLOW: Duration = Duration::from_secs(1);
+
 // Delivery
 
 /// Pause before the first retry.
@@ -92,12 +108,94 @@ pub const WAITING_EVENTS: usize = 65_536;
 /// Attempts remembered beside an event that waits.
 pub const ATTEMPTS_REMEMBERED: usize = 10;
 
+/// Failed attempts in a row, with no success between, after which a subscription is said to fail. One
+/// alone is everyday.
+pub const FAILURES_IN_A_ROW: u32 = 3;
+
+/// Cursors being opened or forgotten at once: enough to share a broker's commits, few enough not to
+/// flood one that comes back.
+pub const CURSOR_CHORES: usize = 64;
+
+/// First pause after the broker did not do as it was told; doubles up to [`BROKER_PAUSE_MAX`].
+pub const BROKER_PAUSE_FIRST: Duration = Duration::from_millis(100);
+
+/// The longest pause before the broker is asked again.
+pub const BROKER_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How often each active subscription's cursor is looked at for full waiting rooms and losses, and
+/// idle connections for their age.
+pub const LOOK_EVERY: Duration = Duration::from_secs(2);
+
 /// Time for attempts under way to end when the program drains; then they are abandoned and come
 /// again. Below the ten seconds in which the program promises to be gone.
 pub const DRAIN_TIME: Duration = Duration::from_secs(8);
+
+/// Time for abandoned attempts to let go of their leases, after [`DRAIN_TIME`].
+pub const ABANDON_TIME: Duration = Duration::from_millis(500);
 
 // Log
 
 /// The longest pause before a retry, spread included: due times are pulled back to it when the clock
 /// was set back.
 pub const PAUSE_MAX_MS: u64 = BACKOFF_MAX_MS * (100 + BACKOFF_JITTER_PERCENT) / 100;
+
+/// Settled events kept for replay: 1 GiB (a setting).
+pub const HISTORY_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How long an event is kept at most, settled or not (a setting). The age of the original.
+pub const EVENT_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Share of the volume the log may fill, in percent: the rest is for everybody else on it.
+pub const VOLUME_PERCENT: u64 = 80;
+
+/// Bytes of a segment: 64 MiB. A kill costs reading one, trimming frees one.
+pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Bytes of the first segment, so that an empty directory is ready at once.
+pub const FIRST_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
+
+/// The smallest segment that may be configured: a few events of tests.
+pub const SEGMENT_LEAST_BYTES: u64 = 64 * 1024;
+
+/// Published events kept in memory for those subscribers that keep up.
+pub const TAIL_CACHE_BYTES: usize = 32 * 1024 * 1024;
+
+/// Bytes of one stored event, or of one atomic batch. A quarter of a segment, so that no segment is
+/// left half empty.
+pub const STORED_BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// Bytes of events that wait to be written; then publishing is refused until the disk keeps up.
+pub const APPEND_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+
+/// Events that wait to be written.
+pub const APPEND_QUEUE_EVENTS: usize = 65_536;
+
+/// Bytes of one commit: beyond this a write takes so long that a second one had better begin.
+pub const COMMIT_BYTES: usize = 4 * 1024 * 1024;
+
+/// How long events may stay unsynced of which none was asked to be `synced`.
+pub const SYNC_TIME: Duration = Duration::from_millis(100);
+
+/// How long settlements may stay unsynced: what a power cut repeats at most.
+pub const LEDGER_SYNC_TIME: Duration = Duration::from_secs(1);
+
+/// Bytes of the ledger beyond twice its live state; then it is replaced by a snapshot.
+pub const LEDGER_BYTES: u64 = 16 * 1024 * 1024;
+
+/// Turns that wait to be written to the ledger.
+pub const LEDGER_QUEUE: usize = 65_536;
+
+/// Positions a cursor keeps at hand; beyond them it finds events by the index. 16 KiB at most.
+pub const RING_POSITIONS: usize = 1_024;
+
+/// Bytes of one read for a cursor that lags: about the cost of one disk seek.
+pub const READ_BYTES: usize = 256 * 1024;
+
+/// Such reads kept in memory, for all cursors together: 16 MiB.
+pub const READS_KEPT: usize = 64;
+
+/// Damaged positions remembered so that each is counted once.
+pub const DAMAGED_REMEMBERED: usize = 4_096;
+
+/// How often the log looks after itself: retention, spare files, indexes.
+pub const UPKEEP_TIME: Duration = Duration::from_secs(1);

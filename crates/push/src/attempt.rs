@@ -1,0 +1,64 @@
+//! One attempt: from a lease to what it led to.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::delivery::Outcome;
+use eventbus_core::{Clock, Entropy, Lease};
+use tokio::time::{Instant, timeout_at};
+
+use crate::desk::Plan;
+use crate::slots::Slots;
+use crate::telemetry::Telemetry;
+use crate::transport::{Delivery, Transport};
+
+/// What every dispatcher and attempt uses.
+pub(crate) struct Tools<T> {
+    pub(crate) transport: T,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    pub(crate) slots: Slots,
+    pub(crate) telemetry: Arc<Telemetry>,
+}
+
+/// An attempt that has ended.
+pub(crate) struct Ended {
+    pub(crate) lease: Lease,
+    /// Wall-clock milliseconds since 1970.
+    pub(crate) began_ms: u64,
+    pub(crate) took: Duration,
+    pub(crate) outcome: Outcome,
+}
+
+/// Delivers a leased event once.
+pub(crate) async fn attempt<T: Transport>(
+    tools: Arc<Tools<T>>,
+    plan: Arc<Plan>,
+    lease: Lease,
+) -> Ended {
+    let (began_ms, began) = (tools.clock.now_ms(), tools.clock.elapsed());
+    let outcome = match &plan.endpoint {
+        Ok(endpoint) => {
+            let deadline = Instant::now() + plan.subscription.timeout;
+            let delivery = Delivery {
+                endpoint,
+                event: lease.event(),
+                subscription_name: plan
+                    .subscription
+                    .names_itself
+                    .then_some(&*plan.subscription.identity.name),
+                request_id: request_id(&*tools.entropy),
+                deadline,
+            };
+            let attempt = timeout_at(deadline, tools.transport.attempt(&delivery));
+            attempt.await.unwrap_or(Outcome::Timeout)
+        }
+        Err(_) => Outcome::BadEndpoint,
+    };
+    let took = tools.clock.elapsed().saturating_sub(began);
+    Ended { lease, began_ms, took, outcome }
+}
+
+fn request_id(entropy: &dyn Entropy) -> u128 {
+    u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64())
+}

@@ -1,0 +1,134 @@
+//! What the supervisor and a dispatcher share about one Subscription: what is to be done, and how
+//! it goes. No queue: only the latest order counts.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use eventbus_core::broker::CursorStats;
+use eventbus_core::delivery::Outcome;
+use eventbus_core::reconcile::DeliveryHealth;
+use eventbus_core::{Cursor, Subscription, Text, limits};
+use eventbus_resources::HealthBoard;
+use tokio::sync::Notify;
+
+use crate::endpoint::{BadEndpoint, Endpoint};
+
+/// What a dispatcher is to do.
+#[derive(Clone)]
+pub(crate) enum Order {
+    /// Deliver by this plan.
+    Deliver(Arc<Plan>),
+    /// Begin no attempt; those under way end and are settled.
+    Rest,
+    /// The same, and then end.
+    Drain,
+    /// Abandon what is under way and end.
+    Stop,
+}
+
+/// How to deliver. A plan never changes; a changed Subscription has a new one.
+pub(crate) struct Plan {
+    pub(crate) subscription: Arc<Subscription>,
+    pub(crate) endpoint: Result<Endpoint, BadEndpoint>,
+    pub(crate) cursor: Arc<dyn Cursor>,
+}
+
+impl Plan {
+    pub(crate) fn new(subscription: Arc<Subscription>, cursor: Arc<dyn Cursor>) -> Self {
+        Self { endpoint: Endpoint::parse(&subscription.endpoint), subscription, cursor }
+    }
+}
+
+/// One Subscription's desk.
+pub(crate) struct Desk {
+    uid: Text,
+    order: ArcSwap<Order>,
+    changed: Notify,
+    board: Arc<HealthBoard>,
+    trouble: Mutex<Trouble>,
+}
+
+/// Everything that may be wrong; the worst is what is told.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Trouble {
+    /// The broker does not open, lease or settle.
+    pub(crate) broker: bool,
+    /// The last attempts failed, and how.
+    pub(crate) failing: Option<Outcome>,
+    waiting_full: bool,
+    truncated: bool,
+    /// Events lost to retention when last looked.
+    dropped_events: Option<u64>,
+}
+
+impl Desk {
+    pub(crate) fn new(uid: Text, board: Arc<HealthBoard>) -> Self {
+        let order = ArcSwap::from_pointee(Order::Rest);
+        Self { uid, order, changed: Notify::new(), board, trouble: Mutex::default() }
+    }
+
+    /// The uid of the Subscription.
+    pub(crate) fn uid(&self) -> &Text {
+        &self.uid
+    }
+
+    /// What is to be done.
+    pub(crate) fn order(&self) -> Arc<Order> {
+        self.order.load_full()
+    }
+
+    /// Says what is to be done from now on.
+    pub(crate) fn give(&self, order: Order) {
+        self.order.store(Arc::new(order));
+        self.changed.notify_one();
+    }
+
+    /// Ends when another order was given since the last call.
+    pub(crate) async fn changed(&self) {
+        self.changed.notified().await;
+    }
+
+    /// Changes what is wrong, and tells the board when that changes the worst of it.
+    pub(crate) fn tell(&self, change: impl FnOnce(&mut Trouble)) {
+        let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = trouble.health();
+        change(&mut trouble);
+        let health = trouble.health();
+        if !is_same_kind(before, health) {
+            self.board.report(&self.uid, health);
+        }
+    }
+}
+
+impl Trouble {
+    /// Takes in how the cursor is.
+    pub(crate) fn look(&mut self, stats: &CursorStats) {
+        self.waiting_full = stats.waiting_events >= limits::WAITING_EVENTS as u64;
+        // What was lost before this process began to look is no news.
+        let before = self.dropped_events.replace(stats.dropped_events);
+        let has_lost = before.is_some_and(|before| stats.dropped_events > before);
+        // Losses come in pieces as large as what is trimmed at once: between two of them a
+        // subscription that takes nothing is still losing.
+        self.truncated = has_lost || self.truncated && self.failing.is_some();
+    }
+
+    fn health(&self) -> DeliveryHealth {
+        match self {
+            Self { broker: true, .. } => DeliveryHealth::BrokerUnavailable,
+            Self { truncated: true, .. } => DeliveryHealth::BacklogTruncated,
+            Self { waiting_full: true, .. } => DeliveryHealth::WaitingFull,
+            Self { failing: Some(outcome), .. } => DeliveryHealth::Failing(*outcome),
+            _ => DeliveryHealth::Delivering,
+        }
+    }
+}
+
+/// Statuses of one class are one kind: a status that flickers between 502 and 503 is no news.
+fn is_same_kind(one: DeliveryHealth, other: DeliveryHealth) -> bool {
+    match (one, other) {
+        (DeliveryHealth::Failing(one), DeliveryHealth::Failing(other)) => {
+            one.word() == other.word()
+        }
+        _ => one == other,
+    }
+}

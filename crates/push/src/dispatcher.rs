@@ -1,0 +1,291 @@
+//! A dispatcher: one task that delivers the events of one Subscription.
+//!
+//! It works in turns. What ended is collected, freed slots are filled with leased events, and what
+//! ended is settled in one call. What costs something (a lock, a call of the broker, a wake-up) is
+//! paid once a turn; under load, turns grow.
+//!
+//! An event that waits for its retry is with the broker, so it holds no slot here.
+
+use std::num::NonZeroUsize;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::broker::CursorError;
+use eventbus_core::delivery::{Attempt, Verdict, verdict};
+use eventbus_core::{Cursor, Lease, Settled, limits};
+use futures::FutureExt;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Sleep, sleep};
+
+use crate::attempt::{Ended, Tools, attempt};
+use crate::desk::{Desk, Order, Plan};
+use crate::slots::Share;
+use crate::telemetry::{self, DeliveryAttempted};
+use crate::transport::Transport;
+
+/// Delivers the events of one Subscription.
+pub(crate) struct Dispatcher<T> {
+    tools: Arc<Tools<T>>,
+    desk: Arc<Desk>,
+    /// The last plan given. Only [`Order::Deliver`] lets attempts begin.
+    plan: Arc<Plan>,
+    /// Leased, waiting for a slot of the process's budget.
+    ready: Vec<Lease>,
+    under_way: JoinSet<Ended>,
+    share: Share,
+    failed_in_a_row: u32,
+    pause: Option<Pause>,
+}
+
+/// The broker failed: it is not asked for events for a while, and then on probation for as long.
+struct Pause {
+    over: Pin<Box<Sleep>>,
+    length: Duration,
+    on_probation: bool,
+}
+
+/// What ended a wait.
+enum Woken {
+    Ordered,
+    InLine,
+    Rested,
+    Ended(Result<Ended, JoinError>),
+    Leased(Result<Vec<Lease>, CursorError>),
+}
+
+/// The cursor was forgotten, or the dispatcher was told to end.
+struct End;
+
+impl<T: Transport> Dispatcher<T> {
+    pub(crate) fn new(tools: Arc<Tools<T>>, desk: Arc<Desk>, plan: Arc<Plan>) -> Self {
+        Self {
+            share: tools.slots.share(),
+            tools,
+            desk,
+            plan,
+            ready: Vec::new(),
+            under_way: JoinSet::new(),
+            failed_in_a_row: 0,
+            pause: None,
+        }
+    }
+
+    /// Works until it is told to end, or its cursor was forgotten.
+    pub(crate) async fn run(mut self) {
+        while let Ok(()) = self.turn().await {}
+        self.under_way.shutdown().await;
+    }
+
+    async fn turn(&mut self) -> Result<(), End> {
+        match &*self.desk.order() {
+            Order::Stop => return Err(End),
+            Order::Drain if self.under_way.is_empty() => return Err(End),
+            _ => {}
+        }
+        let may_begin = self.may_begin();
+        let woken = self.wait(may_begin).await;
+        let mut turn = Vec::new();
+        match woken {
+            Woken::Ordered => {}
+            Woken::InLine => {}
+            Woken::Rested => self.end_pause(),
+            Woken::Leased(leased) => self.take(leased)?,
+            Woken::Ended(ended) => {
+                self.record(ended, &mut turn);
+                // Whatever else can run runs first: attempts that end together settle together.
+                tokio::task::yield_now().await;
+            }
+        }
+        while let Some(ended) = self.under_way.try_join_next() {
+            self.record(ended, &mut turn);
+        }
+        if self.may_begin() {
+            self.lease_what_is_there()?;
+            self.begin(&mut turn);
+        } else {
+            let under_way = self.under_way.len();
+            self.share.resize(under_way, under_way);
+        }
+        self.settle(turn).await
+    }
+
+    /// Takes the latest order in; tells whether it lets attempts begin.
+    fn may_begin(&mut self) -> bool {
+        if let Order::Deliver(plan) = &*self.desk.order() {
+            self.plan.clone_from(plan);
+            true
+        } else {
+            self.ready.clear();
+            false
+        }
+    }
+
+    async fn wait(&mut self, may_begin: bool) -> Woken {
+        let limit = if may_begin { self.lease_limit() } else { None };
+        let is_in_line = !self.ready.is_empty() && self.under_way.is_empty();
+        let cursor = &self.plan.cursor;
+        let pause = self.pause.as_mut();
+        tokio::select! {
+            biased;
+            () = self.desk.changed() => Woken::Ordered,
+            Some(ended) = self.under_way.join_next() => Woken::Ended(ended),
+            () = self.share.first(), if is_in_line => Woken::InLine,
+            () = rest(pause) => Woken::Rested,
+            leased = lease(cursor, limit) => Woken::Leased(leased),
+        }
+    }
+
+    /// How many events may be leased now.
+    fn lease_limit(&self) -> Option<NonZeroUsize> {
+        if !self.ready.is_empty() || self.pause.as_ref().is_some_and(|pause| !pause.on_probation) {
+            return None;
+        }
+        let slots = self.plan.subscription.max_inflight as usize;
+        NonZeroUsize::new(slots.saturating_sub(self.under_way.len()))
+    }
+
+    /// Fills what is free with events that can be leased without waiting.
+    fn lease_what_is_there(&mut self) -> Result<(), End> {
+        match self.lease_limit().and_then(|limit| self.plan.cursor.lease(limit).now_or_never()) {
+            Some(leased) => self.take(leased),
+            None => Ok(()),
+        }
+    }
+
+    fn take(&mut self, leased: Result<Vec<Lease>, CursorError>) -> Result<(), End> {
+        match leased {
+            Ok(leased) => {
+                self.broker_answered();
+                self.ready.extend(leased);
+                Ok(())
+            }
+            Err(error) => self.broker_failed(&error),
+        }
+    }
+
+    /// Begins attempts, as many as the Subscription and the process's budget allow.
+    fn begin(&mut self, turn: &mut Vec<Settled>) {
+        let interest = &self.plan.subscription.interest;
+        let unwanted = self.ready.extract_if(.., |lease| !lease.event().is_of(interest));
+        let before = turn.len();
+        turn.extend(unwanted.map(|lease| Settled { lease, attempt: None, verdict: Verdict::Skip }));
+        self.tools.telemetry.events_skipped((turn.len() - before) as u64);
+        let slots = self.plan.subscription.max_inflight as usize;
+        let under_way = self.under_way.len();
+        let wanted = slots.min(under_way + self.ready.len()).max(under_way);
+        self.share.resize(under_way, wanted);
+        let free = self.share.held().saturating_sub(under_way).min(self.ready.len());
+        for lease in self.ready.drain(..free) {
+            self.under_way.spawn(attempt(self.tools.clone(), self.plan.clone(), lease));
+        }
+    }
+
+    /// Decides what follows from an attempt.
+    fn record(&mut self, ended: Result<Ended, JoinError>, turn: &mut Vec<Settled>) {
+        let Ok(Ended { lease, began_ms, took, outcome }) = ended else {
+            // Its lease is dropped. The pause keeps a defect from spinning.
+            telemetry::attempt_lost(self.desk.uid());
+            self.pause(limits::BROKER_PAUSE_MAX, false);
+            return;
+        };
+        let identity = &self.plan.subscription.identity;
+        self.tools.telemetry.delivery_attempted(&DeliveryAttempted {
+            subscription: identity,
+            event_id: &lease.event().id,
+            position: lease.position(),
+            attempt: lease.attempts() + 1,
+            outcome,
+            took,
+        });
+        if outcome.is_success() {
+            if self.failed_in_a_row >= limits::FAILURES_IN_A_ROW {
+                telemetry::subscription_recovered(identity);
+                self.desk.tell(|trouble| trouble.failing = None);
+            }
+            self.failed_in_a_row = 0;
+        } else {
+            self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
+            if self.failed_in_a_row == limits::FAILURES_IN_A_ROW {
+                telemetry::subscription_failing(identity, outcome);
+            }
+            if self.failed_in_a_row >= limits::FAILURES_IN_A_ROW {
+                self.desk.tell(|trouble| trouble.failing = Some(outcome));
+            }
+        }
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = self.tools.clock.now_ms();
+        turn.push(Settled {
+            attempt: Some(Attempt::new(began_ms, took_ms, outcome)),
+            verdict: verdict(outcome, lease.attempts(), now_ms, &*self.tools.entropy),
+            lease,
+        });
+    }
+
+    async fn settle(&mut self, turn: Vec<Settled>) -> Result<(), End> {
+        if turn.is_empty() {
+            return Ok(());
+        }
+        match self.plan.cursor.settle(turn).await {
+            Ok(()) => {
+                self.broker_answered();
+                Ok(())
+            }
+            Err(error) => {
+                self.tools.telemetry.turn_not_settled();
+                self.broker_failed(&error)
+            }
+        }
+    }
+
+    /// After a pause the broker is asked again; when it has not failed for as long as the pause was,
+    /// all is well. (Waiting for events does not fail: that alone says nothing.)
+    fn end_pause(&mut self) {
+        match self.pause.take() {
+            Some(Pause { length, on_probation: false, .. }) => self.pause(length, true),
+            _ => self.desk.tell(|trouble| trouble.broker = false),
+        }
+    }
+
+    fn broker_answered(&mut self) {
+        if self.pause.take_if(|pause| pause.on_probation).is_some() {
+            self.desk.tell(|trouble| trouble.broker = false);
+        }
+    }
+
+    fn broker_failed(&mut self, error: &CursorError) -> Result<(), End> {
+        if *error == CursorError::Forgotten {
+            return Err(End);
+        }
+        if self.pause.is_none() {
+            telemetry::broker_failed(self.desk.uid(), error);
+        }
+        self.desk.tell(|trouble| trouble.broker = true);
+        let length = self.pause.as_ref().map_or(limits::BROKER_PAUSE_FIRST, |p| p.length * 2);
+        self.pause(length.min(limits::BROKER_PAUSE_MAX), false);
+        Ok(())
+    }
+
+    fn pause(&mut self, length: Duration, on_probation: bool) {
+        self.pause = Some(Pause { over: Box::pin(sleep(length)), length, on_probation });
+    }
+}
+
+/// Waits for events; for ever when none are wanted.
+async fn lease(
+    cursor: &Arc<dyn Cursor>,
+    limit: Option<NonZeroUsize>,
+) -> Result<Vec<Lease>, CursorError> {
+    match limit {
+        Some(limit) => cursor.lease(limit).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits for the end of a pause; for ever when there is none.
+async fn rest(pause: Option<&mut Pause>) {
+    match pause {
+        Some(pause) => pause.over.as_mut().await,
+        None => std::future::pending().await,
+    }
+}

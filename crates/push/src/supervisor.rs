@@ -1,0 +1,352 @@
+//! The supervisor: keeps a cursor for each Subscription and a dispatcher for each active one.
+//!
+//! Level-triggered: each snapshot of the catalog is compared with what there is, and what differs
+//! is put right; how the difference came about does not matter. A snapshot may come every few
+//! milliseconds and hold thousands of Subscriptions, so what has not changed costs a look at a
+//! pointer.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::broker::{CursorError, CursorId, CursorSpec, OpenError, Start};
+use eventbus_core::{Broker, Catalog, Cursor, Interest, Subscription, Text, limits};
+use eventbus_resources::HealthBoard;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::attempt::Tools;
+use crate::desk::{Desk, Order, Plan};
+use crate::dispatcher::Dispatcher;
+use crate::telemetry;
+use crate::transport::Transport;
+
+/// Runs push.
+pub(crate) struct Supervisor<T> {
+    pub(crate) tools: Arc<Tools<T>>,
+    pub(crate) broker: Arc<dyn Broker>,
+    pub(crate) board: Arc<HealthBoard>,
+    pub(crate) wards: HashMap<Text, Ward>,
+    pub(crate) dispatchers: JoinSet<Text>,
+    pub(crate) chores: JoinSet<Done>,
+    pub(crate) chores_at_once: Arc<Semaphore>,
+    /// Counts the snapshots.
+    pub(crate) snapshot: u64,
+}
+
+/// What the supervisor keeps of one Subscription.
+pub(crate) struct Ward {
+    desk: Arc<Desk>,
+    /// As last listed. `None` when nothing but its deletion was ever seen.
+    subscription: Option<Arc<Subscription>>,
+    /// The snapshot that listed it last.
+    listed: u64,
+    stage: Stage,
+    cursor: Option<(Interest, Arc<dyn Cursor>)>,
+    /// A call of the broker runs. There is never a second one, so they cannot overtake each other.
+    is_busy: bool,
+    failures: u32,
+    is_dispatched: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It exists.
+    Living,
+    /// Its deletion was seen; its cursor is to be forgotten.
+    Deleted,
+    /// Its cursor is forgotten. Remembered until no snapshot lists it, as one made before the
+    /// deletion still may.
+    Forgotten,
+}
+
+/// A call of the broker has ended.
+pub(crate) enum Done {
+    Opened { uid: Text, interest: Interest, cursor: Result<Arc<dyn Cursor>, OpenError> },
+    Forgot { uid: Text, result: Result<(), CursorError> },
+}
+
+/// What the supervisor listens to.
+pub(crate) struct Inputs {
+    pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
+    pub(crate) deleted: mpsc::Receiver<Text>,
+    pub(crate) drain: CancellationToken,
+}
+
+impl<T: Transport> Supervisor<T> {
+    /// Works until it is to drain, and then drains.
+    pub(crate) async fn run(mut self, mut inputs: Inputs) {
+        let mut look = interval(limits::LOOK_EVERY);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        inputs.catalog.mark_changed();
+        loop {
+            tokio::select! {
+                biased;
+                () = inputs.drain.cancelled() => break,
+                Some(uid) = inputs.deleted.recv() => self.delete(uid),
+                Ok(()) = inputs.catalog.changed() => {
+                    let catalog = inputs.catalog.borrow_and_update().clone();
+                    self.compare(&catalog);
+                }
+                Some(Ok(done)) = self.chores.join_next() => self.chore_done(done),
+                Some(Ok(uid)) = self.dispatchers.join_next() => self.dispatcher_ended(&uid),
+                _ = look.tick() => self.look(),
+            }
+        }
+        self.drain().await;
+    }
+
+    /// Puts right what differs from a snapshot.
+    fn compare(&mut self, catalog: &Catalog) {
+        self.snapshot += 1;
+        let mut changed = Vec::new();
+        for subscription in catalog.subscriptions() {
+            let uid = &subscription.identity.uid;
+            match self.wards.get_mut(uid) {
+                Some(ward) => {
+                    let was_absent = ward.listed + 1 != self.snapshot;
+                    ward.listed = self.snapshot;
+                    if ward.take(subscription) || was_absent {
+                        changed.push(uid.clone());
+                    }
+                }
+                None => {
+                    let mut ward = Ward::new(uid, &self.board);
+                    ward.listed = self.snapshot;
+                    ward.subscription = Some(subscription.clone());
+                    self.wards.insert(uid.clone(), ward);
+                    changed.push(uid.clone());
+                }
+            }
+        }
+        if self.wards.len() > catalog.subscriptions().len() {
+            let snapshot = self.snapshot;
+            self.wards.retain(|_, ward| {
+                ward.listed == snapshot || ward.stage != Stage::Forgotten || ward.is_busy
+            });
+            let absent = self.wards.iter().filter(|(_, ward)| ward.listed + 1 == snapshot);
+            changed.extend(absent.map(|(uid, _)| uid.clone()));
+        }
+        for uid in changed {
+            self.put_right(&uid);
+        }
+    }
+
+    /// The deletion of a Subscription was seen.
+    fn delete(&mut self, uid: Text) {
+        let board = &self.board;
+        let ward = self.wards.entry(uid.clone()).or_insert_with(|| Ward::new(&uid, board));
+        if ward.stage == Stage::Living {
+            ward.stage = Stage::Deleted;
+            self.put_right(&uid);
+        }
+    }
+
+    /// Does the next thing that a Subscription needs. Called whenever something about it changed.
+    fn put_right(&mut self, uid: &Text) {
+        let Some(ward) = self.wards.get_mut(uid) else { return };
+        let order = ward.order(self.snapshot);
+        match (&order, ward.is_dispatched) {
+            (_, true) => ward.desk.give(order),
+            (Order::Deliver(plan), false) => {
+                ward.is_dispatched = true;
+                let plan = plan.clone();
+                ward.desk.give(order);
+                let dispatcher = Dispatcher::new(self.tools.clone(), ward.desk.clone(), plan);
+                let uid = uid.clone();
+                self.dispatchers.spawn(async move {
+                    dispatcher.run().await;
+                    uid
+                });
+            }
+            (_, false) => {}
+        }
+        if ward.is_busy {
+            return;
+        }
+        match (ward.stage, &ward.subscription) {
+            (Stage::Living, Some(subscription)) => {
+                let opened = ward.cursor.as_ref().map(|(interest, _)| interest);
+                if opened != Some(&subscription.interest) {
+                    ward.is_busy = true;
+                    let spec = spec(subscription);
+                    let pause = ward.pause();
+                    self.open(spec, pause);
+                }
+            }
+            (Stage::Deleted, _) if !ward.is_dispatched => {
+                ward.is_busy = true;
+                ward.cursor = None;
+                let pause = ward.pause();
+                self.forget(uid.clone(), pause);
+            }
+            _ => {}
+        }
+    }
+
+    fn open(&mut self, spec: CursorSpec, pause: Duration) {
+        let (broker, at_once) = (self.broker.clone(), self.chores_at_once.clone());
+        self.chores.spawn(async move {
+            sleep(pause).await;
+            let _turn = at_once.acquire().await;
+            let (CursorId(uid), interest) = (spec.id.clone(), spec.interest.clone());
+            let cursor = broker.open(spec).await;
+            Done::Opened { uid, interest, cursor }
+        });
+    }
+
+    fn forget(&mut self, uid: Text, pause: Duration) {
+        let (broker, at_once) = (self.broker.clone(), self.chores_at_once.clone());
+        self.chores.spawn(async move {
+            sleep(pause).await;
+            let _turn = at_once.acquire().await;
+            let result = broker.forget(CursorId(uid.clone())).await;
+            Done::Forgot { uid, result }
+        });
+    }
+
+    fn chore_done(&mut self, done: Done) {
+        let uid = match &done {
+            Done::Opened { uid, .. } | Done::Forgot { uid, .. } => uid.clone(),
+        };
+        let Some(ward) = self.wards.get_mut(&uid) else { return };
+        ward.is_busy = false;
+        match done {
+            Done::Opened { interest, cursor: Ok(cursor), .. } => {
+                ward.succeeded();
+                ward.cursor = Some((interest, cursor));
+            }
+            Done::Opened { cursor: Err(error), .. } => ward.failed(&error),
+            Done::Forgot { result: Ok(()) | Err(CursorError::Forgotten), .. } => {
+                ward.succeeded();
+                ward.stage = Stage::Forgotten;
+                if ward.listed != self.snapshot {
+                    self.wards.remove(&uid);
+                }
+            }
+            Done::Forgot { result: Err(error), .. } => ward.failed(&error),
+        }
+        self.put_right(&uid);
+    }
+
+    fn dispatcher_ended(&mut self, uid: &Text) {
+        if let Some(ward) = self.wards.get_mut(uid) {
+            ward.is_dispatched = false;
+            match ward.stage {
+                Stage::Deleted => self.put_right(uid),
+                // Its cursor was forgotten elsewhere: the deletion is on its way here.
+                Stage::Living => ward.stage = Stage::Forgotten,
+                Stage::Forgotten => {}
+            }
+        }
+    }
+
+    /// Looks at what changes without a turn of a dispatcher.
+    fn look(&mut self) {
+        for ward in self.wards.values().filter(|ward| ward.is_dispatched) {
+            if let Some((_, cursor)) = &ward.cursor {
+                let stats = cursor.stats();
+                ward.desk.tell(|trouble| trouble.look(&stats));
+            }
+        }
+        self.tools.transport.tidy();
+    }
+
+    async fn drain(mut self) {
+        self.chores.shutdown().await;
+        self.order_all(&Order::Drain);
+        let all_end = async { while self.dispatchers.join_next().await.is_some() {} };
+        if timeout(limits::DRAIN_TIME, all_end).await.is_err() {
+            telemetry::attempts_abandoned(self.dispatchers.len());
+            self.order_all(&Order::Stop);
+            let all_end = async { while self.dispatchers.join_next().await.is_some() {} };
+            // Who does not end then waits for the broker; dropping it is all that is left.
+            let _ = timeout(limits::ABANDON_TIME, all_end).await;
+        }
+        self.dispatchers.shutdown().await;
+    }
+
+    fn order_all(&self, order: &Order) {
+        for ward in self.wards.values().filter(|ward| ward.is_dispatched) {
+            ward.desk.give(order.clone());
+        }
+    }
+}
+
+impl Ward {
+    fn new(uid: &Text, board: &Arc<HealthBoard>) -> Self {
+        Self {
+            desk: Arc::new(Desk::new(uid.clone(), board.clone())),
+            subscription: None,
+            listed: 0,
+            stage: Stage::Living,
+            cursor: None,
+            is_busy: false,
+            failures: 0,
+            is_dispatched: false,
+        }
+    }
+
+    /// Takes in the Subscription as a snapshot has it; tells whether it runs otherwise than before.
+    fn take(&mut self, subscription: &Arc<Subscription>) -> bool {
+        let known = self.subscription.as_ref();
+        if known.is_some_and(|known| Arc::ptr_eq(known, subscription)) {
+            return false;
+        }
+        let runs_like = known.is_some_and(|known| known.runs_like(subscription));
+        self.subscription = Some(subscription.clone());
+        !runs_like
+    }
+
+    /// What its dispatcher is to do.
+    fn order(&self, snapshot: u64) -> Order {
+        if self.stage != Stage::Living {
+            return Order::Stop;
+        }
+        match (&self.subscription, &self.cursor) {
+            (Some(subscription), Some((_, cursor)))
+                if subscription.is_active() && self.listed == snapshot =>
+            {
+                Order::Deliver(Arc::new(Plan::new(subscription.clone(), cursor.clone())))
+            }
+            _ => Order::Rest,
+        }
+    }
+
+    fn succeeded(&mut self) {
+        if self.failures > 0 {
+            self.failures = 0;
+            self.desk.tell(|trouble| trouble.broker = false);
+        }
+    }
+
+    fn failed(&mut self, error: &dyn std::error::Error) {
+        if self.failures == 0 {
+            telemetry::broker_failed(self.desk.uid(), error);
+        }
+        self.failures = self.failures.saturating_add(1);
+        self.desk.tell(|trouble| trouble.broker = true);
+    }
+
+    /// How long the broker is left alone before it is asked again.
+    fn pause(&self) -> Duration {
+        match self.failures {
+            0 => Duration::ZERO,
+            failures => {
+                let doubled = limits::BROKER_PAUSE_FIRST * (1 << (failures - 1).min(16));
+                doubled.min(limits::BROKER_PAUSE_MAX)
+            }
+        }
+    }
+}
+
+fn spec(subscription: &Subscription) -> CursorSpec {
+    CursorSpec {
+        id: subscription.cursor_id(),
+        interest: subscription.interest.clone(),
+        start: Start::AtMs(subscription.identity.created_ms),
+        waiting_max: limits::WAITING_EVENTS,
+    }
+}

@@ -1,0 +1,217 @@
+//! Push with everything around it: a catalog that is changed by hand, a broker in memory, a board.
+
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use eventbus_core::manifest::{Condition, ConditionStatus, ConditionType, SubscriptionStatus};
+use eventbus_core::reconcile::DeliveryHealth;
+use eventbus_core::subscription::Identity;
+use eventbus_core::testing::SeededEntropy;
+use eventbus_core::{Catalog, Clock, Event, Interest, Position, Source, Subscription, Text};
+use eventbus_push::{Parts, Push};
+use eventbus_resources::HealthBoard;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{sleep, timeout};
+
+use crate::memory::Memory;
+
+/// How long a test waits for what must come. Far longer than it takes.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The time of the machine.
+pub struct SystemClock(std::time::Instant);
+
+impl SystemClock {
+    /// A clock whose process begins now.
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    pub fn start() -> Arc<Self> {
+        Arc::new(Self(std::time::Instant::now()))
+    }
+}
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    fn now_ms(&self) -> u64 {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        since.unwrap().as_millis() as u64
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+/// Push and what it lives in.
+pub struct World {
+    pub broker: Arc<Memory>,
+    pub board: Arc<HealthBoard>,
+    pub push: Option<Push>,
+    catalog: watch::Sender<Arc<Catalog>>,
+    deleted: mpsc::Sender<Text>,
+    declared: HashMap<Text, Arc<Subscription>>,
+}
+
+impl World {
+    /// A world in which nothing is declared.
+    pub fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    /// The same with other parts.
+    pub fn with(change: impl FnOnce(&mut Parts)) -> Self {
+        let clock = SystemClock::start();
+        let broker = Memory::new(clock.clone());
+        let board = Arc::<HealthBoard>::default();
+        let (catalog, catalog_seen) = watch::channel(Arc::default());
+        let (deleted, deleted_seen) = mpsc::channel(16);
+        let mut parts = Parts {
+            broker: broker.clone(),
+            catalog: catalog_seen,
+            deleted: deleted_seen,
+            health: board.clone(),
+            clock,
+            entropy: Arc::new(SeededEntropy::new(7)),
+            connections: 4096,
+            trusted: Vec::new(),
+        };
+        change(&mut parts);
+        let push = Some(Push::start(parts));
+        Self { broker, board, push, catalog, deleted, declared: HashMap::new() }
+    }
+
+    /// Declares a Subscription, or changes it.
+    pub fn declare(&mut self, subscription: Subscription) {
+        self.declared.insert(subscription.identity.uid.clone(), Arc::new(subscription));
+        self.tell();
+    }
+
+    /// Declares a Subscription and waits until its cursor is open.
+    pub async fn declare_open(&mut self, subscription: Subscription) {
+        let uid = subscription.identity.uid.clone();
+        self.declare(subscription);
+        eventually("the cursor is open", || self.broker.cursor(&uid).is_some()).await;
+    }
+
+    /// Changes a declared Subscription.
+    pub fn change(&mut self, uid: &str, change: impl FnOnce(&mut Subscription)) {
+        let mut subscription = Subscription::clone(&self.declared[uid]);
+        change(&mut subscription);
+        self.declare(subscription);
+    }
+
+    /// Takes a Subscription out of the catalog.
+    pub fn hide(&mut self, uid: &str) {
+        self.declared.remove(uid);
+        self.tell();
+    }
+
+    /// Says that a deletion was seen.
+    pub async fn say_deleted(&self, uid: &str) {
+        self.deleted.send(uid.into()).await.unwrap();
+    }
+
+    /// How deliveries go.
+    pub fn health(&self, uid: &str) -> DeliveryHealth {
+        self.board.of(&uid.into())
+    }
+
+    /// Events that are not settled.
+    pub fn lag(&self, uid: &str) -> usize {
+        self.broker.cursor(uid).map_or(usize::MAX, |cursor| cursor.place().lag())
+    }
+
+    /// Stores events of the type that [`subscription`] asks for.
+    pub fn publish(&self, payloads: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<Position> {
+        let events = payloads.into_iter().map(|payload| event(payload.as_ref()));
+        events.map(|event| self.broker.publish(event)).collect()
+    }
+
+    /// Stops push cleanly.
+    pub async fn drain(&mut self) {
+        self.push.take().unwrap().drain().await;
+    }
+
+    fn tell(&self) {
+        let subscriptions = self.declared.values().cloned();
+        self.catalog.send_replace(Arc::new(Catalog::new(subscriptions, HashSet::new())));
+    }
+}
+
+/// An active Subscription of namespace `shop`, whose name is its uid.
+pub fn subscription(uid: &str, endpoint: &str) -> Subscription {
+    let mut subscription = Subscription {
+        identity: Identity {
+            uid: uid.into(),
+            group: "eventing.kyma.cx",
+            namespace: "shop".into(),
+            name: uid.into(),
+            generation: 1,
+            resource_version: 1,
+            created_ms: 0,
+        },
+        interest: interest("order.created"),
+        endpoint: endpoint.into(),
+        max_inflight: 10,
+        timeout: Duration::from_secs(20),
+        names_itself: false,
+        status: SubscriptionStatus::default(),
+    };
+    set_active(&mut subscription, true);
+    subscription
+}
+
+/// The interest in one type of the test's source.
+pub fn interest(event_type: &str) -> Interest {
+    Interest {
+        source: Source::from_id("shop".into()),
+        event_type: event_type.into(),
+        event_type_version: "v1".into(),
+    }
+}
+
+/// Says that the events of a Subscription are activated, or are not.
+pub fn set_active(subscription: &mut Subscription, is_active: bool) {
+    let status = if is_active { ConditionStatus::True } else { ConditionStatus::False };
+    subscription.status.conditions = vec![Condition {
+        kind: ConditionType::EventsActivated,
+        status,
+        last_transition_time: String::new(),
+        reason: String::new(),
+        message: String::new(),
+    }];
+}
+
+/// An event of the type that [`subscription`] asks for; its id is its payload too.
+pub fn event(payload: &str) -> Event {
+    Event {
+        source: Source::from_id("shop".into()),
+        event_type: "order.created".into(),
+        event_type_version: "v1".into(),
+        id: payload.into(),
+        time: "2012-11-01T22:08:41+00:00".into(),
+        content_type: "application/json".into(),
+        trace: Default::default(),
+        payload: Bytes::copy_from_slice(payload.as_bytes()),
+    }
+}
+
+/// Waits until something is so.
+pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let so = async {
+        while !is_so() {
+            sleep(Duration::from_millis(2)).await;
+        }
+    };
+    assert!(timeout(PATIENCE, so).await.is_ok(), "it never came to be that {what}");
+}
+
+/// Waits for something that must come.
+pub async fn soon<T>(what: &str, coming: impl Future<Output = T>) -> T {
+    match timeout(PATIENCE, coming).await {
+        Ok(came) => came,
+        Err(_) => panic!("it never came: {what}"),
+    }
+}
