@@ -16,4 +16,5 @@ mod leftovers;
 mod ratchet;
 mod repo;
 mod seams;
+mod tally;
 mod words;

@@ -112,7 +112,8 @@ pub(crate) fn names<P>(segments: &Punctuated<syn::PathSegment, P>) -> Vec<String
     segments.iter().map(|segment| segment.ident.to_string()).collect()
 }
 
-fn root() -> PathBuf {
+/// The repository's folder.
+pub(crate) fn root() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     manifest.ancestors().nth(2).expect("crates/tidy lies two folders deep").to_owned()
 }
