@@ -1,7 +1,9 @@
 //! Who may come in over HTTP: a layer around everything the API port serves.
 //!
 //! Two doors. The `Host` must be one we answer to, or a web page could reach the port through the
-//! reader's browser under a name of its own (DNS rebinding). And the bearer token must be ours.
+//! reader's browser under a name of its own (DNS rebinding). And the token must be ours: as a bearer
+//! token, or as the password of basic authentication, because `kubectl` keeps its token to itself
+//! over plain HTTP but sends what stands in the server's URL (`http://name:TOKEN@127.0.0.1:8001`).
 
 use std::{
     future::ready,
@@ -50,7 +52,7 @@ impl Gate {
 impl Rules {
     fn admit(&self, head: &request::Parts) -> Result<Option<User>, ApiError> {
         let host = head.headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
-        let host = host.or_else(|| head.uri.authority().map(|authority| authority.as_str()));
+        let host = host.or_else(|| head.uri.authority().map(|authority| authority.host()));
         if !self.answers_to(host.unwrap_or_default()) {
             let text =
                 format!("this server does not answer to the host {:?}", host.unwrap_or_default());
@@ -59,16 +61,12 @@ impl Rules {
         if OPEN.contains(&head.uri.path()) {
             return Ok(None);
         }
-        let given = head.headers.get(header::AUTHORIZATION).map(|value| value.as_bytes());
-        let scheme = given.and_then(|given| given.split_at_checked(7));
-        match scheme {
-            Some((scheme, token))
-                if scheme.eq_ignore_ascii_case(b"bearer ")
-                    && same(token.trim_ascii(), self.token.as_bytes()) =>
-            {
-                Ok(Some(User { name: "kubernetes-admin".into() }))
-            }
-            _ => Err(ApiError::unauthorized()),
+        let given = head.headers.get(header::AUTHORIZATION);
+        let given = given.and_then(|value| token(value.as_bytes())).unwrap_or_default();
+        if same(&given, self.token.as_bytes()) {
+            Ok(Some(User { name: "kubernetes-admin".into() }))
+        } else {
+            Err(ApiError::unauthorized())
         }
     }
 
@@ -92,6 +90,45 @@ fn without_port(host: &str) -> &str {
         }
         _ => host,
     }
+}
+
+/// The token of an `Authorization` header, whichever way it is carried.
+fn token(header: &[u8]) -> Option<Vec<u8>> {
+    let space = header.iter().position(|byte| *byte == b' ')?;
+    let (scheme, rest) = header.split_at(space);
+    let rest = rest.trim_ascii();
+    if scheme.eq_ignore_ascii_case(b"bearer") {
+        return Some(rest.to_vec());
+    }
+    if !scheme.eq_ignore_ascii_case(b"basic") {
+        return None;
+    }
+    let pair = decode_base64(rest)?;
+    let colon = pair.iter().position(|byte| *byte == b':')?;
+    pair.get(colon + 1..).map(<[u8]>::to_vec)
+}
+
+fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
+    let digit = |byte: u8| match byte {
+        b'A'..=b'Z' => Some(byte - b'A'),
+        b'a'..=b'z' => Some(byte - b'a' + 26),
+        b'0'..=b'9' => Some(byte - b'0' + 52),
+        b'+' => Some(62),
+        b'/' => Some(63),
+        _ => None,
+    };
+    let mut decoded = Vec::with_capacity(text.len() * 3 / 4);
+    let (mut pending, mut bits) = (0u32, 0);
+    for byte in text.iter().take_while(|byte| **byte != b'=') {
+        pending = pending << 6 | u32::from(digit(*byte)?);
+        bits += 6;
+        if bits >= 8 {
+            bits -= 8;
+            decoded.push(u8::try_from(pending >> bits & 0xff).ok()?);
+            pending &= (1 << bits) - 1;
+        }
+    }
+    Some(decoded)
 }
 
 /// Compares in a time that does not tell where the difference is.
@@ -142,6 +179,79 @@ where
                 let inside: fn(Response<A>) -> Self::Response = |answer| answer.map(Either::Right);
                 EitherFuture::Right(self.inner.call(request).map_ok(inside))
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use http::StatusCode;
+    use tower::{Layer, Service, service_fn};
+
+    use super::*;
+
+    async fn code(host: &str, authorization: &str, path: &str) -> u16 {
+        let listen = SocketAddr::from(([10, 0, 0, 7], 8001));
+        let gate = Gate::new("s3cret".into(), listen, vec!["Bus.example".into()]);
+        let mut gated = gate.layer(service_fn(|request: Request<()>| async move {
+            let known = request.extensions().get::<User>().is_some();
+            let code = if known { StatusCode::OK } else { StatusCode::ACCEPTED };
+            let mut response = Response::new(Body::whole("in"));
+            *response.status_mut() = code;
+            Ok::<_, Infallible>(response)
+        }));
+        let mut request = Request::builder().uri(path).header("host", host);
+        if !authorization.is_empty() {
+            request = request.header("authorization", authorization);
+        }
+        gated.call(request.body(()).unwrap()).await.unwrap().status().as_u16()
+    }
+
+    #[tokio::test]
+    async fn the_token_opens_as_bearer_and_as_password() {
+        let host = "127.0.0.1:8001";
+        assert_eq!(code(host, "Bearer s3cret", "/api").await, 200);
+        assert_eq!(code(host, "bearer  s3cret", "/api").await, 200);
+        // any:s3cret, x:s3cret
+        assert_eq!(code(host, "Basic YW55OnMzY3JldA==", "/api").await, 200);
+        assert_eq!(code(host, "basic eDpzM2NyZXQ=", "/api").await, 200);
+        for wrong in [
+            "",
+            "Bearer",
+            "Bearer ",
+            "Bearer s3cre",
+            "Bearer s3cretx",
+            "Basic !",
+            "Basic YW55",
+            "X s3cret",
+        ] {
+            assert_eq!(code(host, wrong, "/api").await, 401, "{wrong}");
+        }
+        for open in OPEN {
+            assert_eq!(code(host, "", open).await, 202, "{open}");
+        }
+    }
+
+    #[tokio::test]
+    async fn only_our_own_names_are_answered() {
+        let good = [
+            "localhost",
+            "localhost:1",
+            "LOCALHOST",
+            "127.0.0.1",
+            "127.3.2.1:9",
+            "[::1]:8001",
+            "[::1]",
+            "10.0.0.7:8001",
+            "bus.example:80",
+        ];
+        for host in good {
+            assert_eq!(code(host, "Bearer s3cret", "/api").await, 200, "{host}");
+        }
+        for host in ["evil.example", "", "10.0.0.8", "127.0.0.1.evil.example", "[::2]:1", "bus"] {
+            assert_eq!(code(host, "Bearer s3cret", "/healthz").await, 403, "{host}");
         }
     }
 }
