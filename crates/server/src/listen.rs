@@ -36,6 +36,7 @@ pub struct Port {
     name: &'static str,
     listener: TcpListener,
     address: SocketAddr,
+    connections: usize,
 }
 
 /// Why a port could not be opened.
@@ -49,13 +50,19 @@ pub struct ListenError {
 }
 
 impl Port {
-    /// Opens the port called `name`; with port number 0 the system chooses one.
-    pub async fn open(name: &'static str, address: SocketAddr) -> Result<Self, ListenError> {
+    /// Opens the port called `name`, for so many connections at once (at most
+    /// [`limits::CONNECTIONS`]); with port number 0 the system chooses one.
+    pub async fn open(
+        name: &'static str,
+        address: SocketAddr,
+        connections: usize,
+    ) -> Result<Self, ListenError> {
         let failed =
             |error: std::io::Error| ListenError { name, address, advice: advice(&error), error };
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Self { name, listener, address })
+        let connections = connections.min(limits::CONNECTIONS);
+        Ok(Self { name, listener, address, connections })
     }
 
     /// Where it listens.
@@ -74,7 +81,7 @@ impl Port {
         B: Body<Data = Bytes> + Send + 'static,
         B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
     {
-        let connections = Arc::new(Semaphore::new(limits::CONNECTIONS));
+        let connections = Arc::new(Semaphore::new(self.connections));
         let tasks = TaskTracker::new();
         let graceful = GracefulShutdown::new();
         let server = server();

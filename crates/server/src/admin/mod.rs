@@ -7,8 +7,8 @@ use http_body_util::Full;
 
 use crate::readiness::Readiness;
 
-/// Answers what asks how the process is: `/healthz` and `/livez` say that it lives, `/readyz` whether
-/// it is ready, with its conditions. `None` for every other path.
+/// Answers what asks how the process is: `/healthz` and `/livez` say that it lives, `/readyz`
+/// whether it is ready, with its conditions. `None` for every other path.
 pub fn probe(path: &str, readiness: &Readiness) -> Option<Response<Full<Bytes>>> {
     match path {
         "/healthz" | "/livez" => Some(text(StatusCode::OK, "ok\n".to_owned())),

@@ -1,0 +1,185 @@
+//! A publish port whose broker remembers, and whose API lists what the test says.
+
+use std::collections::HashSet;
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use eventbus_core::broker::{
+    AppendError, BrokerStats, Capabilities, CloseError, CursorError, CursorId, CursorSpec,
+    OpenError, Receipts,
+};
+use eventbus_core::manifest::SubscriptionStatus;
+use eventbus_core::subscription::Identity;
+use eventbus_core::testing::SeededEntropy;
+use eventbus_core::{
+    Batch, Broker, Catalog, Cursor, Durability, Event, Interest, Position, Receipt, Source,
+    Subscription,
+};
+use eventbus_resources::Freshness;
+use eventbus_server::publish::{Applications, Publish};
+use eventbus_server::{Latch, Readiness};
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::service::Service;
+use tokio::sync::{Semaphore, watch};
+
+/// What a test has in its hands.
+pub(crate) struct World {
+    publish: Arc<Publish>,
+    pub(crate) broker: Arc<Remembering>,
+    pub(crate) catalog: watch::Sender<Arc<Catalog>>,
+    pub(crate) versions: watch::Sender<Option<[u64; 4]>>,
+    /// While true the API lists a Subscription that the catalog may not hold yet.
+    pub(crate) lists_one: Arc<AtomicBool>,
+    pub(crate) ready: Option<Latch>,
+}
+
+/// An answer, taken apart.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: http::HeaderMap,
+    pub(crate) body: String,
+}
+
+/// A broker that remembers its events, or fails as told.
+#[derive(Default)]
+pub(crate) struct Remembering {
+    events: Mutex<Vec<Event>>,
+    pub(crate) failure: Mutex<Option<AppendError>>,
+    pub(crate) hangs: AtomicBool,
+}
+
+impl World {
+    pub(crate) fn new() -> Self {
+        let (catalog, catalog_receiver) = watch::channel(Arc::default());
+        let (versions, versions_receiver) = watch::channel(Some([0; 4]));
+        let lists_one = Arc::<AtomicBool>::default();
+        let broker = Arc::<Remembering>::default();
+        let readiness = Readiness::default();
+        let ready = Some(readiness.latch("the test"));
+        let publish = Publish {
+            broker: broker.clone(),
+            catalog: catalog_receiver,
+            freshness: Freshness::new(api(lists_one.clone()), versions_receiver),
+            entropy: Arc::new(SeededEntropy::new(1)),
+            applications: Applications::default(),
+            event_bytes: 1000,
+            in_work: Semaphore::new(2),
+            readiness,
+            telemetry: Arc::default(),
+        };
+        Self { publish: Arc::new(publish), broker, catalog, versions, lists_one, ready }
+    }
+
+    pub(crate) async fn ask(&self, request: Request<Full<Bytes>>) -> Answer {
+        let Ok(answer) = self.publish.clone().service().call(request).await;
+        let (head, body) = answer.into_parts();
+        let body = body.collect().await.unwrap().to_bytes();
+        Answer {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: String::from_utf8(body.to_vec()).unwrap(),
+        }
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
+        self.ask(Request::post(path).body(Full::new(body.into())).unwrap()).await
+    }
+
+    /// Makes the catalog hold one Subscription, for events of this source id.
+    pub(crate) fn subscribe(&self, source_id: &str, event_type: &str) {
+        let subscription = Subscription {
+            identity: Identity {
+                uid: "1".into(),
+                group: "eventing.kyma.cx",
+                namespace: "stage".into(),
+                name: "orders".into(),
+                generation: 1,
+                resource_version: 7,
+                created_ms: 0,
+            },
+            interest: Interest {
+                source: Source::from_id(source_id.into()),
+                event_type: event_type.into(),
+                event_type_version: "v1".into(),
+            },
+            endpoint: "http://127.0.0.1:1/".into(),
+            max_inflight: 1,
+            timeout: Duration::from_secs(1),
+            names_itself: false,
+            status: SubscriptionStatus::default(),
+        };
+        self.catalog.send_replace(Arc::new(Catalog::new([Arc::new(subscription)], HashSet::new())));
+        self.versions.send_replace(Some([7; 4]));
+    }
+}
+
+/// An API that lists one Subscription of version 7, or none.
+fn api(lists_one: Arc<AtomicBool>) -> kube::Client {
+    let service = tower::service_fn(move |_: Request<kube::client::Body>| {
+        let items = match lists_one.load(Ordering::SeqCst) {
+            true => {
+                r#"{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadata",
+                    "metadata":{"name":"orders","resourceVersion":"7"}}"#
+            }
+            false => "",
+        };
+        let list = format!(
+            r#"{{"apiVersion":"meta.k8s.io/v1","kind":"PartialObjectMetadataList",
+                "metadata":{{"resourceVersion":"7"}},"items":[{items}]}}"#
+        );
+        async move { Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(list)))) }
+    });
+    kube::Client::new(service, "default")
+}
+
+impl Remembering {
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap().clone()
+    }
+}
+
+impl Broker for Remembering {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities { durabilities: &[Durability::Synced], default_durability: Durability::Synced }
+    }
+
+    fn append(&self, batch: Batch, _: Durability) -> BoxFuture<'_, Result<Receipts, AppendError>> {
+        Box::pin(async move {
+            if self.hangs.load(Ordering::SeqCst) {
+                std::future::pending::<()>().await;
+            }
+            if let Some(error) = self.failure.lock().unwrap().clone() {
+                return Err(error);
+            }
+            let receipts = batch.events.iter().map(|_| Receipt::Stored(Position(1))).collect();
+            self.events.lock().unwrap().extend(batch.events);
+            Ok(receipts)
+        })
+    }
+
+    fn open(&self, _: CursorSpec) -> BoxFuture<'_, Result<Arc<dyn Cursor>, OpenError>> {
+        Box::pin(async { Err(OpenError::Unavailable("publish opens no cursor".into())) })
+    }
+
+    fn forget(&self, _: CursorId) -> BoxFuture<'_, Result<(), CursorError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn cursors(&self) -> BoxFuture<'_, Result<Vec<CursorId>, CursorError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn stats(&self) -> BrokerStats {
+        BrokerStats::default()
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), CloseError>> {
+        Box::pin(async { Ok(()) })
+    }
+}
