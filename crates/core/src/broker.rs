@@ -286,7 +286,8 @@ pub struct CursorStats {
 pub enum AppendError {
     /// Storage is full; delivery goes on and makes room.
     #[error(
-        "storage is full ({used_bytes} of {max_bytes} bytes): wait for deliveries, or raise max_bytes"
+        "storage is full ({used_bytes} of {max_bytes} bytes): wait for deliveries, or raise \
+         max_bytes"
     )]
     Full {
         /// Bytes in use.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 // Publish
 
-/// Bytes of one event's request body: 1 MiB, the largest message NATS takes by default (a setting).
+/// Bytes of one event's request body: 1 MiB, as much as NATS takes by default (a setting).
 pub const EVENT_BYTES: usize = 1024 * 1024;
 
 /// Publish requests in work at once; one more is answered 429 (a setting). At 1 MiB each this
@@ -48,7 +48,8 @@ pub const BODY_TIME: Duration = Duration::from_secs(30);
 /// Idle keep-alive connections to endpoints, in the whole process.
 pub const IDLE_CONNECTIONS: usize = 1024;
 
-/// Connections to endpoints, idle and busy, in the whole process, where the descriptor limit allows.
+/// Connections to endpoints, idle and busy, in the whole process, where the descriptor limit
+/// allows.
 pub const PUSH_CONNECTIONS: usize = 16 * 1024;
 
 /// An idle connection to an endpoint is closed after this time.
@@ -108,8 +109,8 @@ pub const WAITING_EVENTS: usize = 65_536;
 /// Attempts remembered beside an event that waits.
 pub const ATTEMPTS_REMEMBERED: usize = 10;
 
-/// Failed attempts in a row, with no success between, after which a subscription is said to fail. One
-/// alone is everyday.
+/// Failed attempts in a row, with no success between, after which a subscription is said to fail.
+/// One alone is everyday.
 pub const FAILURES_IN_A_ROW: u32 = 3;
 
 /// Cursors being opened or forgotten at once: enough to share a broker's commits, few enough not to
@@ -135,8 +136,8 @@ pub const ABANDON_TIME: Duration = Duration::from_millis(500);
 
 // Log
 
-/// The longest pause before a retry, spread included: due times are pulled back to it when the clock
-/// was set back.
+/// The longest pause before a retry, spread included: due times are pulled back to it when the
+/// clock was set back.
 pub const PAUSE_MAX_MS: u64 = BACKOFF_MAX_MS * (100 + BACKOFF_JITTER_PERCENT) / 100;
 
 /// Settled events kept for replay: 1 GiB (a setting).

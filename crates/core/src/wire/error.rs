@@ -1,9 +1,9 @@
 //! Why a publish was refused, and the body that says so: the one place where errors of publishing
 //! become HTTP.
 //!
-//! Two services of the original spoke here, with different words for the same faults: `publish`, and
-//! the Application Connector's front before it. [`Refusal`] is what is wrong, in publish's words;
-//! [`FrontRefusal`] adds the faults that the front finds by itself.
+//! Two services of the original spoke here, with different words for the same faults: `publish`,
+//! and the Application Connector's front before it. [`Refusal`] is what is wrong, in publish's
+//! words; [`FrontRefusal`] adds the faults that the front finds by itself.
 
 use std::borrow::Cow;
 

@@ -52,7 +52,13 @@ const SEAMS: &[Seam] = &[
     },
 ];
 
-const ALLOWED: &[Exception] = &[];
+const ALLOWED: &[Exception] = &[
+    ("crates/apiserver/src/lib.rs", "task", "the collector, which `ApiServer::close` waits for"),
+    ("crates/apiserver/src/store/open.rs", "files", "looks at a file before SQLite may touch it"),
+    ("crates/eventbus/src/publish/mod.rs", "files", "the command reads the file its user names"),
+    ("crates/eventbus/src/system.rs", "clock", "the clock that all others ask"),
+    ("crates/eventbus/src/system.rs", "entropy", "the dice that all others roll"),
+];
 
 #[test]
 fn seams_are_touched_only_where_they_may_be() {

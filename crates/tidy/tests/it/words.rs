@@ -53,12 +53,19 @@ const BANNED: &[Banned] = &[
 ];
 
 /// A banned word that is legal beside another.
-const PHRASES: &[(&str, &str)] =
-    &[("byte", "offset"), ("data", "dir"), ("error", "message"), ("topic", "hash")];
+const PHRASES: &[(&str, &str)] = &[
+    ("byte", "offset"),
+    ("data", "dir"),
+    ("error", "message"),
+    ("field", "manager"),
+    ("hyper", "util"),
+    ("topic", "hash"),
+];
 
 /// Names that are not ours to choose.
 const ALLOWED: &[Exception] = &[
     ("crates/core/src/manifest/status.rs", "message", "a member of Kubernetes' conditions"),
+    ("crates/core/src/reconcile.rs", "message", "a member of the conditions it computes"),
     ("crates/core/src/wire/error.rs", "message", "a member of the contract's error bodies"),
 ];
 
