@@ -95,7 +95,11 @@ impl Kind {
     fn columns(self) -> Value {
         let column =
             |name: &str, path: &str| json!({ "name": name, "type": "string", "jsonPath": path });
-        let wide = |name: &str, path: &str| json!({ "name": name, "type": "string", "jsonPath": path, "priority": 1 });
+        let wide = |name: &str, path: &str| {
+            let mut column = column(name, path);
+            column["priority"] = 1.into();
+            column
+        };
         let age =
             json!({ "name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp" });
         let condition =
