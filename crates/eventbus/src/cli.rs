@@ -8,7 +8,7 @@ use clap_complete::Shell;
 use eventbus_core::{Clock, Entropy};
 
 use crate::system::{SystemClock, SystemEntropy};
-use crate::{listen, output, publish};
+use crate::{bench, listen, output, publish};
 
 /// A Kyma-compatible event bus in one program.
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Publish(Box<publish::Args>),
     /// Be a subscriber that prints what it gets
     Listen(listen::Args),
+    /// Measure a bus through its public HTTP interface, and check that every event arrives
+    Bench(Box<bench::Args>),
     /// Print the completion script of a shell
     Completions {
         /// The shell to complete for
@@ -61,6 +63,7 @@ impl Cli {
         match self.command {
             Command::Publish(args) => on_one_thread(publish::run(*args, world)),
             Command::Listen(args) => on_one_thread(listen::run(args, world)),
+            Command::Bench(args) => on_one_thread(bench::run(*args, world)),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "eventbus", &mut script);

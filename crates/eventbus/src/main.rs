@@ -3,6 +3,7 @@
 //! `main` only reads the command line, runs what it names, and turns the end into an exit code:
 //! 0 done, 1 failed, 2 wrong usage or setting.
 
+mod bench;
 mod cli;
 mod listen;
 mod output;

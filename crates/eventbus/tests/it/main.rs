@@ -1,6 +1,8 @@
 //! Drives the built program over real sockets.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod bench;
+mod bus;
 mod listen;
 mod program;
 mod publish;

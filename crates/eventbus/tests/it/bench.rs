@@ -1,0 +1,145 @@
+//! `eventbus bench` against a stand-in for a bus: it measures a good one, and finds every flaw of a
+//! bad one.
+
+use serde_json::Value;
+
+use crate::bus::{Bus, Flaw};
+use crate::program::{Ended, run, start};
+use crate::server::{Server, answer};
+
+const SHORT: &str = "--connections 4 --events 200 --warm-up 20ms --payload 200 --json";
+
+async fn bench(args: &str) -> Ended {
+    let args: Vec<&str> = ["bench"].into_iter().chain(args.split_whitespace()).collect();
+    run(&args, "").await
+}
+
+async fn bench_bus(bus: &Bus, args: &str) -> Ended {
+    let (url, kubeconfig) = (bus.publish_url(), &bus.kubeconfig);
+    bench(&format!("--url {url} --kubeconfig {kubeconfig} {SHORT} {args}")).await
+}
+
+fn result(ended: &Ended) -> Value {
+    assert_eq!(ended.code, 0, "{ended:?}");
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    assert!(report["commit"].is_string() && report["machine"].is_string(), "{report}");
+    report["result"].clone()
+}
+
+/// The answers in the measured time: to the 200 asked for, and to those under way when it began.
+fn assert_about_200(result: &Value) {
+    let events = result["published"]["events"].as_u64().unwrap();
+    assert!((200..=204).contains(&events), "{result}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_bus_is_measured_end_to_end() {
+    let bus = Bus::start(Flaw::None).await;
+    let ended = bench_bus(&bus, "--event-types 3 --fan-out 2 --subscriptions 8 --window 64").await;
+    let result = result(&ended);
+    assert_about_200(&result);
+    assert_eq!(result["deliveries"].as_u64(), result["events"].as_u64().map(|all| all * 2));
+    let latency = &result["delivered"]["latency"];
+    assert!(latency["p99_us"].as_u64() >= latency["p50_us"].as_u64(), "{result}");
+    assert!(bus.is_cleaned_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn open_loop_publishes_what_was_asked_for() {
+    let bus = Bus::start(Flaw::None).await;
+    let result = result(&bench_bus(&bus, "--rate 1000").await);
+    assert_about_200(&result);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn publish_mode_activates_afterwards_and_then_everything_arrives() {
+    let bus = Bus::start(Flaw::None).await;
+    let result = result(&bench_bus(&bus, "--mode publish").await);
+    assert_eq!(result["delivered"], Value::Null);
+    assert_eq!(result["deliveries"], result["events"]);
+    assert!(result["backlog"].as_u64() >= Some(200), "nothing was delivered before: {result}");
+    assert!(bus.is_cleaned_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_flaw_is_found() {
+    for (flaw, why) in [
+        (Flaw::Ignores, "\"status\":\"ignored\""),
+        (Flaw::Refuses, "was not published: 503"),
+        (Flaw::Loses, "1 of "),
+        (Flaw::Repeats, "1 events arrived more than once"),
+        (Flaw::Corrupts, "no payload of this run"),
+        (Flaw::Confuses, "with the id of another"),
+        (Flaw::Misdirects, "to Subscription"),
+    ] {
+        for mode in ["--mode end-to-end", "--mode publish"] {
+            let bus = Bus::start(flaw).await;
+            let ended = bench_bus(&bus, &format!("{mode} --event-types 2 --patience 1s")).await;
+            assert_eq!((ended.code, ended.stdout.as_str()), (1, ""), "{flaw:?} {mode}");
+            assert!(ended.stderr.contains(why), "{flaw:?} {mode}: {}", ended.stderr);
+            assert!(bus.is_cleaned_up(), "{flaw:?} {mode}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_that_grows_fails_an_end_to_end_run() {
+    let bus = Bus::start(Flaw::Lags).await;
+    let ended = bench_bus(&bus, "--duration 1s --rate 3000").await;
+    let with_events = ended.code;
+    assert_eq!(with_events, 2, "--events and --duration exclude each other");
+    let (url, kubeconfig) = (bus.publish_url(), &bus.kubeconfig);
+    let ended = bench(&format!(
+        "--url {url} --kubeconfig {kubeconfig} --connections 16 --duration 1s --warm-up 0s --rate 3000"
+    ))
+    .await;
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("the backlog grew"), "{}", ended.stderr);
+    assert!(bus.is_cleaned_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn isolation_has_five_bad_endpoints_of_five_kinds() {
+    let bus = Bus::start(Flaw::None).await;
+    let ended = bench_bus(&bus, "--mode isolation --subscriptions 10 --pairs 1 --rate 500").await;
+    // Whether such a short run on a busy machine keeps the bounds says nothing; the figures count.
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let pair = &report["result"]["pairs"][0];
+    assert_eq!((&pair["without"]["checked"], &pair["with"]["checked"]), (&10.into(), &5.into()));
+    assert!(report["result"]["summary"]["p99_ratio"].is_number(), "{report}");
+    assert!(bus.is_cleaned_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_interrupted_run_cleans_up() {
+    let bus = Bus::start(Flaw::None).await;
+    let (url, kubeconfig) = (bus.publish_url(), &bus.kubeconfig);
+    let args = format!("bench --url {url} --kubeconfig {kubeconfig} --duration 1h --rate 10");
+    let running = start(&args.split_whitespace().collect::<Vec<_>>());
+    bus.until_published(1).await;
+    running.interrupt();
+    let (status, _, stderr) = running.ended().await;
+    assert_eq!(status.code(), Some(1));
+    assert!(stderr.contains("interrupted"), "{stderr}");
+    assert!(bus.is_cleaned_up());
+}
+
+#[tokio::test]
+async fn the_bare_yardstick_is_measured_without_subscribers() {
+    let bare = Server::start(async |_| answer(204, "")).await;
+    let url = bare.url("/");
+    let ended = bench(&format!("--target bare --mode publish --url {url} {SHORT}")).await;
+    assert_about_200(&result(&ended));
+    let wrong = Server::start(async |_| answer(200, "")).await;
+    let url = wrong.url("/");
+    let ended = bench(&format!("--target bare --mode publish --url {url} {SHORT}")).await;
+    assert_eq!(ended.code, 1);
+}
+
+#[tokio::test]
+async fn wrong_usage_and_a_missing_kubeconfig_are_told_apart_from_failure() {
+    for args in ["--rate 0", "--target bare", "--mode kill", "--kubeconfig /does/not/exist"] {
+        let ended = bench(args).await;
+        assert_eq!(ended.code, 2, "{args} {ended:?}");
+    }
+}
