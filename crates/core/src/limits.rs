@@ -152,6 +152,9 @@ pub const VOLUME_PERCENT: u64 = 80;
 /// Bytes of a segment: 64 MiB. A kill costs reading one, trimming frees one.
 pub const SEGMENT_BYTES: u64 = 64 * 1024 * 1024;
 
+/// The largest segment that may be configured: a byte in it is 32 bits on disk.
+pub const SEGMENT_MAX_BYTES: u64 = 1024 * 1024 * 1024;
+
 /// Bytes of the first segment, so that an empty directory is ready at once.
 pub const FIRST_SEGMENT_BYTES: u64 = 4 * 1024 * 1024;
 

@@ -1,1 +1,47 @@
-//! eventbus-log.
+//! The embedded log: a durable broker in one directory, with no server beside it.
+//!
+//! Two kinds of files hold the truth: *segments* hold events, the *ledger* holds what is settled.
+//! A commit goes through two stages, written by one thread and synced by another, so one sync
+//! carries whatever was written while the one before it ran. A router tells cursors of what became
+//! durable; cursors give events out as leases and settle them through the ledger.
+//!
+//! The bytes are drawn in `docs/format.md`. Every part is a step function over a [`Disk`], with a
+//! thread around it in a running log and a simulation around it in the tests.
+
+mod bytes;
+mod config;
+mod cursor;
+pub mod disk;
+mod flow;
+mod fresh;
+mod index;
+mod ledger;
+mod ledger_file;
+mod log;
+mod queue;
+mod reader;
+mod recovery;
+mod retention;
+mod scan;
+mod segment;
+mod segments;
+mod shared;
+mod sidecar;
+mod signal;
+#[cfg(test)]
+mod simulation;
+mod syncer;
+mod table;
+mod tail;
+pub mod telemetry;
+#[cfg(test)]
+mod testing;
+mod threads;
+mod timer;
+mod upkeep;
+mod writer;
+
+pub use config::{LogConfig, OpenError, Storage};
+pub use disk::Disk;
+pub use log::Log;
+pub use telemetry::{LogEvent, Observer, Telemetry, TraceObserver};

@@ -1,0 +1,435 @@
+//! One cursor of the log: its place, the events that wait for it, and the leases that are out.
+
+use std::collections::VecDeque;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use eventbus_core::broker::{CursorError, CursorId, CursorSpec, CursorStats, LeaseHome};
+use eventbus_core::cursor::{Ended, Leased, Progress, Spot};
+use eventbus_core::delivery::Verdict;
+use eventbus_core::{Cursor, Interest, Lease, Position, Settled, Stored, TopicHash, limits};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::Notify;
+
+use crate::bytes::entry::Opened;
+use crate::fresh::Fresh;
+use crate::index::Stretch;
+use crate::ledger::Request;
+use crate::reader::ReadError;
+use crate::shared::Shared;
+use crate::table::TableState;
+use crate::telemetry::add;
+
+/// A cursor.
+pub(crate) struct LogCursor {
+    pub(crate) number: u64,
+    pub(crate) id: CursorId,
+    place: Mutex<Place>,
+    notify: Notify,
+    shared: Arc<Shared>,
+}
+
+/// Where a cursor is.
+pub(crate) struct Place {
+    pub(crate) interest: Interest,
+    pub(crate) waiting_max: usize,
+    pub(crate) progress: Progress,
+    pub(crate) fresh: Fresh,
+    pub(crate) dropped: u64,
+    pub(crate) forgotten: bool,
+    /// Somebody is reading the index for it: one at a time.
+    pub(crate) looking_up: bool,
+    /// The time at which the timer wakes it.
+    timer_ms: Option<u64>,
+}
+
+impl Place {
+    pub(crate) fn new(opened: &Opened, progress: Progress, fresh: Fresh) -> Self {
+        Self {
+            interest: opened.interest.clone(),
+            waiting_max: opened.waiting_max,
+            progress,
+            fresh,
+            dropped: opened.dropped,
+            forgotten: false,
+            looking_up: false,
+            timer_ms: None,
+        }
+    }
+
+    /// The first position this cursor holds back from being trimmed.
+    pub(crate) fn holds_from(&self) -> Option<Position> {
+        let held = self.progress.first_unsettled().map(|spot| spot.position);
+        [held, self.fresh.first_position()].into_iter().flatten().min()
+    }
+}
+
+/// What a look at the cursor gave.
+pub(crate) enum Look {
+    /// These, of which some may have to be read from disk.
+    Leased(Vec<Leased>),
+    /// The index must be read first.
+    Lookup(Stretch),
+    /// Nothing now.
+    Nothing,
+}
+
+impl LogCursor {
+    pub(crate) fn new(shared: Arc<Shared>, number: u64, id: CursorId, place: Place) -> Arc<Self> {
+        let (place, notify) = (Mutex::new(place), Notify::new());
+        Arc::new(Self { number, id, place, notify, shared })
+    }
+
+    pub(crate) fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn topic(&self) -> TopicHash {
+        self.place().interest.topic_hash()
+    }
+
+    /// What the ledger must know to make it again.
+    pub(crate) fn opened(&self) -> Opened {
+        let place = self.place();
+        Opened {
+            cursor: self.number,
+            id: self.id.clone(),
+            interest: place.interest.clone(),
+            waiting_max: place.waiting_max,
+            frontier: place.progress.frontier(),
+            dropped: place.dropped,
+        }
+    }
+
+    /// Takes another spec in. Where the interest is another one, everything above the frontier is
+    /// found anew by it; says what must be counted then. The caller holds the table.
+    pub(crate) fn change(
+        self: &Arc<Self>,
+        spec: &CursorSpec,
+        table: &mut TableState,
+    ) -> Option<Stretch> {
+        let mut place = self.place();
+        place.waiting_max = spec.waiting_max;
+        place.progress.set_waiting_max(spec.waiting_max);
+        if place.interest == spec.interest {
+            return None;
+        }
+        let before = std::mem::replace(&mut place.interest, spec.interest.clone());
+        let after = place.progress.frontier();
+        place.fresh = Fresh::uncounted_from(after, table.visible);
+        place.looking_up = true;
+        drop(place);
+        table.unlisten(before.topic_hash(), self.number);
+        table.listen(spec.interest.topic_hash(), self.clone());
+        Some(Stretch { after, upto: table.visible })
+    }
+
+    /// Adds the events in `stretch` to those that are fresh, and lets them be found. Blocks.
+    pub(crate) fn count_in(&self, stretch: Stretch) -> std::io::Result<()> {
+        let counted = self.count(stretch);
+        let mut place = self.place();
+        place.looking_up = false;
+        let counted = counted.inspect(|count| place.fresh.add_counted(*count));
+        drop(place);
+        self.wake();
+        counted.map(drop)
+    }
+
+    /// Takes in new events; true when a dispatcher that sleeps should hear of them.
+    pub(crate) fn offer(&self, spots: &[Spot]) -> bool {
+        let mut place = self.place();
+        place.fresh.offer(spots);
+        place.progress.takes_fresh()
+    }
+
+    /// Wakes a dispatcher that waits for events.
+    pub(crate) fn wake(&self) {
+        self.notify.notify_one();
+    }
+
+    pub(crate) fn forget(&self) {
+        let mut place = self.place();
+        place.forgotten = true;
+        self.shared.timer.set(self.number, place.timer_ms.take(), None);
+        drop(place);
+        self.wake_all();
+    }
+
+    /// Wakes every dispatcher that waits, and the next one to come.
+    pub(crate) fn wake_all(&self) {
+        self.notify.notify_waiters();
+        self.notify.notify_one();
+    }
+
+    /// A retry's time has come.
+    pub(crate) fn fell_due(&self) {
+        let mut place = self.place();
+        place.timer_ms = None;
+        if !place.progress.has_ready(self.shared.clock.now_ms()) {
+            self.set_timer(&mut place);
+            return;
+        }
+        drop(place);
+        self.wake();
+    }
+
+    /// Has the timer wake this cursor when its next retry falls due.
+    pub(crate) fn set_timer(&self, place: &mut Place) {
+        let due_ms = place.progress.next_due_ms();
+        if due_ms != place.timer_ms && !place.forgotten {
+            self.shared.timer.set(self.number, place.timer_ms, due_ms);
+            place.timer_ms = due_ms;
+        }
+    }
+
+    /// Gives out up to `limit` events, without waiting and without reading a disk.
+    pub(crate) fn look(&self, limit: usize) -> Result<Look, CursorError> {
+        let now_ms = self.shared.clock.now_ms();
+        let mut place = self.place();
+        if place.forgotten {
+            return Err(CursorError::Forgotten);
+        }
+        if self.shared.is_closed() {
+            return Err(CursorError::Closed);
+        }
+        let Place { progress, fresh, .. } = &mut *place;
+        let leased = progress.lease(limit, now_ms, || fresh.take());
+        if leased.is_empty() {
+            if place.progress.takes_fresh()
+                && !place.looking_up
+                && let Some(stretch) = place.fresh.missing()
+            {
+                place.looking_up = true;
+                return Ok(Look::Lookup(stretch));
+            }
+            self.set_timer(&mut place);
+            return Ok(Look::Nothing);
+        }
+        let more = leased.len() == limit && place.fresh.count() > 0;
+        drop(place);
+        if more {
+            // Another dispatcher may sleep on the same cursor.
+            self.wake();
+        }
+        Ok(Look::Leased(leased))
+    }
+
+    /// Reads the index for events the ring did not take. Blocks.
+    pub(crate) fn look_up(&self, stretch: Stretch) -> Result<(), CursorError> {
+        let topic = self.topic();
+        let mut spots = Vec::new();
+        let mut result = Ok(());
+        for segment in self.shared.segments.above(stretch.after) {
+            if segment.base > stretch.upto || spots.len() >= limits::RING_POSITIONS {
+                break;
+            }
+            result = segment.collect(topic, stretch, limits::RING_POSITIONS, &mut spots);
+            if result.is_err() {
+                break;
+            }
+        }
+        let mut place = self.place();
+        place.looking_up = false;
+        match result {
+            Ok(()) => {
+                if place.interest.topic_hash() == topic {
+                    place.fresh.fill(stretch, spots);
+                }
+                Ok(())
+            }
+            Err(error) => Err(CursorError::Unavailable(format!("an index: {error}"))),
+        }
+    }
+
+    /// Counts the events of the present interest in `stretch`. Blocks.
+    pub(crate) fn count(&self, stretch: Stretch) -> std::io::Result<u64> {
+        if stretch.is_empty() {
+            return Ok(0);
+        }
+        let topic = self.topic();
+        let mut counted = 0;
+        for segment in self.shared.segments.above(stretch.after) {
+            if segment.base > stretch.upto {
+                break;
+            }
+            counted += segment.count(topic, stretch)?;
+        }
+        Ok(counted)
+    }
+
+    /// Makes leases of those events that are in memory; the others stay in `leased`.
+    fn from_memory(self: &Arc<Self>, leased: &mut Vec<Leased>) -> Vec<Lease> {
+        let mut leases = Vec::with_capacity(leased.len());
+        let mut misses = Vec::new();
+        let mut next = leased.iter();
+        self.shared.tail.get(leased.iter().map(|one| one.spot.position), |_, stored| {
+            let Some(one) = next.next() else { return };
+            match stored {
+                Some(stored) => leases.push(self.lease_on(stored.clone(), one.attempts)),
+                None => misses.push(*one),
+            }
+        });
+        add(&self.shared.telemetry.cache_hits, leases.len() as u64);
+        add(&self.shared.telemetry.cache_misses, misses.len() as u64);
+        *leased = misses;
+        leases
+    }
+
+    /// Makes leases of events that must be read. Blocks. Damaged events are stepped over.
+    fn from_disk(self: &Arc<Self>, leased: Vec<Leased>) -> Result<Vec<Lease>, CursorError> {
+        let mut leases = Vec::with_capacity(leased.len());
+        let mut rest: VecDeque<Leased> = leased.into();
+        let mut failed = None;
+        while let Some(one) = rest.pop_front() {
+            match self.shared.reader.read(&self.shared, one.spot, rest.len() > 1) {
+                Ok(stored) => leases.push(self.lease_on(stored, one.attempts)),
+                // Retention took it, and counted it.
+                Err(ReadError::Gone) => self.step_over(one.spot.position),
+                Err(ReadError::Damaged(reason)) => {
+                    self.shared.reader.report(&self.shared, one.spot.position, reason);
+                    self.step_over(one.spot.position);
+                }
+                Err(ReadError::Io(error)) => {
+                    self.release(one.spot.position);
+                    failed = Some(format!("reading the log: {error}"));
+                }
+            }
+        }
+        match failed {
+            Some(reason) if leases.is_empty() => Err(CursorError::Unavailable(reason)),
+            _ => Ok(leases),
+        }
+    }
+
+    /// Leases without waiting: what simulation and tests call. Blocks while it reads.
+    #[cfg(test)]
+    pub(crate) fn lease_now(self: &Arc<Self>, limit: usize) -> Result<Vec<Lease>, CursorError> {
+        loop {
+            match self.look(limit)? {
+                Look::Leased(mut leased) => {
+                    let mut leases = self.from_memory(&mut leased);
+                    leases.extend(self.from_disk(leased)?);
+                    return Ok(leases);
+                }
+                Look::Lookup(stretch) => self.look_up(stretch)?,
+                Look::Nothing => return Ok(Vec::new()),
+            }
+        }
+    }
+
+    /// Leases, waiting for at least one event.
+    async fn lease_soon(self: &Arc<Self>, limit: usize) -> Result<Vec<Lease>, CursorError> {
+        loop {
+            let woken = self.notify.notified();
+            match self.look(limit)? {
+                Look::Leased(mut leased) => {
+                    let mut leases = self.from_memory(&mut leased);
+                    if !leased.is_empty() {
+                        // The leases travel with the read, so that a caller who gives up gives
+                        // all of them back.
+                        let cursor = self.clone();
+                        leases = blocking(move || {
+                            leases.extend(cursor.from_disk(leased)?);
+                            Ok(leases)
+                        })
+                        .await?;
+                    }
+                    if !leases.is_empty() {
+                        return Ok(leases);
+                    }
+                }
+                Look::Lookup(stretch) => {
+                    let cursor = self.clone();
+                    blocking(move || cursor.look_up(stretch)).await?;
+                }
+                Look::Nothing => woken.await,
+            }
+        }
+    }
+
+    fn lease_on(self: &Arc<Self>, stored: Stored, attempts: u32) -> Lease {
+        Lease::new(stored, attempts, self.clone())
+    }
+
+    fn step_over(self: &Arc<Self>, position: Position) {
+        let ended = vec![Ended { position, attempt: None, verdict: Verdict::Skip }];
+        let request = Request::Turn { cursor: self.clone(), ended, reply: None };
+        if self.shared.ledger.push(request).is_err() {
+            self.release(position);
+        }
+    }
+
+    /// How the cursor is.
+    pub(crate) fn stats(&self) -> CursorStats {
+        let (counts, fresh, dropped, spot) = {
+            let place = self.place();
+            let held = place.progress.first_unsettled();
+            let spot = held.or_else(|| place.fresh.first());
+            (place.progress.counts(), place.fresh.count(), place.dropped, spot)
+        };
+        let lag_events = fresh + counts.unsettled as u64;
+        CursorStats {
+            lag_events,
+            waiting_events: counts.waiting as u64,
+            leased_events: counts.leased as u64,
+            oldest_unsettled_ms: spot.and_then(|spot| self.shared.time_of(spot)),
+            backlog_bytes: spot.map_or(0, |spot| self.shared.segments.bytes_from(spot.place)),
+            dropped_events: dropped,
+        }
+    }
+}
+
+impl LeaseHome for LogCursor {
+    fn release(&self, position: Position) {
+        self.place().progress.release(position);
+        self.wake();
+    }
+}
+
+/// A cursor as its user has it.
+pub(crate) struct OpenCursor(pub(crate) Arc<LogCursor>);
+
+impl Cursor for OpenCursor {
+    fn lease(&self, limit: NonZeroUsize) -> BoxFuture<'_, Result<Vec<Lease>, CursorError>> {
+        self.0.lease_soon(limit.get()).boxed()
+    }
+
+    fn settle(&self, turn: Vec<Settled>) -> BoxFuture<'_, Result<(), CursorError>> {
+        async move {
+            let ended = turn.iter().map(|settled| Ended {
+                position: settled.lease.position(),
+                attempt: settled.attempt,
+                verdict: settled.verdict,
+            });
+            let (reply, answer) = tokio::sync::oneshot::channel();
+            let cursor = self.0.clone();
+            let request = Request::Turn { cursor, ended: ended.collect(), reply: Some(reply) };
+            self.0.shared.ledger.push(request)?;
+            // From here on the ledger decides: the leases have no say any more, even when this
+            // future is dropped.
+            for settled in turn {
+                settled.lease.end();
+            }
+            match answer.await {
+                Ok(result) => result,
+                Err(_) => Err(CursorError::Closed),
+            }
+        }
+        .boxed()
+    }
+
+    fn stats(&self) -> CursorStats {
+        self.0.stats()
+    }
+}
+
+/// Runs `work` where blocking is allowed.
+pub(crate) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, CursorError> + Send + 'static,
+) -> Result<T, CursorError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err(CursorError::Closed),
+    }
+}

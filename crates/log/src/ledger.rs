@@ -1,0 +1,287 @@
+//! The ledger: what is settled.
+//!
+//! One thread writes it, in one write for all the turns that came meanwhile. A second one syncs it
+//! every second, or at once when a cursor is opened. Two files take turns: when one has grown, a
+//! snapshot of all cursors begins the other.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use eventbus_core::Position;
+use eventbus_core::broker::CursorError;
+use eventbus_core::cursor::{Ended, Turn};
+use eventbus_core::limits;
+use tokio::sync::oneshot;
+
+use crate::bytes::Seed;
+use crate::bytes::entry::Change;
+use crate::cursor::LogCursor;
+use crate::disk::DiskFile;
+use crate::ledger_file::{FRAMES_AT, LedgerFiles};
+use crate::shared::Shared;
+use crate::signal::{Next, Now, Signal};
+use crate::telemetry::add;
+
+/// Answers a request to the ledger.
+pub(crate) type Reply = oneshot::Sender<Result<(), CursorError>>;
+
+/// Something to be written down.
+pub(crate) enum Request {
+    /// A dispatcher's turn: answered when it is written.
+    Turn { cursor: Arc<LogCursor>, ended: Vec<Ended>, reply: Option<Reply> },
+    /// Anything else: answered when it is synced.
+    Change { change: Change, reply: Option<Reply> },
+}
+
+/// The bounded queue before the ledger, and the hand-off to its syncer.
+#[derive(Default)]
+pub(crate) struct LedgerQueue {
+    state: Mutex<QueueState>,
+    pub(crate) signal: Signal,
+    unsynced: Mutex<Unsynced>,
+    pub(crate) sync: Signal,
+}
+
+#[derive(Default)]
+struct QueueState {
+    requests: VecDeque<Request>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Unsynced {
+    file: Option<Arc<dyn DiskFile>>,
+    since: Option<Duration>,
+    waiting: Vec<Reply>,
+}
+
+impl LedgerQueue {
+    pub(crate) fn push(&self, request: Request) -> Result<(), CursorError> {
+        let mut state = self.state();
+        if state.closed {
+            return Err(CursorError::Closed);
+        }
+        if state.requests.len() >= limits::LEDGER_QUEUE {
+            let reason = "too many turns wait to be written: the disk does not keep up";
+            return Err(CursorError::Unavailable(reason.into()));
+        }
+        state.requests.push_back(request);
+        drop(state);
+        self.signal.raise();
+        Ok(())
+    }
+
+    /// Takes no more requests; what is queued is still written.
+    pub(crate) fn close(&self) {
+        self.state().closed = true;
+    }
+
+    fn state(&self) -> MutexGuard<'_, QueueState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unsynced(&self) -> MutexGuard<'_, Unsynced> {
+        self.unsynced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Writes the ledger.
+pub(crate) struct Ledger {
+    shared: Arc<Shared>,
+    files: LedgerFiles,
+    at: u64,
+    /// Bytes of the last snapshot.
+    live_bytes: u64,
+    /// A write failed: what is in memory must be said anew before anything else.
+    must_snapshot: bool,
+    buffer: Vec<u8>,
+}
+
+/// Turns that were applied and are not written yet.
+#[derive(Default)]
+struct Applied {
+    turns: Vec<(Arc<LogCursor>, Turn, Option<Reply>)>,
+    changes: Vec<Reply>,
+}
+
+impl Ledger {
+    /// A ledger that goes on in `files`, whose present one must be begun by a snapshot.
+    pub(crate) fn new(shared: Arc<Shared>, files: LedgerFiles) -> Self {
+        let (at, live_bytes, buffer) = (FRAMES_AT, 0, Vec::new());
+        Self { shared, files, at, live_bytes, must_snapshot: true, buffer }
+    }
+
+    /// Writes everything that is queued.
+    pub(crate) fn step(&mut self, now: Now) -> Next {
+        let requests = std::mem::take(&mut self.shared.ledger.state().requests);
+        if requests.is_empty() {
+            return Next::Sleep;
+        }
+        self.buffer.clear();
+        let mut applied = Applied::default();
+        for request in requests {
+            self.apply(request, &mut applied);
+        }
+        let written = self.write(now);
+        add(&self.shared.telemetry.turns, applied.turns.len() as u64);
+        match written {
+            Ok(()) => self.answer(applied, now),
+            Err(error) => self.take_back(applied, &error),
+        }
+        Next::Again
+    }
+
+    fn apply(&mut self, request: Request, applied: &mut Applied) {
+        match request {
+            Request::Turn { cursor, ended, reply } => {
+                let mut place = cursor.place();
+                let mut turn = place.progress.settle(&ended);
+                let (number, forgotten) = (cursor.number, place.forgotten);
+                drop(place);
+                if let Some(entry) = turn.entry.take()
+                    && !forgotten
+                {
+                    #[cfg(test)]
+                    let entry = self.shared.mutation.mutated(entry);
+                    self.put(&Change::Turn { cursor: number, entry });
+                }
+                applied.turns.push((cursor, turn, reply));
+            }
+            Request::Change { change, reply } => {
+                self.put(&change);
+                applied.changes.extend(reply);
+            }
+        }
+    }
+
+    fn put(&mut self, change: &Change) {
+        let at = self.at + self.buffer.len() as u64;
+        change.encode(at, self.files.seed(), &mut self.buffer);
+    }
+
+    /// Writes the buffer, or a snapshot that says all of it and more.
+    fn write(&mut self, now: Now) -> std::io::Result<()> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let end = self.at + self.buffer.len() as u64;
+        let grown = end > limits::LEDGER_BYTES + 2 * self.live_bytes;
+        if self.must_snapshot || grown || self.files.reserve(end).is_err() {
+            return self.snapshot();
+        }
+        if let Err(error) = self.files.current().write_at(&self.buffer, self.at) {
+            self.must_snapshot = true;
+            return Err(error);
+        }
+        add(&self.shared.telemetry.ledger_writes, 1);
+        self.at = end;
+        let mut unsynced = self.shared.ledger.unsynced();
+        unsynced.file = Some(self.files.current());
+        unsynced.since.get_or_insert(now.elapsed);
+        Ok(())
+    }
+
+    /// Says everything anew in the other file, and goes on in that. Durable when it returns.
+    pub(crate) fn snapshot(&mut self) -> std::io::Result<()> {
+        self.must_snapshot = true;
+        let head = self.files.next_head(self.shared.epoch);
+        let mut bytes = Vec::new();
+        encode_snapshot(&self.shared, head.seed(), &mut bytes);
+        self.files.begin(&head, &bytes)?;
+        self.live_bytes = bytes.len() as u64;
+        self.at = FRAMES_AT + self.live_bytes;
+        self.must_snapshot = false;
+        add(&self.shared.telemetry.snapshots, 1);
+        self.shared.ledger.unsynced().file = Some(self.files.current());
+        Ok(())
+    }
+
+    fn answer(&self, applied: Applied, now: Now) {
+        for (cursor, _, reply) in applied.turns {
+            let mut place = cursor.place();
+            cursor.set_timer(&mut place);
+            let awake = place.progress.has_ready(now.ms)
+                || (place.progress.takes_fresh() && place.fresh.count() > 0);
+            drop(place);
+            if awake {
+                cursor.wake();
+            }
+            if let Some(reply) = reply {
+                let _ = reply.send(Ok(()));
+            }
+        }
+        if !applied.changes.is_empty() {
+            self.shared.ledger.unsynced().waiting.extend(applied.changes);
+        }
+        self.shared.ledger.sync.raise();
+    }
+
+    /// Gives every event of every turn back.
+    fn take_back(&self, applied: Applied, error: &std::io::Error) {
+        let error = CursorError::Unavailable(format!("the ledger could not be written: {error}"));
+        for (cursor, turn, reply) in applied.turns.into_iter().rev() {
+            cursor.place().progress.undo(turn);
+            cursor.wake();
+            if let Some(reply) = reply {
+                let _ = reply.send(Err(error.clone()));
+            }
+        }
+        for reply in applied.changes {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+}
+
+fn encode_snapshot(shared: &Shared, seed: Seed, out: &mut Vec<u8>) {
+    let mut put = |change: Change| {
+        let at = FRAMES_AT + out.len() as u64;
+        change.encode(at, seed, out);
+    };
+    let synced = shared.flow.state().synced;
+    put(Change::Mark { synced, next: shared.next_position() });
+    for cursor in shared.table.all() {
+        let opened = cursor.opened();
+        let entry = cursor.place().progress.snapshot();
+        put(Change::Open(opened));
+        put(Change::Turn { cursor: cursor.number, entry });
+    }
+    put(Change::SnapshotEnd);
+}
+
+/// Syncs the ledger: every second, at once for whoever waits.
+pub(crate) fn sync_step(shared: &Arc<Shared>, now: Now) -> Next {
+    let (file, waiting) = {
+        let mut unsynced = shared.ledger.unsynced();
+        let Some(since) = unsynced.since else {
+            for reply in unsynced.waiting.drain(..) {
+                let _ = reply.send(Ok(()));
+            }
+            return Next::Sleep;
+        };
+        let due = since + limits::LEDGER_SYNC_TIME;
+        let stopping = shared.ledger.sync.is_stopped();
+        if unsynced.waiting.is_empty() && now.elapsed < due && !stopping {
+            return Next::SleepFor(due - now.elapsed);
+        }
+        unsynced.since = None;
+        (unsynced.file.clone(), std::mem::take(&mut unsynced.waiting))
+    };
+    let result = file.map_or(Ok(()), |file| file.sync());
+    shared.telemetry.ledger_syncs.record(shared.clock.elapsed().saturating_sub(now.elapsed));
+    let answer = result.map_err(|error| {
+        let reason = format!("a sync of the ledger failed: {error}");
+        shared.poison(reason.clone());
+        CursorError::Unavailable(reason)
+    });
+    for reply in waiting {
+        let _ = reply.send(answer.clone());
+    }
+    Next::Again
+}
+
+/// What the ledger says of how far the log is, written now and then so that a power cut finds it.
+pub(crate) fn mark(shared: &Shared) -> Change {
+    let synced: Position = shared.flow.state().synced;
+    Change::Mark { synced, next: shared.next_position() }
+}

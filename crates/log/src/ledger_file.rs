@@ -1,0 +1,284 @@
+//! The two files of the ledger: which one counts, and what it says.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+use eventbus_core::Position;
+use eventbus_core::cursor::Progress;
+
+use crate::bytes::entry::{self, Change, Opened};
+use crate::bytes::{ALIGN, LogId, Seed, VERSION, opened, seal};
+use crate::disk::{Disk, DiskFile, read_range};
+
+const MARK: [u8; 4] = *b"EBLG";
+const HEAD_BYTES: usize = 64;
+const SLOT_STRIDE: u64 = 4096;
+
+/// Where the frames begin.
+pub(crate) const FRAMES_AT: u64 = 2 * SLOT_STRIDE;
+
+/// Bytes both files take from the start, so that settling goes on when the volume is full.
+const RESERVED_BYTES: u64 = 1024 * 1024;
+
+/// The names of the two files; generation `g` lies in file `g % 2`.
+pub(crate) const NAMES: [&str; 2] = ["ledger-0", "ledger-1"];
+
+/// The head of a ledger file, written twice, a page apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LedgerHead {
+    pub(crate) log: LogId,
+    /// Grows by one with each snapshot.
+    pub(crate) generation: u64,
+    pub(crate) epoch: u32,
+}
+
+impl LedgerHead {
+    /// The seed of the frames behind this head. Ledgers use odd parts of a log's seeds, counted
+    /// from the top, where no segment's number comes.
+    pub(crate) fn seed(&self) -> Seed {
+        Seed::new(self.log, u64::MAX - self.generation)
+    }
+
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(HEAD_BYTES);
+        out.extend_from_slice(&MARK);
+        out.extend_from_slice(&[0; 4]);
+        out.extend_from_slice(&u32::from(VERSION).to_le_bytes());
+        out.extend_from_slice(&self.epoch.to_le_bytes());
+        out.extend_from_slice(&self.log.0.to_le_bytes());
+        out.extend_from_slice(&self.generation.to_le_bytes());
+        out.resize(HEAD_BYTES, 0);
+        seal(&mut out, head_seed());
+        out
+    }
+
+    /// The head, or the version of a newer program.
+    fn decode(bytes: &[u8]) -> Option<Result<Self, u16>> {
+        let mut fields = opened::<HEAD_BYTES>(bytes, MARK, head_seed())?;
+        let version = fields.u32()?;
+        if version > u32::from(VERSION) {
+            return Some(Err(u16::try_from(version).unwrap_or(u16::MAX)));
+        }
+        let epoch = fields.u32()?;
+        Some(Ok(Self { log: LogId(fields.u128()?), generation: fields.u64()?, epoch }))
+    }
+}
+
+fn head_seed() -> Seed {
+    Seed::new(LogId(0), u64::MAX)
+}
+
+/// The two files.
+pub(crate) struct LedgerFiles {
+    files: [Arc<dyn DiskFile>; 2],
+    head: LedgerHead,
+    reserved: u64,
+}
+
+impl LedgerFiles {
+    /// Opens both files, making those that are missing.
+    pub(crate) fn open(disk: &dyn Disk, head: LedgerHead) -> io::Result<Self> {
+        let names = disk.names()?;
+        let open = |name: &str| {
+            if names.iter().any(|present| present == name) {
+                disk.open(name)
+            } else {
+                disk.create(name)
+            }
+        };
+        let files = [open(NAMES[0])?, open(NAMES[1])?];
+        disk.sync_names()?;
+        let mut opened = Self { files, head, reserved: 0 };
+        opened.reserve(RESERVED_BYTES)?;
+        Ok(opened)
+    }
+
+    pub(crate) fn seed(&self) -> Seed {
+        self.head.seed()
+    }
+
+    pub(crate) fn current(&self) -> Arc<dyn DiskFile> {
+        self.file_of(self.head.generation)
+    }
+
+    /// The head of the next snapshot.
+    pub(crate) fn next_head(&self, epoch: u32) -> LedgerHead {
+        LedgerHead { generation: self.head.generation + 1, epoch, log: self.head.log }
+    }
+
+    /// Takes space for `end` bytes in both files: a snapshot must always find room.
+    pub(crate) fn reserve(&mut self, end: u64) -> io::Result<()> {
+        if end <= self.reserved {
+            return Ok(());
+        }
+        let size = end.next_power_of_two().max(RESERVED_BYTES);
+        for file in &self.files {
+            file.reserve(size)?;
+        }
+        self.reserved = size;
+        Ok(())
+    }
+
+    /// Writes a snapshot into the file that is not current, and makes that the current one.
+    pub(crate) fn begin(&mut self, head: &LedgerHead, frames: &[u8]) -> io::Result<()> {
+        let file = self.file_of(head.generation);
+        file.write_at(frames, FRAMES_AT)?;
+        file.write_at(&head.encode(), 0)?;
+        file.write_at(&head.encode(), SLOT_STRIDE)?;
+        file.sync()?;
+        self.head = *head;
+        Ok(())
+    }
+
+    fn file_of(&self, generation: u64) -> Arc<dyn DiskFile> {
+        self.files[(generation % 2) as usize].clone()
+    }
+}
+
+/// A cursor as the ledger knows it.
+#[derive(Clone, Debug)]
+pub(crate) struct Known {
+    pub(crate) opened: Opened,
+    pub(crate) progress: Progress,
+}
+
+/// What a ledger says.
+pub(crate) struct Replayed {
+    pub(crate) head: LedgerHead,
+    pub(crate) cursors: BTreeMap<u64, Known>,
+    pub(crate) last_number: u64,
+    /// The highest position it speaks of.
+    pub(crate) highest: Position,
+    pub(crate) synced: Position,
+    /// The first byte that is damaged and has sound frames behind it.
+    pub(crate) damaged_at: Option<u64>,
+    snapshot_is_whole: bool,
+}
+
+/// What the ledger files hold.
+pub(crate) enum LedgerRead {
+    /// There is no ledger.
+    None,
+    /// There are files, but neither can be read.
+    Damaged,
+    Newer(u16),
+    Read(Replayed),
+}
+
+/// Reads the ledger: the younger file, when the snapshot it begins with is whole; else the other.
+pub(crate) fn read(disk: &dyn Disk) -> io::Result<LedgerRead> {
+    let names = disk.names()?;
+    let mut found = LedgerRead::None;
+    let mut highest = Position(0);
+    let mut generations = 0;
+    for name in NAMES {
+        if !names.iter().any(|present| present == name) {
+            continue;
+        }
+        let file = disk.open(name)?;
+        let bytes = read_range(file.as_ref(), 0, file.size()? as usize)?;
+        let head = [0, SLOT_STRIDE as usize]
+            .iter()
+            .find_map(|at| LedgerHead::decode(bytes.get(*at..).unwrap_or_default()));
+        let replayed = match head {
+            None if matches!(found, LedgerRead::None) => {
+                found = LedgerRead::Damaged;
+                continue;
+            }
+            None => continue,
+            Some(Err(version)) => return Ok(LedgerRead::Newer(version)),
+            Some(Ok(head)) => replay(&bytes, head),
+        };
+        highest = highest.max(replayed.highest);
+        generations = generations.max(replayed.head.generation);
+        let rank = |read: &Replayed| (read.snapshot_is_whole, read.head.generation);
+        if !matches!(&found, LedgerRead::Read(other) if rank(other) > rank(&replayed)) {
+            found = LedgerRead::Read(replayed);
+        }
+    }
+    if let LedgerRead::Read(replayed) = &mut found {
+        replayed.highest = highest;
+        // The next snapshot must go over the file that was not chosen, whatever its age.
+        replayed.head.generation += (generations - replayed.head.generation).next_multiple_of(2);
+    }
+    Ok(found)
+}
+
+fn replay(bytes: &[u8], head: LedgerHead) -> Replayed {
+    let mut replayed = Replayed {
+        head,
+        cursors: BTreeMap::new(),
+        last_number: 0,
+        highest: Position(0),
+        synced: Position(0),
+        damaged_at: None,
+        snapshot_is_whole: false,
+    };
+    let (mut at, seed) = (FRAMES_AT as usize, head.seed());
+    let mut broken = None;
+    while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= entry::BYTES) {
+        if let Some((change, size)) = Change::decode(rest, at as u64, seed) {
+            replayed.highest = replayed.highest.max(change.highest());
+            match broken {
+                None => replayed.take(change),
+                Some(broken_at) => {
+                    replayed.damaged_at.get_or_insert(broken_at);
+                    replayed.take_after_damage(change);
+                }
+            }
+            at += size;
+        } else {
+            broken.get_or_insert(at as u64);
+            at += ALIGN;
+        }
+    }
+    replayed
+}
+
+impl Replayed {
+    fn take(&mut self, change: Change) {
+        match change {
+            Change::Open(opened) => self.open(opened),
+            Change::Turn { cursor, entry } => {
+                if let Some(known) = self.cursors.get_mut(&cursor) {
+                    known.progress.replay(&entry);
+                }
+            }
+            Change::Drop { cursor, upto, dropped } => {
+                if let Some(known) = self.cursors.get_mut(&cursor) {
+                    known.progress.drop_upto(upto);
+                    known.opened.dropped = dropped;
+                }
+            }
+            Change::Forget { cursor } => {
+                self.cursors.remove(&cursor);
+            }
+            Change::Mark { synced, .. } => self.synced = self.synced.max(synced),
+            Change::SnapshotEnd => self.snapshot_is_whole = true,
+        }
+    }
+
+    /// Behind damage no turn counts, because one before it may be lost: its events are delivered
+    /// again. What makes and forgets a cursor stands alone.
+    fn take_after_damage(&mut self, change: Change) {
+        match change {
+            Change::Open(_) | Change::Forget { .. } | Change::Mark { .. } => self.take(change),
+            Change::Turn { .. } | Change::Drop { .. } | Change::SnapshotEnd => {}
+        }
+    }
+
+    fn open(&mut self, opened: Opened) {
+        self.last_number = self.last_number.max(opened.cursor);
+        match self.cursors.get_mut(&opened.cursor) {
+            Some(known) => {
+                known.progress.set_waiting_max(opened.waiting_max);
+                known.opened = Opened { dropped: known.opened.dropped, ..opened };
+            }
+            None => {
+                let progress = Progress::new(opened.frontier, opened.waiting_max);
+                self.cursors.insert(opened.cursor, Known { opened, progress });
+            }
+        }
+    }
+}

@@ -1,0 +1,413 @@
+//! The log as a broker.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use eventbus_core::broker::{
+    AppendError, BrokerStats, Capabilities, CloseError, Cursor, CursorError, CursorId, CursorSpec,
+    OpenError as CursorOpenError, Receipts, Start,
+};
+use eventbus_core::{Batch, Broker, Clock, Durability, Entropy, Position, Receipt, limits};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use tokio::sync::oneshot;
+
+use crate::bytes::entry::{Change, Opened};
+use crate::config::{LogConfig, OpenError, Storage};
+use crate::cursor::{LogCursor, OpenCursor, Place};
+use crate::disk::{Disk, FileDisk};
+use crate::flow::Flow;
+use crate::fresh::Fresh;
+use crate::index::Stretch;
+use crate::ledger::{Ledger, LedgerQueue, Request};
+use crate::ledger_file::LedgerFiles;
+use crate::queue::{Pending, Queue};
+use crate::reader::Reader;
+use crate::recovery::{self, Recovered};
+use crate::shared::{Health, Limits, Shared};
+use crate::signal::Signal;
+use crate::table::Table;
+use crate::tail::Tail;
+use crate::telemetry::{LogEvent, Observer, Telemetry, add};
+use crate::threads::Threads;
+use crate::timer::Timer;
+use crate::writer::Writer;
+
+/// The embedded log.
+pub struct Log {
+    pub(crate) shared: Arc<Shared>,
+    threads: Mutex<Option<Threads>>,
+}
+
+/// The parts that must be stepped for a log to go on: by threads, or by a simulation.
+pub(crate) struct Machines {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) writer: Writer,
+    pub(crate) ledger: Ledger,
+}
+
+impl Log {
+    /// Opens the log, making it where there is none. Blocks: for a moment, or for as long as it
+    /// takes to read one segment after a crash.
+    ///
+    /// `observer` hears what happens to the log; [`crate::TraceObserver`] writes it to `tracing`.
+    pub fn open(
+        config: LogConfig,
+        clock: Arc<dyn Clock>,
+        entropy: &dyn Entropy,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Self, OpenError> {
+        let (machines, lock, path) = Machines::open(config, clock, entropy, observer)?;
+        let shared = machines.shared.clone();
+        let threads = Threads::start(machines, lock);
+        let threads = threads.map_err(|error| OpenError::Io { path, error })?;
+        Ok(Self { shared, threads: Mutex::new(Some(threads)) })
+    }
+
+    /// What happened since the log was opened.
+    pub fn telemetry(&self) -> Arc<Telemetry> {
+        self.shared.telemetry.clone()
+    }
+}
+
+impl Machines {
+    pub(crate) fn open(
+        config: LogConfig,
+        clock: Arc<dyn Clock>,
+        entropy: &dyn Entropy,
+        observer: Arc<dyn Observer>,
+    ) -> Result<(Self, Option<crate::disk::DirLock>, PathBuf), OpenError> {
+        let (disk, lock, path) = disk_of(&config.storage)?;
+        let failed = |error| OpenError::Io { path: path.clone(), error };
+        let began = clock.elapsed();
+        let (limits, segment_bytes) = limits_of(&config, disk.as_ref(), &path)?;
+        let place = recovery::Place {
+            disk: disk.clone(),
+            path: path.clone(),
+            segment_bytes,
+            max_bytes: limits.max_bytes,
+        };
+        let recovered = recovery::recover(&place, entropy)?;
+        let ledger = LedgerFiles::open(disk.as_ref(), recovered.ledger).map_err(failed)?;
+        let opened = LogEvent::Opened {
+            next: recovered.resume.next,
+            segments: recovered.segments.all().len(),
+            cursors: recovered.cursors.len(),
+            torn_ranges: recovered.torn_ranges,
+            took: clock.elapsed().saturating_sub(began),
+        };
+        let (active, resume) = (recovered.active.clone(), recovered.resume);
+        let tail = Tail::new(config.tail_cache_bytes);
+        let shared = share(recovered, limits, tail, (clock, observer));
+        shared.observer.observe(&opened);
+        let writer = Writer::new(shared.clone(), active, resume);
+        let mut ledger = Ledger::new(shared.clone(), ledger);
+        ledger.snapshot().map_err(failed)?;
+        Ok((Self { shared, writer, ledger }, lock, path))
+    }
+}
+
+fn disk_of(
+    storage: &Storage,
+) -> Result<(Arc<dyn Disk>, Option<crate::disk::DirLock>, PathBuf), OpenError> {
+    Ok(match storage {
+        Storage::Dir(path) => {
+            let (disk, lock) = FileDisk::open(path)?;
+            (Arc::new(disk), Some(lock), path.clone())
+        }
+        Storage::Disk(disk) => (disk.clone(), None, PathBuf::from("(a disk of the caller)")),
+    })
+}
+
+/// The limits as numbers, and the size of segments: an eighth of what may be used at most, so that
+/// a small volume still trims in steps.
+fn limits_of(
+    config: &LogConfig,
+    disk: &dyn Disk,
+    path: &std::path::Path,
+) -> Result<(Limits, u64), OpenError> {
+    let least = |setting, value, least| {
+        if value < least { Err(OpenError::Setting { setting, value, least }) } else { Ok(()) }
+    };
+    let max_bytes = match config.max_bytes {
+        Some(max_bytes) => max_bytes,
+        None => {
+            let volume = disk.volume_bytes();
+            let failed = |error| OpenError::Io { path: path.to_owned(), error };
+            volume.map_err(failed)? / 100 * limits::VOLUME_PERCENT
+        }
+    };
+    least("max_bytes", max_bytes, 8 * limits::SEGMENT_LEAST_BYTES)?;
+    least("segment_bytes", config.segment_bytes, limits::SEGMENT_LEAST_BYTES)?;
+    let segment_bytes = config.segment_bytes.min(max_bytes / 8).min(limits::SEGMENT_MAX_BYTES);
+    let segment_bytes = segment_bytes / 4096 * 4096;
+    let limits = Limits {
+        history_bytes: config.history_bytes,
+        max_bytes,
+        backlog_max_bytes: config.backlog_max_bytes.unwrap_or(max_bytes / 4),
+        age_ms: u64::try_from(config.age.as_millis()).unwrap_or(u64::MAX),
+        batch_bytes: limits::STORED_BATCH_BYTES.min(segment_bytes as usize / 4),
+    };
+    Ok((limits, segment_bytes))
+}
+
+fn share(
+    recovered: Recovered,
+    limits: Limits,
+    tail: Tail,
+    seams: (Arc<dyn Clock>, Arc<dyn Observer>),
+) -> Arc<Shared> {
+    let (clock, observer) = seams;
+    let Recovered { segments, resume, cursors, corrupt, .. } = recovered;
+    let visible = Position(resume.next.0 - 1);
+    let shared = Arc::new(Shared {
+        clock,
+        observer,
+        telemetry: Arc::default(),
+        limits,
+        log: segments.log,
+        epoch: recovered.epoch,
+        segments,
+        queue: Queue::default(),
+        flow: Flow::default(),
+        tail,
+        reader: Reader::default(),
+        table: Table::default(),
+        ledger: LedgerQueue::default(),
+        timer: Timer::default(),
+        upkeep: Signal::default(),
+        health: Health::default(),
+        next: AtomicU64::new(resume.next.0),
+        closed: false.into(),
+        #[cfg(test)]
+        mutation: crate::simulation::Mutation::of_this_thread(),
+    });
+    {
+        let mut flow = shared.flow.state();
+        (flow.written, flow.synced, flow.wanted) = (visible, visible, visible);
+    }
+    let mut table = shared.table.state();
+    (table.visible, table.last_number) = (visible, recovered.last_number);
+    let now_ms = shared.clock.now_ms();
+    for (known, fresh) in cursors {
+        let mut progress = known.progress;
+        progress.clamp_due(now_ms);
+        progress.set_waiting_max(known.opened.waiting_max);
+        let place = Place::new(&known.opened, progress, fresh);
+        let (number, id) = (known.opened.cursor, known.opened.id);
+        table.insert(LogCursor::new(shared.clone(), number, id, place));
+    }
+    drop(table);
+    report(&shared, &corrupt, recovered.ledger_damaged_at);
+    shared
+}
+
+fn report(shared: &Shared, corrupt: &[crate::scan::BadRange], ledger_damaged_at: Option<u64>) {
+    add(&shared.telemetry.corrupt_ranges, corrupt.len() as u64);
+    for range in corrupt {
+        let (first, count) = (range.first, range.count);
+        let reason = "a part of a segment is not what was written";
+        shared.observer.observe(&LogEvent::Corrupt { first, count, reason });
+    }
+    if let Some(at) = ledger_damaged_at {
+        shared.observer.observe(&LogEvent::LedgerDamaged { at });
+    }
+}
+
+/// An append on its way: for each part its number of events, and the answer where one will come.
+type Parts = Vec<(usize, Option<oneshot::Receiver<Result<Position, AppendError>>>)>;
+
+impl Shared {
+    /// Queues a batch for the writer.
+    pub(crate) fn begin_append(
+        &self,
+        batch: Batch,
+        durability: Durability,
+    ) -> Result<Parts, AppendError> {
+        if durability > Durability::Synced {
+            return Err(AppendError::Durability(durability));
+        }
+        if self.health.is_full() {
+            let used_bytes = self.segments.used_bytes();
+            return Err(AppendError::Full { used_bytes, max_bytes: self.limits.max_bytes });
+        }
+        let mut pending = self.prepare(batch, durability)?;
+        let mut parts = Parts::new();
+        for part in &mut pending {
+            let mut answer = None;
+            if durability > Durability::Accepted {
+                let (reply, answered) = oneshot::channel();
+                part.reply = Some(reply);
+                answer = Some(answered);
+            }
+            parts.push((part.events.len(), answer));
+        }
+        self.queue.push(pending)?;
+        Ok(parts)
+    }
+
+    /// Encodes and hashes; a batch that need not stand together is cut where it is too large.
+    fn prepare(&self, batch: Batch, durability: Durability) -> Result<Vec<Pending>, AppendError> {
+        let max_bytes = self.limits.batch_bytes as u64;
+        let mut done = Vec::new();
+        let mut current = Pending::new(batch.atomic, durability);
+        for event in batch.events {
+            let before = current.bytes;
+            if !batch.atomic && before + event.payload.len() > self.limits.batch_bytes / 2 {
+                let full = std::mem::replace(&mut current, Pending::new(false, durability));
+                done.push(full);
+            }
+            current.add(event);
+            if current.bytes as u64 > max_bytes {
+                return Err(AppendError::TooLarge { bytes: current.bytes as u64, max_bytes });
+            }
+        }
+        done.push(current);
+        done.retain(|pending| !pending.events.is_empty());
+        Ok(done)
+    }
+
+    /// What an append that was dropped unanswered gets to hear.
+    fn unanswered(&self) -> AppendError {
+        let reason = self.health.failed().unwrap_or_else(|| "the log is closed".into());
+        AppendError::Unavailable(reason)
+    }
+
+    /// Makes or updates a cursor; the answer comes when that is durable. Blocks.
+    fn admit(self: &Arc<Self>, spec: CursorSpec) -> Result<Admitted, CursorError> {
+        let failed = |error| CursorError::Unavailable(format!("the log: {error}"));
+        let Start::AtMs(start_ms) = spec.start;
+        let visible = self.table.state().visible;
+        let from = crate::retention::position_at(self, start_ms, visible).map_err(failed)?;
+        let mut table = self.table.state();
+        let (cursor, uncounted) = match table.by_id.get(&spec.id).cloned() {
+            Some(cursor) => {
+                let uncounted = cursor.change(&spec, &mut table);
+                (cursor, uncounted)
+            }
+            None => {
+                let frontier = Position(from.0.saturating_sub(1));
+                let opened = Opened {
+                    cursor: table.last_number + 1,
+                    id: spec.id.clone(),
+                    interest: spec.interest,
+                    waiting_max: spec.waiting_max,
+                    frontier,
+                    dropped: 0,
+                };
+                let progress = eventbus_core::cursor::Progress::new(frontier, spec.waiting_max);
+                let fresh = Fresh::uncounted_from(frontier, table.visible);
+                let mut place = Place::new(&opened, progress, fresh);
+                place.looking_up = true;
+                let cursor = LogCursor::new(self.clone(), opened.cursor, spec.id, place);
+                table.insert(cursor.clone());
+                (cursor, Some(Stretch { after: frontier, upto: table.visible }))
+            }
+        };
+        let (reply, answer) = oneshot::channel();
+        let change = Change::Open(cursor.opened());
+        self.ledger.push(Request::Change { change, reply: Some(reply) })?;
+        drop(table);
+        if let Some(stretch) = uncounted {
+            cursor.count_in(stretch).map_err(failed)?;
+        }
+        Ok(Admitted { cursor, answer })
+    }
+}
+
+/// A cursor that is not durable yet.
+struct Admitted {
+    cursor: Arc<LogCursor>,
+    answer: oneshot::Receiver<Result<(), CursorError>>,
+}
+
+impl Broker for Log {
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            durabilities: &[Durability::Accepted, Durability::Written, Durability::Synced],
+            default_durability: Durability::Synced,
+        }
+    }
+
+    fn append(
+        &self,
+        batch: Batch,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
+        async move {
+            let mut receipts = Vec::with_capacity(batch.events.len());
+            for (count, answer) in self.shared.begin_append(batch, durability)? {
+                let Some(answer) = answer else {
+                    receipts.extend(std::iter::repeat_n(Receipt::Accepted, count));
+                    continue;
+                };
+                let first = answer.await.map_err(|_| self.shared.unanswered())??;
+                let positions = first.0..first.0 + count as u64;
+                receipts.extend(positions.map(|position| Receipt::Stored(Position(position))));
+            }
+            Ok(receipts)
+        }
+        .boxed()
+    }
+
+    fn open(&self, spec: CursorSpec) -> BoxFuture<'_, Result<Arc<dyn Cursor>, CursorOpenError>> {
+        async move {
+            let shared = self.shared.clone();
+            let opened = async {
+                let admitted = crate::cursor::blocking(move || shared.admit(spec)).await?;
+                admitted.answer.await.map_err(|_| CursorError::Closed)??;
+                Ok::<_, CursorError>(admitted.cursor)
+            };
+            match opened.await {
+                Ok(cursor) => Ok(Arc::new(OpenCursor(cursor)) as Arc<dyn Cursor>),
+                Err(error) => Err(CursorOpenError::Unavailable(error.to_string())),
+            }
+        }
+        .boxed()
+    }
+
+    fn forget(&self, id: CursorId) -> BoxFuture<'_, Result<(), CursorError>> {
+        async move {
+            let (reply, answer) = oneshot::channel();
+            {
+                let mut table = self.shared.table.state();
+                let Some(cursor) = table.remove(&id) else { return Ok(()) };
+                cursor.forget();
+                let change = Change::Forget { cursor: cursor.number };
+                self.shared.ledger.push(Request::Change { change, reply: Some(reply) })?;
+            }
+            answer.await.map_err(|_| CursorError::Closed)?
+        }
+        .boxed()
+    }
+
+    fn cursors(&self) -> BoxFuture<'_, Result<Vec<CursorId>, CursorError>> {
+        let ids = self.shared.table.state().by_id.keys().cloned().collect();
+        std::future::ready(Ok(ids)).boxed()
+    }
+
+    fn stats(&self) -> BrokerStats {
+        let used_bytes = self.shared.segments.used_bytes();
+        BrokerStats {
+            health: self.shared.health.now(),
+            used_bytes,
+            free_bytes: self.shared.limits.max_bytes.saturating_sub(used_bytes),
+            first: self.shared.segments.first(),
+            next: self.shared.next_position(),
+            corrupt_ranges: self.shared.telemetry.corrupt_ranges.load(Ordering::Relaxed),
+        }
+    }
+
+    fn close(&self) -> BoxFuture<'_, Result<(), CloseError>> {
+        async move {
+            let threads = self.threads.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(threads) = threads {
+                let stopped = tokio::task::spawn_blocking(move || threads.stop()).await;
+                stopped.map_err(|error| CloseError::Sync(error.to_string()))?;
+            }
+            self.shared.health.failed().map_or(Ok(()), |reason| Err(CloseError::Sync(reason)))
+        }
+        .boxed()
+    }
+}

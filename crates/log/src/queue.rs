@@ -1,0 +1,133 @@
+//! Events on their way to the writer: prepared by the publisher's thread, taken by the writer's.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use eventbus_core::broker::AppendError;
+use eventbus_core::wire::stored;
+use eventbus_core::{Durability, Event, Position, TopicHash, limits};
+use tokio::sync::oneshot;
+
+use crate::bytes::{batch, record};
+use crate::signal::Signal;
+
+/// Answers an append: with the position of its first event.
+pub(crate) type Reply = oneshot::Sender<Result<Position, AppendError>>;
+
+/// Events that will stand in one commit, side by side.
+pub(crate) struct Pending {
+    pub(crate) events: Vec<Prepared>,
+    /// The heads of all its events, one after the other.
+    pub(crate) heads: Vec<u8>,
+    pub(crate) atomic: bool,
+    pub(crate) durability: Durability,
+    /// `None` when nobody waits (`accepted`).
+    pub(crate) reply: Option<Reply>,
+    /// Bytes it takes in a segment, its batch head included.
+    pub(crate) bytes: usize,
+}
+
+/// An event with everything about it that does not depend on its position.
+pub(crate) struct Prepared {
+    pub(crate) event: Arc<Event>,
+    pub(crate) head: Range<usize>,
+    pub(crate) topic: TopicHash,
+    pub(crate) deduplication: u128,
+    pub(crate) checksum: u32,
+    /// Bytes of the stored event.
+    pub(crate) length: usize,
+}
+
+impl Pending {
+    pub(crate) fn new(atomic: bool, durability: Durability) -> Self {
+        let (events, heads, bytes) = (Vec::new(), Vec::new(), batch::BYTES);
+        Self { events, heads, atomic, durability, reply: None, bytes }
+    }
+
+    /// Prepares an event and adds it. Head and payload are hashed here, on the publisher's thread,
+    /// so that the one writer has little left to do.
+    pub(crate) fn add(&mut self, event: Event) {
+        let from = self.heads.len();
+        stored::encode_head(&event, &mut self.heads);
+        let head = from..self.heads.len();
+        let checksum = crc32c::crc32c(&self.heads[head.clone()]);
+        let checksum = crc32c::crc32c_append(checksum, &event.payload);
+        let length = head.len() + event.payload.len();
+        self.bytes += record::size(length);
+        self.events.push(Prepared {
+            topic: event.topic_hash(),
+            deduplication: event.deduplication_hash(),
+            event: Arc::new(event),
+            head,
+            checksum,
+            length,
+        });
+    }
+}
+
+/// The bounded queue before the writer.
+#[derive(Default)]
+pub(crate) struct Queue {
+    state: Mutex<State>,
+    pub(crate) signal: Signal,
+}
+
+#[derive(Default)]
+struct State {
+    pending: VecDeque<Pending>,
+    bytes: usize,
+    events: usize,
+    closed: Option<String>,
+}
+
+impl Queue {
+    /// Queues `parts` side by side. Refuses rather than waits when the disk does not keep up: the
+    /// publisher hears of it while its request is young.
+    pub(crate) fn push(&self, parts: Vec<Pending>) -> Result<(), AppendError> {
+        let bytes: usize = parts.iter().map(|part| part.bytes).sum();
+        let events: usize = parts.iter().map(|part| part.events.len()).sum();
+        let mut state = self.state();
+        if let Some(reason) = &state.closed {
+            return Err(AppendError::Unavailable(reason.clone()));
+        }
+        let crowded = state.bytes + bytes > limits::APPEND_QUEUE_BYTES
+            || state.events + events > limits::APPEND_QUEUE_EVENTS;
+        if crowded && !state.pending.is_empty() {
+            let reason = "too many events wait to be written: the disk does not keep up";
+            return Err(AppendError::Unavailable(reason.into()));
+        }
+        state.bytes += bytes;
+        state.events += events;
+        state.pending.extend(parts);
+        drop(state);
+        self.signal.raise();
+        Ok(())
+    }
+
+    /// Takes what comes next, up to `bytes` but at least one.
+    pub(crate) fn take(&self, bytes: usize, taken: &mut Vec<Pending>) {
+        let mut state = self.state();
+        let mut room = bytes;
+        while let Some(first) = state.pending.front() {
+            if first.bytes > room && !taken.is_empty() {
+                break;
+            }
+            room = room.saturating_sub(first.bytes);
+            if let Some(first) = state.pending.pop_front() {
+                state.bytes -= first.bytes;
+                state.events -= first.events.len();
+                taken.push(first);
+            }
+        }
+    }
+
+    /// Refuses everything from now on, for this reason; what is queued stays.
+    pub(crate) fn close(&self, reason: &str) {
+        self.state().closed.get_or_insert_with(|| reason.to_owned());
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,148 @@
+//! Reads events back from the segments, for those who do not keep up.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bytes::Bytes;
+use eventbus_core::cursor::Spot;
+use eventbus_core::wire::stored;
+use eventbus_core::{Position, Stored, limits};
+use rustix::io::Errno;
+
+use crate::bytes::record::{self, RecordHead};
+use crate::disk::read_range;
+use crate::index;
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::telemetry::{LogEvent, add};
+
+/// Bytes read for one event among others that lie elsewhere.
+const SCATTERED_BYTES: usize = 16 * 1024;
+
+/// The last reads, for all cursors.
+#[derive(Default)]
+pub(crate) struct Reader {
+    kept: Mutex<VecDeque<Chunk>>,
+    damaged: Mutex<BTreeSet<Position>>,
+}
+
+#[derive(Clone)]
+struct Chunk {
+    segment: u64,
+    from: u64,
+    bytes: Bytes,
+}
+
+/// Why an event was not read.
+#[derive(Debug)]
+pub(crate) enum ReadError {
+    /// Its segment is gone.
+    Gone,
+    /// Its bytes are not what was written.
+    Damaged(&'static str),
+    /// The disk does not answer.
+    Io(io::Error),
+}
+
+impl Reader {
+    /// Reads the event at `spot`. `more_follow` says that its neighbours will be wanted too.
+    pub(crate) fn read(
+        &self,
+        shared: &Shared,
+        spot: Spot,
+        more_follow: bool,
+    ) -> Result<Stored, ReadError> {
+        let (number, at) = index::segment_and_byte(spot.place);
+        let segment = shared.segments.numbered(number).ok_or(ReadError::Gone)?;
+        let bytes = match self.kept(number, at) {
+            Some(bytes) => bytes,
+            None => self.load(&segment, at, if more_follow { limits::READ_BYTES } else { 0 })?,
+        };
+        let seed = segment.seed(shared.log);
+        let head = RecordHead::decode(&bytes, seed)
+            .ok_or(ReadError::Damaged("the head of a record is not what was written"))?;
+        if head.position != spot.position {
+            return Err(ReadError::Damaged("another event lies in its place"));
+        }
+        let whole = record::BYTES + head.length as usize;
+        let bytes = if bytes.len() >= whole { bytes } else { self.load(&segment, at, whole)? };
+        let event = head
+            .event(&bytes)
+            .ok_or(ReadError::Damaged("the bytes of an event are not what was written"))?;
+        // A small event is copied out, so that it does not keep a whole read in memory.
+        let event = if event.len() * 4 < bytes.len() {
+            Bytes::copy_from_slice(event)
+        } else {
+            bytes.slice_ref(event)
+        };
+        let event = stored::decode(&event).map_err(|_| ReadError::Damaged("it is no event"))?;
+        let committed_ms = head.committed_ms;
+        Ok(Stored { position: spot.position, event: Arc::new(event), committed_ms })
+    }
+
+    /// Counts and reports a damaged event, once.
+    pub(crate) fn report(&self, shared: &Shared, position: Position, reason: &'static str) {
+        {
+            let mut damaged = self.damaged.lock().unwrap_or_else(PoisonError::into_inner);
+            if damaged.len() >= limits::DAMAGED_REMEMBERED {
+                damaged.pop_first();
+            }
+            if !damaged.insert(position) {
+                return;
+            }
+        }
+        add(&shared.telemetry.corrupt_ranges, 1);
+        shared.observer.observe(&LogEvent::Corrupt { first: position, count: 1, reason });
+    }
+
+    /// The bytes from `at` on, when a kept read has at least a record's head of them.
+    fn kept(&self, segment: u64, at: u64) -> Option<Bytes> {
+        let kept = self.kept_locked();
+        let chunk = kept.iter().rev().find(|chunk| {
+            let end = chunk.from + chunk.bytes.len() as u64;
+            chunk.segment == segment && chunk.from <= at && at + record::BYTES as u64 <= end
+        })?;
+        Some(chunk.bytes.slice((at - chunk.from) as usize..))
+    }
+
+    /// Reads at least `length` bytes from `at` on, up to the end of what is written.
+    fn load(&self, segment: &Segment, at: u64, length: usize) -> Result<Bytes, ReadError> {
+        let length = length.max(SCATTERED_BYTES);
+        let end = segment.facts().end.max(at);
+        let length = length.min((end - at) as usize);
+        let file = segment.file.as_ref();
+        let bytes = match read_range(file, at, length) {
+            Ok(bytes) => Bytes::from(bytes),
+            // One bad sector must not cost the events around it: read less.
+            Err(_) if length > SCATTERED_BYTES => {
+                let least = SCATTERED_BYTES.min(length);
+                Bytes::from(read_range(file, at, least).map_err(unreadable)?)
+            }
+            Err(error) => return Err(unreadable(error)),
+        };
+        if bytes.len() > SCATTERED_BYTES {
+            let mut kept = self.kept_locked();
+            if kept.len() >= limits::READS_KEPT {
+                kept.pop_front();
+            }
+            kept.push_back(Chunk { segment: segment.number, from: at, bytes: bytes.clone() });
+        }
+        Ok(bytes)
+    }
+
+    fn kept_locked(&self) -> MutexGuard<'_, VecDeque<Chunk>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The kernel has tried again before it says EIO: the bytes are lost, and whoever waits for them
+/// would wait for ever. Any other error may pass.
+fn unreadable(error: io::Error) -> ReadError {
+    match error.raw_os_error() {
+        Some(code) if code == Errno::IO.raw_os_error() => {
+            ReadError::Damaged("the disk cannot read an event")
+        }
+        _ => ReadError::Io(error),
+    }
+}

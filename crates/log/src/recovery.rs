@@ -1,0 +1,370 @@
+//! Opens what a run before this one left, however it ended.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use eventbus_core::{Entropy, Position, TopicHash, limits};
+
+use crate::bytes::batch::{self, BatchHead, Kind};
+use crate::bytes::segment::{CONTENT_AT, HeadRead, SegmentHead};
+use crate::bytes::{LogId, Seed};
+use crate::config::OpenError;
+use crate::disk::{Disk, read_range};
+use crate::fresh::Fresh;
+use crate::index::{SegmentIndex, Stretch};
+use crate::ledger_file::{self, Known, LedgerHead, LedgerRead, NAMES};
+use crate::scan::{self, Scan, Whole};
+use crate::segment::{Index, Segment};
+use crate::segments::{Beginning, RollError, Segments, Spare, index_name};
+use crate::sidecar::Sidecar;
+use crate::writer::Resume;
+
+/// What there was.
+pub(crate) struct Recovered {
+    pub(crate) segments: Segments,
+    pub(crate) active: Arc<Segment>,
+    pub(crate) resume: Resume,
+    pub(crate) epoch: u32,
+    pub(crate) ledger: LedgerHead,
+    pub(crate) cursors: Vec<(Known, Fresh)>,
+    pub(crate) last_number: u64,
+    /// Ranges that were promised and are damaged.
+    pub(crate) corrupt: Vec<scan::BadRange>,
+    pub(crate) torn_ranges: usize,
+    pub(crate) ledger_damaged_at: Option<u64>,
+}
+
+/// Where and how large.
+pub(crate) struct Place {
+    pub(crate) disk: Arc<dyn Disk>,
+    /// For errors.
+    pub(crate) path: PathBuf,
+    pub(crate) segment_bytes: u64,
+    pub(crate) max_bytes: u64,
+}
+
+/// A segment file with its head.
+struct Headed {
+    spare: Spare,
+    head: SegmentHead,
+}
+
+struct Recovery<'a> {
+    place: &'a Place,
+    log: LogId,
+    epoch: u32,
+    promised: Position,
+    next: Position,
+    committed_ms: u64,
+    corrupt: Vec<scan::BadRange>,
+    torn_ranges: usize,
+}
+
+/// Reads the directory and makes it ready to be written.
+pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered, OpenError> {
+    let failed = |error| OpenError::Io { path: place.path.clone(), error };
+    check_names(place)?;
+    let read = ledger_file::read(place.disk.as_ref()).map_err(failed)?;
+    let (headed, spares) = read_heads(place)?;
+    let replayed = match read {
+        LedgerRead::Newer(found) => {
+            return Err(OpenError::Newer { path: place.path.join(NAMES[0]), found });
+        }
+        LedgerRead::Read(replayed) => Some(replayed),
+        LedgerRead::None | LedgerRead::Damaged => None,
+    };
+    let known_log = replayed.as_ref().map(|replayed| replayed.head.log);
+    let log = known_log.or_else(|| headed.first().map(|headed| headed.head.log));
+    let log = log.unwrap_or_else(|| {
+        LogId(u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64()))
+    });
+    if let Some(other) = headed.iter().find(|headed| headed.head.log != log) {
+        let file = crate::segments::segment_name(other.spare.file_number);
+        return Err(OpenError::Foreign { path: place.path.clone(), file });
+    }
+    let head = replayed.as_ref().map(|replayed| replayed.head);
+    let mut recovery = Recovery {
+        place,
+        log,
+        epoch: headed
+            .iter()
+            .map(|headed| headed.head.epoch)
+            .chain(head.map(|h| h.epoch))
+            .max()
+            .unwrap_or(0),
+        promised: replayed.as_ref().map(|replayed| replayed.synced).unwrap_or_default(),
+        next: replayed.as_ref().map_or(Position(1), |replayed| replayed.highest.next()),
+        committed_ms: 0,
+        corrupt: Vec::new(),
+        torn_ranges: 0,
+    };
+    let (segments, active, resume) = recovery.segments(headed, spares).map_err(failed)?;
+    let Recovery { epoch, corrupt, torn_ranges, next, .. } = recovery;
+    let last_number = replayed.as_ref().map_or(0, |replayed| replayed.last_number);
+    let ledger_damaged_at = replayed.as_ref().and_then(|replayed| replayed.damaged_at);
+    let known = replayed.map(|replayed| replayed.cursors).unwrap_or_default();
+    let cursors = count_lag(known, &segments, next).map_err(failed)?;
+    let ledger = head.unwrap_or(LedgerHead { log, generation: 0, epoch });
+    Ok(Recovered {
+        segments,
+        active,
+        resume,
+        epoch,
+        ledger,
+        cursors,
+        last_number,
+        corrupt,
+        torn_ranges,
+        ledger_damaged_at,
+    })
+}
+
+/// Refuses a directory that holds something else, before anything is touched.
+fn check_names(place: &Place) -> Result<(), OpenError> {
+    let failed = |error| OpenError::Io { path: place.path.clone(), error };
+    for name in place.disk.names().map_err(failed)? {
+        let ours = NAMES.contains(&name.as_str())
+            || numbered(&name, "segment-").is_some()
+            || numbered(&name, "index-").is_some()
+            || name == "lost+found";
+        if !ours {
+            return Err(OpenError::Foreign { path: place.path.clone(), file: name });
+        }
+    }
+    Ok(())
+}
+
+fn numbered(name: &str, prefix: &str) -> Option<u32> {
+    name.strip_prefix(prefix)?.parse().ok()
+}
+
+/// The heads of all segment files; those that hold nothing are spares.
+fn read_heads(place: &Place) -> Result<(Vec<Headed>, Vec<Spare>), OpenError> {
+    let (mut headed, mut spares) = (Vec::new(), Vec::new());
+    let failed = |error| OpenError::Io { path: place.path.clone(), error };
+    for name in place.disk.names().map_err(failed)? {
+        let Some(file_number) = numbered(&name, "segment-") else { continue };
+        let file = place.disk.open(&name).map_err(failed)?;
+        let size = file.size().map_err(failed)?;
+        let bytes = read_range(file.as_ref(), 0, CONTENT_AT as usize).map_err(failed)?;
+        let mut spare = Spare { file_number, file, size, generation: 0 };
+        match SegmentHead::read(&bytes) {
+            HeadRead::Newer(found) => {
+                return Err(OpenError::Newer { path: place.path.join(name), found });
+            }
+            HeadRead::Valid(head) => {
+                spare.generation = head.generation;
+                if head.number == 0 {
+                    spares.push(spare);
+                } else {
+                    headed.push(Headed { spare, head });
+                }
+            }
+            HeadRead::Neither => spares.push(spare),
+        }
+    }
+    headed.sort_by_key(|headed| headed.head.number);
+    Ok((headed, spares))
+}
+
+impl Recovery<'_> {
+    /// Makes the segments: the youngest is always read whole, an older one only when its index is
+    /// missing.
+    fn segments(
+        &mut self,
+        headed: Vec<Headed>,
+        spares: Vec<Spare>,
+    ) -> io::Result<(Segments, Arc<Segment>, Resume)> {
+        let Place { disk, segment_bytes, max_bytes, .. } = self.place;
+        let segments = Segments::new(disk.clone(), self.log, *segment_bytes, *max_bytes);
+        let mut made: Vec<(Segment, Option<Scan>)> = Vec::new();
+        let mut next_base: Option<Position> = None;
+        for headed in headed.into_iter().rev() {
+            let base = headed.head.base;
+            made.push(self.segment(headed, next_base)?);
+            next_base = Some(base);
+        }
+        self.epoch += 1;
+        let mut before_bytes = 0;
+        let mut all = Vec::new();
+        let mut tail = None;
+        for (mut segment, scan) in made.into_iter().rev() {
+            segment.before_bytes = before_bytes;
+            before_bytes = segment.end_bytes();
+            let segment = Arc::new(segment);
+            all.push(segment.clone());
+            tail = scan.map(|scan| (segment, scan));
+        }
+        segments.adopt(all, spares);
+        let (active, at) = self.begin(&segments, tail)?;
+        let resume = Resume { at, next: self.next, committed_ms: self.committed_ms };
+        Ok((segments, active, resume))
+    }
+
+    /// One segment, from its index or by reading it.
+    fn segment(
+        &mut self,
+        headed: Headed,
+        next_base: Option<Position>,
+    ) -> io::Result<(Segment, Option<Scan>)> {
+        let Headed { spare, head } = headed;
+        let SegmentHead { number, base, .. } = head;
+        let index = index_name(spare.file_number);
+        let beginning = Beginning { number, base, epoch: head.epoch, size: spare.size };
+        let mut segment = Segment::begun(spare, beginning, 0);
+        segment.generation = head.generation;
+        if next_base.is_some()
+            && let Ok(file) = self.place.disk.open(&index)
+            && let Some(sidecar) = Sidecar::open(file, self.log, number)?
+        {
+            self.committed_ms = self.committed_ms.max(sidecar.facts.last_ms);
+            self.next = self.next.max(sidecar.facts.last.next());
+            self.corrupt.extend(&sidecar.corrupt);
+            segment.set_index(Index::Disk(sidecar));
+            segment.set_full(Position(0));
+            return Ok((segment, None));
+        }
+        let scan = self.scan(&segment, next_base)?;
+        let mut index = SegmentIndex::default();
+        index.facts.last = Position(scan.expected.0 - 1);
+        index.facts.end = scan.end as u64;
+        for found in &scan.records {
+            index.add(&found.head, found.at as u64);
+        }
+        index.corrupt.clone_from(&scan.corrupt);
+        segment.set_index(Index::Memory(index));
+        if let Some(next_base) = next_base {
+            segment.set_full(Position(next_base.0 - 1));
+        }
+        Ok((segment, Some(scan)))
+    }
+
+    /// Reads a segment, writes gaps over what was torn, and makes durable what was found.
+    fn scan(&mut self, segment: &Segment, next_base: Option<Position>) -> io::Result<Scan> {
+        let file = segment.file.as_ref();
+        let bytes = read_range(file, 0, segment.size as usize)?;
+        let last = next_base.map_or(Position(u64::MAX), |next_base| Position(next_base.0 - 1));
+        let (number, base, log) = (segment.number, segment.base, self.log);
+        let promised = self.promised.min(last);
+        let scan = scan::scan(Whole { bytes: &bytes, log, number, base, promised });
+        for range in &scan.torn {
+            let gap = BatchHead {
+                kind: Kind::Gap,
+                epoch: scan.epoch,
+                base: range.first,
+                count: u32::try_from(range.count).unwrap_or(u32::MAX),
+                length: (range.to - range.from).saturating_sub(batch::BYTES) as u32,
+                committed_ms: scan.committed_ms,
+                synced_upto: scan.synced_upto,
+            };
+            file.write_at(&gap.encode(log, Seed::new(log, number)), range.from as u64)?;
+        }
+        // What was only written may be read from now on, so it must not vanish any more.
+        file.sync()?;
+        self.promised = self.promised.max(scan.synced_upto);
+        self.epoch = self.epoch.max(scan.epoch);
+        self.next = self.next.max(scan.next);
+        self.committed_ms = self.committed_ms.max(scan.committed_ms);
+        self.corrupt.extend(&scan.corrupt);
+        self.torn_ranges += scan.torn.len();
+        Ok(scan)
+    }
+
+    /// Begins the new epoch: with a gap behind the tail that also skips the positions which are
+    /// lost or which only the ledger knows; in a new segment where that finds no place.
+    fn begin(
+        &self,
+        segments: &Segments,
+        tail: Option<(Arc<Segment>, Scan)>,
+    ) -> io::Result<(Arc<Segment>, u64)> {
+        let number = tail.as_ref().map_or(0, |(segment, _)| segment.number);
+        if let Some((segment, scan)) = tail {
+            let fits = scan.end as u64 + batch::BYTES as u64 <= segment.size;
+            let count = u32::try_from(self.next.0 - scan.expected.0.min(self.next.0));
+            if let (true, false, Ok(count)) = (fits, scan.end_is_corrupt, count) {
+                let gap = BatchHead {
+                    kind: Kind::Gap,
+                    epoch: self.epoch,
+                    base: scan.expected,
+                    count,
+                    length: 0,
+                    committed_ms: self.committed_ms,
+                    synced_upto: Position(self.next.0 - 1),
+                };
+                let seed = segment.seed(self.log);
+                segment.file.write_at(&gap.encode(self.log, seed), scan.end as u64)?;
+                segment.file.sync()?;
+                return Ok((segment, (scan.end + batch::BYTES) as u64));
+            }
+            segment.set_full(Position(self.next.0 - 1));
+        }
+        let size = match number {
+            0 => limits::FIRST_SEGMENT_BYTES.min(self.place.segment_bytes),
+            _ => self.place.segment_bytes,
+        };
+        let beginning = Beginning { number: number + 1, base: self.next, epoch: self.epoch, size };
+        if number == 0 {
+            segments.prepare_spare(size).map_err(into_io)?;
+        }
+        match segments.roll(beginning) {
+            Ok(segment) => {
+                segment.file.sync()?;
+                Ok((segment, CONTENT_AT))
+            }
+            // Full: deliveries make room, and the writer begins the segment when there is some.
+            Err(RollError::Full) => {
+                let last = segments.active().ok_or(io::ErrorKind::StorageFull)?;
+                let end = last.size;
+                Ok((last, end))
+            }
+            Err(RollError::Io(error)) => Err(error),
+        }
+    }
+}
+
+fn into_io(error: RollError) -> io::Error {
+    match error {
+        RollError::Full => io::ErrorKind::StorageFull.into(),
+        RollError::Io(error) => error,
+    }
+}
+
+/// Counts what lies before each cursor, in one walk over the indexes.
+fn count_lag(
+    known: BTreeMap<u64, Known>,
+    segments: &Segments,
+    next: Position,
+) -> io::Result<Vec<(Known, Fresh)>> {
+    let first = segments.first();
+    let mut cursors: Vec<(Known, u64)> = known.into_values().map(|known| (known, 0)).collect();
+    let mut by_topic: BTreeMap<TopicHash, Vec<usize>> = BTreeMap::new();
+    for (at, (known, _)) in cursors.iter_mut().enumerate() {
+        // Its segment went, and with it the last word on what was lost.
+        known.opened.dropped += known.progress.drop_upto(Position(first.0.saturating_sub(1)));
+        by_topic.entry(known.opened.interest.topic_hash()).or_default().push(at);
+    }
+    for segment in segments.all() {
+        let last = segment.facts().last;
+        for (topic, count) in segment.counts()? {
+            for at in by_topic.get(&topic).into_iter().flatten() {
+                let (known, lag) = &mut cursors[*at];
+                let frontier = known.progress.frontier();
+                if frontier < segment.base {
+                    *lag += count;
+                } else if frontier < last {
+                    *lag += segment.count(topic, Stretch { after: frontier, upto: last })?;
+                }
+            }
+        }
+    }
+    let visible = Position(next.0 - 1);
+    Ok(cursors
+        .into_iter()
+        .map(|(known, lag)| {
+            let fresh = Fresh::new(known.progress.frontier(), visible, lag);
+            (known, fresh)
+        })
+        .collect())
+}

@@ -1,0 +1,193 @@
+//! What may go: settled history, the oldest of a backlog that is too large, what is too old.
+//!
+//! A cursor loses events alone: no limit of one cursor moves another. What is lost is written to
+//! the ledger, durably, before the bytes go, so the counts are exact even across a power cut.
+
+use std::sync::Arc;
+
+use eventbus_core::Position;
+use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
+
+use crate::bytes::entry::Change;
+use crate::cursor::LogCursor;
+use crate::ledger::{self, Request};
+use crate::segment::Segment;
+use crate::shared::Shared;
+use crate::signal::Now;
+use crate::telemetry::{DropLimit, LogEvent, add};
+
+/// Looks after the three limits.
+pub(crate) struct Retention {
+    shared: Arc<Shared>,
+    /// Segments to end once the ledger has what their end costs.
+    ending: Option<Ending>,
+}
+
+struct Ending {
+    segments: usize,
+    durable: oneshot::Receiver<Result<(), eventbus_core::broker::CursorError>>,
+}
+
+impl Retention {
+    pub(crate) fn new(shared: Arc<Shared>) -> Self {
+        Self { shared, ending: None }
+    }
+
+    /// Applies the limits; true when it should be called again soon.
+    pub(crate) fn step(&mut self, now: Now) -> std::io::Result<bool> {
+        if let Some(ending) = &mut self.ending {
+            match ending.durable.try_recv() {
+                Err(TryRecvError::Empty) => return Ok(true),
+                Ok(Ok(())) => {
+                    for _ in 0..ending.segments {
+                        self.shared.segments.retire_oldest()?;
+                    }
+                }
+                // Not written: the segments stay, and the next step decides anew.
+                Ok(Err(_)) | Err(TryRecvError::Closed) => {}
+            }
+            self.ending = None;
+        }
+        self.shorten_backlogs();
+        self.end_what_is_old(now);
+        let segments = self.segments_to_end(now);
+        if segments == 0 {
+            return Ok(false);
+        }
+        let (reply, durable) = oneshot::channel();
+        let change = ledger::mark(&self.shared);
+        if self.shared.ledger.push(Request::Change { change, reply: Some(reply) }).is_ok() {
+            self.ending = Some(Ending { segments, durable });
+        }
+        Ok(true)
+    }
+
+    /// A cursor that holds back too much loses its oldest, a segment's worth at a time.
+    fn shorten_backlogs(&self) {
+        for cursor in self.shared.table.all() {
+            while let Some(segment) = self.too_long(&cursor) {
+                let upto = segment.facts().last;
+                if !segment.is_full() || !self.drop_upto(&cursor, upto, DropLimit::Backlog) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// The oldest segment a cursor holds, when it holds more than it may.
+    fn too_long(&self, cursor: &LogCursor) -> Option<Arc<Segment>> {
+        let from = cursor.place().holds_from()?;
+        let segment = self.shared.segments.above(Position(from.0 - 1)).into_iter().next()?;
+        let last = self.shared.segments.active()?;
+        let bytes = last.end_bytes().saturating_sub(segment.before_bytes);
+        (bytes > self.shared.limits.backlog_max_bytes).then_some(segment)
+    }
+
+    /// What is older than the age limit ends, wherever it waits.
+    fn end_what_is_old(&self, now: Now) {
+        let Some(oldest_ms) = now.ms.checked_sub(self.shared.limits.age_ms) else { return };
+        let mut old = Position(0);
+        for segment in self.shared.segments.all() {
+            let facts = segment.facts();
+            if facts.count > 0 && facts.last_ms < oldest_ms {
+                old = facts.last;
+                continue;
+            }
+            if let Some(mark) = segment.time_mark(oldest_ms)
+                && mark.committed_ms < oldest_ms
+            {
+                old = old.max(Position(mark.position.0 - 1));
+            }
+            break;
+        }
+        if old == Position(0) {
+            return;
+        }
+        for cursor in self.shared.table.all() {
+            if cursor.place().holds_from().is_some_and(|from| from <= old) {
+                self.drop_upto(&cursor, old, DropLimit::Age);
+            }
+        }
+    }
+
+    /// How many of the oldest segments may end: they are settled by all, and either too old, or
+    /// beyond the history, or in the way of new events.
+    fn segments_to_end(&self, now: Now) -> usize {
+        let cursors = self.shared.table.all();
+        let held = cursors.iter().filter_map(|cursor| cursor.place().holds_from()).min();
+        let synced = self.shared.flow.state().synced;
+        let limits = &self.shared.limits;
+        let Some(end_bytes) = self.shared.segments.active().map(|active| active.end_bytes()) else {
+            return 0;
+        };
+        let needed = self.shared.segments.segment_bytes;
+        let mut used_bytes = self.shared.segments.used_bytes();
+        let mut count = 0;
+        for segment in self.shared.segments.all() {
+            let facts = segment.facts();
+            let settled = held.is_none_or(|held| facts.last < held);
+            if !segment.is_full() || !settled || facts.last > synced {
+                break;
+            }
+            let is_old = facts.last_ms.saturating_add(limits.age_ms) < now.ms;
+            let is_history = end_bytes - segment.end_bytes() >= limits.history_bytes;
+            let is_in_the_way = used_bytes + needed > limits.max_bytes;
+            if !(is_old || is_history || is_in_the_way) {
+                break;
+            }
+            used_bytes -= segment.size + segment.index_bytes();
+            count += 1;
+        }
+        count
+    }
+
+    /// Takes everything up to `upto` from a cursor; false when it must be tried again later.
+    fn drop_upto(&self, cursor: &Arc<LogCursor>, upto: Position, limit: DropLimit) -> bool {
+        let uncounted = {
+            let mut place = cursor.place();
+            if place.looking_up || place.forgotten {
+                return false;
+            }
+            // Keeps the index from being read for this cursor meanwhile.
+            place.looking_up = true;
+            place.fresh.uncounted(upto)
+        };
+        let counted = cursor.count(uncounted);
+        let mut place = cursor.place();
+        place.looking_up = false;
+        let Ok(beyond_ring) = counted else { return false };
+        let lost = place.fresh.drop_upto(upto, beyond_ring) + place.progress.drop_upto(upto);
+        place.dropped += lost;
+        let dropped = place.dropped;
+        cursor.set_timer(&mut place);
+        drop(place);
+        cursor.wake();
+        let change = Change::Drop { cursor: cursor.number, upto, dropped };
+        // Not taken by the ledger: then nothing is trimmed either, and the loss is said again.
+        let pushed = self.shared.ledger.push(Request::Change { change, reply: None });
+        if lost > 0 {
+            add(&self.shared.telemetry.dropped_events, lost);
+            let (cursor, events) = (cursor.id.clone(), lost);
+            self.shared.observer.observe(&LogEvent::Dropped { cursor, events, limit });
+        }
+        pushed.is_ok()
+    }
+}
+
+/// The position from which on events are committed at or after `ms`, among those visible.
+pub(crate) fn position_at(
+    shared: &Shared,
+    ms: u64,
+    visible: Position,
+) -> std::io::Result<Position> {
+    for segment in shared.segments.all() {
+        let facts = segment.facts();
+        if facts.count == 0 || facts.last_ms < ms {
+            continue;
+        }
+        let Some(mark) = segment.time_mark(ms) else { continue };
+        return Ok(segment.first_at(shared.log, mark, ms)?.min(visible.next()));
+    }
+    Ok(visible.next())
+}

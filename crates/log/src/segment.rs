@@ -1,0 +1,246 @@
+//! One segment: a file of records with its index.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use eventbus_core::cursor::Spot;
+use eventbus_core::{Position, TopicHash};
+
+use crate::bytes::batch::{self, BatchHead, Kind};
+use crate::bytes::record::{self, RecordHead};
+use crate::bytes::segment::CONTENT_AT;
+use crate::bytes::{LogId, Seed};
+use crate::disk::{DiskFile, read_range};
+use crate::index::{self, Facts, SegmentIndex, Stretch, TimeMark};
+use crate::scan::{self, Whole};
+use crate::segments::{Beginning, Spare};
+use crate::sidecar::{self, Sidecar};
+
+/// A segment. Its bytes only grow, so readers need no lock on the file.
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) file_number: u32,
+    pub(crate) base: Position,
+    pub(crate) size: u64,
+    pub(crate) generation: u64,
+    /// Bytes of content in all segments before this one, since the log was opened.
+    pub(crate) before_bytes: u64,
+    pub(crate) file: Arc<dyn DiskFile>,
+    index: Mutex<Index>,
+    full: AtomicBool,
+}
+
+/// Where the index of a segment is.
+pub(crate) enum Index {
+    Memory(SegmentIndex),
+    Disk(Sidecar),
+}
+
+impl Segment {
+    /// A segment that begins in a spare file.
+    pub(crate) fn begun(spare: Spare, beginning: Beginning, before_bytes: u64) -> Self {
+        let Beginning { number, base, .. } = beginning;
+        let Spare { file_number, file, size, generation } = spare;
+        let generation = generation + 1;
+        let before = Position(base.0.saturating_sub(1));
+        let facts = Facts { last: before, end: CONTENT_AT, ..Facts::default() };
+        let index = Mutex::new(Index::Memory(SegmentIndex { facts, ..SegmentIndex::default() }));
+        let full = AtomicBool::new(false);
+        Self { number, file_number, base, size, generation, before_bytes, file, index, full }
+    }
+
+    /// Nothing more will be written into it.
+    pub(crate) fn set_full(&self, last: Position) {
+        if let Index::Memory(index) = &mut *self.index() {
+            index.facts.last = index.facts.last.max(last);
+        }
+        self.full.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_full(&self) -> bool {
+        self.full.load(Ordering::Acquire)
+    }
+
+    /// Puts an index in the place of the present one.
+    pub(crate) fn set_index(&self, index: Index) {
+        *self.index() = index;
+    }
+
+    /// Takes in records that were written: head and byte.
+    pub(crate) fn add<'a>(&self, records: impl Iterator<Item = (&'a RecordHead, u64)>) {
+        if let Index::Memory(index) = &mut *self.index() {
+            for (head, at) in records {
+                index.add(head, at);
+            }
+        }
+    }
+
+    /// Bytes of content up to its end, those of all segments before it included.
+    pub(crate) fn end_bytes(&self) -> u64 {
+        self.before_bytes + self.facts().end - CONTENT_AT
+    }
+
+    pub(crate) fn facts(&self) -> Facts {
+        match &*self.index() {
+            Index::Memory(index) => index.facts,
+            Index::Disk(sidecar) => sidecar.facts,
+        }
+    }
+
+    /// Bytes of the index file; 0 while there is none.
+    pub(crate) fn index_bytes(&self) -> u64 {
+        match &*self.index() {
+            Index::Memory(_) => 0,
+            Index::Disk(sidecar) => sidecar.bytes,
+        }
+    }
+
+    /// The bytes of the index file, while the index is in memory.
+    pub(crate) fn index_encoded(&self, log: LogId) -> Option<Vec<u8>> {
+        match &*self.index() {
+            Index::Memory(index) => Some(sidecar::encode(index, log, self.number)),
+            Index::Disk(_) => None,
+        }
+    }
+
+    pub(crate) fn has_index_on_disk(&self) -> bool {
+        matches!(&*self.index(), Index::Disk(_))
+    }
+
+    /// Adds the records of `topic` in `stretch` to `found`, until that has `limit`.
+    pub(crate) fn collect(
+        &self,
+        topic: TopicHash,
+        stretch: Stretch,
+        limit: usize,
+        found: &mut Vec<Spot>,
+    ) -> io::Result<()> {
+        self.with_list(topic, |list| index::collect(list, self.number, stretch, limit, found))
+    }
+
+    /// How many records of `topic` lie in `stretch`.
+    pub(crate) fn count(&self, topic: TopicHash, stretch: Stretch) -> io::Result<u64> {
+        let mut counted = 0;
+        self.with_list(topic, |list| counted = index::count(list, stretch))?;
+        Ok(counted)
+    }
+
+    /// The records of every topic.
+    pub(crate) fn counts(&self) -> io::Result<Vec<(TopicHash, u64)>> {
+        let sidecar = match &*self.index() {
+            Index::Memory(index) => {
+                return Ok(index.topics.iter().map(|(topic, list)| (*topic, list.count)).collect());
+            }
+            Index::Disk(sidecar) => sidecar.clone(),
+        };
+        match sidecar.counts()? {
+            Some(counts) => Ok(counts),
+            None => self.rescan().map(|()| match &*self.index() {
+                Index::Memory(index) => index.topics.iter().map(|(t, l)| (*t, l.count)).collect(),
+                Index::Disk(_) => Vec::new(),
+            }),
+        }
+    }
+
+    /// The last time mark at or before `committed_ms`, if the segment has one.
+    pub(crate) fn time_mark(&self, committed_ms: u64) -> Option<TimeMark> {
+        let index = self.index();
+        let times = match &*index {
+            Index::Memory(index) => &index.times,
+            Index::Disk(sidecar) => &sidecar.times,
+        };
+        let after = times.partition_point(|mark| mark.committed_ms < committed_ms);
+        times.get(after.saturating_sub(1)).copied()
+    }
+
+    /// The first position committed at or after `ms`, searched from `mark` on. Reads at most the
+    /// second of the log that the mark stands for.
+    pub(crate) fn first_at(&self, log: LogId, mark: TimeMark, ms: u64) -> io::Result<Position> {
+        let (mut at, end) = (mark.at, self.facts().end);
+        let mut after = mark.position;
+        while at < end {
+            let head = read_range(self.file.as_ref(), at, record::BYTES)?;
+            if let Some(head) = BatchHead::decode(&head, log, self.seed(log)) {
+                at += batch::BYTES as u64;
+                if head.kind == Kind::Gap {
+                    at += u64::from(head.length);
+                }
+            } else if let Some(head) = RecordHead::decode(&head, self.seed(log)) {
+                if head.committed_ms >= ms {
+                    return Ok(head.position);
+                }
+                after = head.position.next();
+                at += head.size() as u64;
+            } else {
+                // Damaged: rather a second too early than an event too late.
+                return Ok(mark.position);
+            }
+        }
+        Ok(after)
+    }
+
+    /// The last time mark at or before `position`: tells, to a second, when it was committed.
+    pub(crate) fn time_of(&self, position: Position) -> Option<u64> {
+        let index = self.index();
+        let times = match &*index {
+            Index::Memory(index) => &index.times,
+            Index::Disk(sidecar) => &sidecar.times,
+        };
+        let after = times.partition_point(|mark| mark.position <= position);
+        times.get(after.saturating_sub(1)).map(|mark| mark.committed_ms)
+    }
+
+    fn with_list(&self, topic: TopicHash, mut read: impl FnMut(&[u8])) -> io::Result<()> {
+        let sidecar = match &*self.index() {
+            Index::Memory(index) => {
+                if let Some(list) = index.list(topic) {
+                    read(list);
+                }
+                return Ok(());
+            }
+            Index::Disk(sidecar) => sidecar.clone(),
+        };
+        match sidecar.list(topic)? {
+            Some(list) => read(&list),
+            None => {
+                self.rescan()?;
+                if let Index::Memory(index) = &*self.index()
+                    && let Some(list) = index.list(topic)
+                {
+                    read(list);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the index anew because the one on disk is damaged.
+    fn rescan(&self) -> io::Result<()> {
+        let (facts, log) = match &*self.index() {
+            Index::Memory(_) => return Ok(()),
+            Index::Disk(sidecar) => (sidecar.facts, sidecar.log),
+        };
+        let bytes = read_range(self.file.as_ref(), 0, self.size as usize)?;
+        let (number, base) = (self.number, self.base);
+        let whole = Whole { bytes: &bytes, log, number, base, promised: facts.last };
+        let scan = scan::scan(whole);
+        let mut index = SegmentIndex { facts, ..SegmentIndex::default() };
+        index.facts.count = 0;
+        for found in &scan.records {
+            index.add(&found.head, found.at as u64);
+        }
+        index.corrupt = scan.corrupt;
+        self.set_index(Index::Memory(index));
+        Ok(())
+    }
+
+    /// The seed of the checksums in this segment.
+    pub(crate) fn seed(&self, log: LogId) -> Seed {
+        Seed::new(log, self.number)
+    }
+
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,280 @@
+//! The segments of the log, oldest first, the last one being written, and the spare files.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use eventbus_core::Position;
+
+use crate::bytes::LogId;
+use crate::bytes::segment::{CONTENT_AT, SegmentHead};
+use crate::disk::{Disk, DiskFile};
+use crate::index::segment_and_byte;
+use crate::segment::{Index, Segment};
+use crate::sidecar::Sidecar;
+
+/// Files kept for reuse. One is taken at a time, a second bridges a burst; more is idle disk.
+const SPARES: usize = 2;
+
+/// Bytes of one write when a file is written for the first time.
+const PREWRITE_BYTES: usize = 1024 * 1024;
+
+/// All segments.
+pub(crate) struct Segments {
+    state: RwLock<State>,
+    /// Held while the set of files changes, so that no two threads make the same one.
+    making: Mutex<()>,
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) log: LogId,
+    pub(crate) segment_bytes: u64,
+    pub(crate) max_bytes: u64,
+}
+
+#[derive(Default)]
+struct State {
+    all: VecDeque<Arc<Segment>>,
+    spares: Vec<Spare>,
+    files: u32,
+}
+
+/// A file that holds nothing.
+pub(crate) struct Spare {
+    pub(crate) file_number: u32,
+    pub(crate) file: Arc<dyn DiskFile>,
+    pub(crate) size: u64,
+    pub(crate) generation: u64,
+}
+
+/// Why there is no next segment.
+#[derive(Debug)]
+pub(crate) enum RollError {
+    /// `max_bytes` is reached, or the volume is full.
+    Full,
+    Io(io::Error),
+}
+
+impl From<io::Error> for RollError {
+    fn from(error: io::Error) -> Self {
+        if crate::disk::is_full(&error) { Self::Full } else { Self::Io(error) }
+    }
+}
+
+/// What a new segment is to begin with.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Beginning {
+    pub(crate) number: u64,
+    pub(crate) base: Position,
+    pub(crate) epoch: u32,
+    /// Bytes it must have at least.
+    pub(crate) size: u64,
+}
+
+impl Segments {
+    pub(crate) fn new(disk: Arc<dyn Disk>, log: LogId, segment_bytes: u64, max_bytes: u64) -> Self {
+        let (state, making) = (RwLock::default(), Mutex::default());
+        Self { state, making, disk, log, segment_bytes, max_bytes }
+    }
+
+    /// Takes in what recovery found.
+    pub(crate) fn adopt(&self, mut all: Vec<Arc<Segment>>, spares: Vec<Spare>) {
+        all.sort_by_key(|segment| segment.number);
+        let files = all.iter().map(|segment| segment.file_number);
+        let files = files.chain(spares.iter().map(|spare| spare.file_number)).max().unwrap_or(0);
+        *self.write() = State { all: all.into(), spares, files };
+    }
+
+    /// Every segment, oldest first.
+    pub(crate) fn all(&self) -> Vec<Arc<Segment>> {
+        self.read().all.iter().cloned().collect()
+    }
+
+    /// Those segments that may hold positions above `after`, oldest first.
+    pub(crate) fn above(&self, after: Position) -> Vec<Arc<Segment>> {
+        let state = self.read();
+        let from = state.all.partition_point(|segment| segment.base <= after.next());
+        state.all.iter().skip(from.saturating_sub(1)).cloned().collect()
+    }
+
+    /// The segment of that number, if it is still there.
+    pub(crate) fn numbered(&self, number: u64) -> Option<Arc<Segment>> {
+        let state = self.read();
+        let at = state.all.binary_search_by_key(&number, |segment| segment.number).ok()?;
+        state.all.get(at).cloned()
+    }
+
+    /// The segment that is being written.
+    pub(crate) fn active(&self) -> Option<Arc<Segment>> {
+        self.read().all.back().cloned()
+    }
+
+    /// Bytes of content from a place to the end of the log.
+    pub(crate) fn bytes_from(&self, place: u64) -> u64 {
+        let (number, at) = segment_and_byte(place);
+        let (Some(segment), Some(last)) = (self.numbered(number), self.active()) else { return 0 };
+        let from = segment.before_bytes + at.saturating_sub(CONTENT_AT);
+        last.end_bytes().saturating_sub(from)
+    }
+
+    /// The first position still kept.
+    pub(crate) fn first(&self) -> Position {
+        self.read().all.front().map(|segment| segment.base).unwrap_or_default()
+    }
+
+    /// Bytes of all files.
+    pub(crate) fn used_bytes(&self) -> u64 {
+        let state = self.read();
+        let spares: u64 = state.spares.iter().map(|spare| spare.size).sum();
+        spares + state.all.iter().map(|segment| segment.size + segment.index_bytes()).sum::<u64>()
+    }
+
+    /// Is there a file the next segment can begin in at once?
+    pub(crate) fn has_spare(&self) -> bool {
+        self.read().spares.iter().any(|spare| spare.size >= self.segment_bytes)
+    }
+
+    /// Begins the next segment, in a spare file where there is one.
+    pub(crate) fn roll(&self, beginning: Beginning) -> Result<Arc<Segment>, RollError> {
+        let _making = self.making();
+        let size = beginning.size.max(CONTENT_AT);
+        let spare = match self.take_spare(size) {
+            Some(spare) => spare,
+            None => self.make_file(size)?,
+        };
+        let head = SegmentHead {
+            log: self.log,
+            generation: spare.generation + 1,
+            number: beginning.number,
+            base: beginning.base,
+            epoch: beginning.epoch,
+        };
+        if let Err(error) = spare.file.write_at(&head.encode(), head.slot_at()) {
+            self.write().spares.push(spare);
+            return Err(error.into());
+        }
+        let mut state = self.write();
+        let before_bytes = state.all.back().map_or(0, |last| last.end_bytes());
+        let segment = Arc::new(Segment::begun(spare, beginning, before_bytes));
+        state.all.push_back(segment.clone());
+        Ok(segment)
+    }
+
+    fn take_spare(&self, size: u64) -> Option<Spare> {
+        let mut state = self.write();
+        let at = state.spares.iter().position(|spare| spare.size >= size)?;
+        Some(state.spares.swap_remove(at))
+    }
+
+    fn make_file(&self, size: u64) -> Result<Spare, RollError> {
+        if self.used_bytes() + size > self.max_bytes {
+            return Err(RollError::Full);
+        }
+        let file_number = self.read().files + 1;
+        let name = segment_name(file_number);
+        let made = self.disk.create(&name).and_then(|file| {
+            file.reserve(size)?;
+            self.disk.sync_names()?;
+            Ok(file)
+        });
+        match made {
+            Ok(file) => {
+                self.write().files = file_number;
+                Ok(Spare { file_number, file, size, generation: 0 })
+            }
+            Err(error) => {
+                // Best effort: an empty file left behind is taken for a spare at the next start.
+                let _ = self.disk.remove(&name);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Makes a spare file of `size` bytes and writes all of it once, unless there is one. Pre-written
+    /// files take records without the file system having to note new extents at each sync.
+    pub(crate) fn prepare_spare(&self, size: u64) -> Result<(), RollError> {
+        let spare = {
+            let _making = self.making();
+            if self.has_spare() {
+                return Ok(());
+            }
+            self.make_file(size)?
+        };
+        let zeros = vec![0; PREWRITE_BYTES];
+        let mut at = 0;
+        while at < spare.size {
+            let length = zeros.len().min((spare.size - at) as usize);
+            if let Err(error) = spare.file.write_at(&zeros[..length], at) {
+                self.disk.remove(&segment_name(spare.file_number))?;
+                return Err(error.into());
+            }
+            at += length as u64;
+        }
+        spare.file.sync()?;
+        self.write().spares.push(spare);
+        Ok(())
+    }
+
+    /// Ends the oldest segment: its file becomes a spare, or goes.
+    ///
+    /// The head that says so is durable before the file can be used again, so a power cut never
+    /// shows old positions with new bytes.
+    pub(crate) fn retire_oldest(&self) -> io::Result<()> {
+        let Some(segment) = self.write().all.pop_front() else { return Ok(()) };
+        let head = SegmentHead {
+            log: self.log,
+            generation: segment.generation + 1,
+            number: 0,
+            base: Position(0),
+            epoch: 0,
+        };
+        segment.file.write_at(&head.encode(), head.slot_at())?;
+        segment.file.sync()?;
+        if segment.index_bytes() > 0 {
+            self.disk.remove(&index_name(segment.file_number))?;
+        }
+        let spare = Spare {
+            file_number: segment.file_number,
+            file: segment.file.clone(),
+            size: segment.size,
+            generation: head.generation,
+        };
+        let mut state = self.write();
+        if spare.size >= self.segment_bytes && state.spares.len() < SPARES {
+            state.spares.push(spare);
+            return Ok(());
+        }
+        drop(state);
+        self.disk.remove(&segment_name(spare.file_number))
+    }
+
+    /// Writes the index of a full segment beside it.
+    pub(crate) fn write_index(&self, segment: &Segment) -> io::Result<()> {
+        let Some(bytes) = segment.index_encoded(self.log) else { return Ok(()) };
+        let file = self.disk.create(&index_name(segment.file_number))?;
+        file.write_at(&bytes, 0)?;
+        file.sync()?;
+        if let Some(sidecar) = Sidecar::open(file, self.log, segment.number)? {
+            segment.set_index(Index::Disk(sidecar));
+        }
+        Ok(())
+    }
+
+    fn making(&self) -> MutexGuard<'_, ()> {
+        self.making.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+pub(crate) fn segment_name(file_number: u32) -> String {
+    format!("segment-{file_number:06}")
+}
+
+pub(crate) fn index_name(file_number: u32) -> String {
+    format!("index-{file_number:06}")
+}

@@ -1,0 +1,35 @@
+//! The whole log under a seed.
+
+use std::cell::Cell;
+
+use eventbus_core::cursor::Entry;
+
+thread_local! {
+    static MUTATION: Cell<Mutation> = const { Cell::new(Mutation::None) };
+}
+
+/// A defect put in on purpose, to see that the simulation finds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutation {
+    None,
+    /// Says that it synced, and did not.
+    DropSync,
+    /// Acknowledges when written what was asked to be synced.
+    AcknowledgeEarly,
+    /// Writes a turn as if what is still leased were settled.
+    MoveFrontierEarly,
+}
+
+impl Mutation {
+    /// The defect that logs opened on this thread have.
+    pub(crate) fn of_this_thread() -> Self {
+        MUTATION.get()
+    }
+
+    pub(crate) fn mutated(self, mut entry: Entry) -> Entry {
+        if self == Self::MoveFrontierEarly {
+            entry.taken.clear();
+        }
+        entry
+    }
+}

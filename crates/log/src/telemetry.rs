@@ -1,0 +1,165 @@
+//! What happens in the log, as typed events and counters.
+//!
+//! Counters are read by whoever exports them; events go to an [`Observer`] the program gives.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use eventbus_core::Position;
+use eventbus_core::broker::CursorId;
+
+/// Something worth a log line. Rare by nature: never one an event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LogEvent {
+    /// The log was opened.
+    Opened {
+        /// The position the next event will get.
+        next: Position,
+        /// Segments found.
+        segments: usize,
+        /// Cursors found.
+        cursors: usize,
+        /// Ranges that were torn by a crash; nobody was promised them.
+        torn_ranges: usize,
+        /// How long it took.
+        took: Duration,
+    },
+    /// Events that were promised are damaged and are stepped over.
+    Corrupt {
+        /// The first position.
+        first: Position,
+        /// How many positions; 0 when only the frame around events was hit.
+        count: u64,
+        /// What is wrong.
+        reason: &'static str,
+    },
+    /// A part of the ledger is damaged: what was settled after it is delivered again.
+    LedgerDamaged {
+        /// The byte of the ledger.
+        at: u64,
+    },
+    /// A cursor lost its oldest events to retention.
+    Dropped {
+        /// Whose.
+        cursor: CursorId,
+        /// How many.
+        events: u64,
+        /// By which limit.
+        limit: DropLimit,
+    },
+    /// Storage is full: publishing is refused.
+    Full {
+        /// Bytes in use.
+        used_bytes: u64,
+    },
+    /// There is room again.
+    RoomAgain,
+    /// The disk failed; nothing is acknowledged until the log is opened anew.
+    Failed {
+        /// What failed.
+        reason: String,
+    },
+}
+
+/// Which limit took events from a cursor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DropLimit {
+    /// `backlog_max_bytes`.
+    Backlog,
+    /// The age of events.
+    Age,
+}
+
+/// Hears what happens.
+pub trait Observer: Send + Sync + 'static {
+    /// Called from the log's threads: must not block.
+    fn observe(&self, event: &LogEvent);
+}
+
+/// Writes events to `tracing`.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TraceObserver;
+
+impl Observer for TraceObserver {
+    fn observe(&self, event: &LogEvent) {
+        match event {
+            LogEvent::Opened { .. } | LogEvent::RoomAgain => tracing::info!(?event, "log"),
+            LogEvent::Dropped { .. } | LogEvent::Full { .. } => tracing::warn!(?event, "log"),
+            LogEvent::Corrupt { .. } | LogEvent::LedgerDamaged { .. } | LogEvent::Failed { .. } => {
+                tracing::error!(?event, "log");
+            }
+        }
+    }
+}
+
+/// Counts since the log was opened.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    /// Commits written.
+    pub commits: AtomicU64,
+    /// Events in them.
+    pub events: AtomicU64,
+    /// Bytes in them.
+    pub bytes: AtomicU64,
+    /// How long the log's syncs took.
+    pub syncs: Timings,
+    /// Turns written to the ledger.
+    pub turns: AtomicU64,
+    /// Writes to the ledger, each of one or more turns.
+    pub ledger_writes: AtomicU64,
+    /// How long the ledger's syncs took.
+    pub ledger_syncs: Timings,
+    /// Times the ledger was replaced by a snapshot.
+    pub snapshots: AtomicU64,
+    /// Events leased that were still in memory.
+    pub cache_hits: AtomicU64,
+    /// Events leased that were read from disk.
+    pub cache_misses: AtomicU64,
+    /// Ranges found damaged.
+    pub corrupt_ranges: AtomicU64,
+    /// Events lost to retention.
+    pub dropped_events: AtomicU64,
+}
+
+/// Durations, in buckets that double: bucket *n* counts those below 2ⁿ⁺⁴ microseconds.
+#[derive(Debug, Default)]
+pub struct Timings {
+    /// The buckets; the last one also counts everything longer.
+    pub buckets: [AtomicU64; 20],
+    /// All of them together, in microseconds.
+    pub total_us: AtomicU64,
+}
+
+impl Timings {
+    pub(crate) fn record(&self, took: Duration) {
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let bucket = (u64::BITS - (us >> 4).leading_zeros()) as usize;
+        add(&self.buckets[bucket.min(self.buckets.len() - 1)], 1);
+        add(&self.total_us, us);
+    }
+
+    /// How many were recorded.
+    pub fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+    }
+}
+
+pub(crate) fn add(counter: &AtomicU64, by: u64) {
+    counter.fetch_add(by, Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_fall_into_buckets_that_double() {
+        let timings = Timings::default();
+        for us in [0, 15, 16, 31, 32, u64::MAX / 2] {
+            timings.record(Duration::from_micros(us));
+        }
+        let counts: Vec<u64> = timings.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect();
+        assert_eq!((counts[0], counts[1], counts[2], counts[19]), (2, 2, 1, 1));
+        assert_eq!(timings.count(), 6);
+    }
+}

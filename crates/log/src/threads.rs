@@ -1,0 +1,95 @@
+//! The threads of a log: loops around step functions, ended in the order in which work flows.
+
+use std::io;
+use std::sync::Arc;
+use std::thread::{Builder, JoinHandle};
+
+use crate::disk::DirLock;
+use crate::ledger::{self, Ledger, Request};
+use crate::log::Machines;
+use crate::shared::Shared;
+use crate::signal::{Next, Now, Signal};
+use crate::syncer::Syncer;
+use crate::table::Router;
+use crate::timer;
+use crate::upkeep::Upkeep;
+use crate::writer::Writer;
+
+/// The running threads, in the order in which they end.
+pub(crate) struct Threads {
+    shared: Arc<Shared>,
+    running: Vec<(Driver, JoinHandle<()>)>,
+    _lock: Option<DirLock>,
+}
+
+/// Which signal drives a thread.
+type Driver = fn(&Shared) -> &Signal;
+
+impl Threads {
+    pub(crate) fn start(machines: Machines, lock: Option<DirLock>) -> io::Result<Self> {
+        let Machines { shared, mut writer, mut ledger } = machines;
+        let mut threads = Self { shared: shared.clone(), running: Vec::new(), _lock: lock };
+        let mut syncer = Syncer::new(shared.clone());
+        let mut router = Router::new(shared.clone());
+        let mut upkeep = Upkeep::new(shared.clone());
+        let (timing, syncing) = (shared.clone(), shared);
+        threads.spawn(
+            "log-writer",
+            |s| &s.queue.signal,
+            move |now| Writer::step(&mut writer, now),
+        )?;
+        threads.spawn("log-syncer", |s| &s.flow.sync, move |now| syncer.step(now))?;
+        threads.spawn("log-router", |s| &s.flow.route, move |now| router.step(now))?;
+        threads.spawn("log-upkeep", |s| &s.upkeep, move |now| upkeep.step(now))?;
+        threads.spawn("log-timer", |s| &s.timer.signal, move |now| timer::step(&timing, now))?;
+        threads.spawn("ledger", |s| &s.ledger.signal, move |now| Ledger::step(&mut ledger, now))?;
+        threads.spawn(
+            "ledger-sync",
+            |s| &s.ledger.sync,
+            move |now| ledger::sync_step(&syncing, now),
+        )?;
+        Ok(threads)
+    }
+
+    fn spawn(
+        &mut self,
+        name: &'static str,
+        driver: Driver,
+        mut step: impl FnMut(Now) -> Next + Send + 'static,
+    ) -> io::Result<()> {
+        let shared = self.shared.clone();
+        let thread = Builder::new().name(name.into()).spawn(move || {
+            driver(&shared).drive(|| step(shared.now()));
+        })?;
+        self.running.push((driver, thread));
+        Ok(())
+    }
+
+    /// Ends all threads. What was queued before is written and synced.
+    pub(crate) fn stop(mut self) {
+        self.stop_all();
+    }
+
+    fn stop_all(&mut self) {
+        let shared = self.shared.clone();
+        shared.close();
+        for (driver, thread) in self.running.drain(..) {
+            let signal = driver(&shared);
+            if std::ptr::eq(signal, &shared.ledger.signal) {
+                let change = ledger::mark(&shared);
+                let _ = shared.ledger.push(Request::Change { change, reply: None });
+                shared.ledger.close();
+            }
+            signal.stop();
+            // A thread that panicked has nothing left to say.
+            let _ = thread.join();
+        }
+        shared.table.clear();
+    }
+}
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        self.stop_all();
+    }
+}

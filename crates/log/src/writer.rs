@@ -1,0 +1,273 @@
+//! The first stage of a commit: takes what is queued and writes it, in one write.
+//!
+//! Records are copied into one buffer that is used again and again, rather than gathered from where
+//! they lie: an event of 1 KiB is copied in less time than the kernel takes to walk two more
+//! slices, and the buffer is where alignment and heads are put in place.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use eventbus_core::broker::AppendError;
+use eventbus_core::cursor::Spot;
+use eventbus_core::{Durability, Position, limits};
+
+use crate::bytes::batch::{self, BatchHead, Kind};
+use crate::bytes::record::RecordHead;
+use crate::bytes::{Seed, pad};
+use crate::disk::is_full;
+use crate::flow::{Commit, Committed, Waiting};
+use crate::index;
+use crate::queue::{Pending, Reply};
+use crate::segment::Segment;
+use crate::segments::{Beginning, RollError};
+use crate::shared::Shared;
+use crate::signal::{Next, Now};
+use crate::telemetry::add;
+
+/// Writes commits.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    active: Arc<Segment>,
+    /// Where the next commit begins in the active segment.
+    at: u64,
+    next: Position,
+    committed_ms: u64,
+    /// After a failed write the rest of the segment is not used.
+    abandoned: bool,
+    buffer: Vec<u8>,
+    taken: Vec<Pending>,
+}
+
+/// Where writing goes on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Resume {
+    pub(crate) at: u64,
+    pub(crate) next: Position,
+    pub(crate) committed_ms: u64,
+}
+
+impl Writer {
+    pub(crate) fn new(shared: Arc<Shared>, active: Arc<Segment>, resume: Resume) -> Self {
+        let Resume { at, next, committed_ms } = resume;
+        let (buffer, taken) = (Vec::new(), Vec::new());
+        Self { shared, active, at, next, committed_ms, abandoned: false, buffer, taken }
+    }
+
+    /// Writes one commit, if anything is queued.
+    pub(crate) fn step(&mut self, now: Now) -> Next {
+        let mut taken = std::mem::take(&mut self.taken);
+        let room = limits::COMMIT_BYTES.min(self.shared.limits.batch_bytes);
+        self.shared.queue.take(room, &mut taken);
+        if taken.is_empty() {
+            self.taken = taken;
+            return Next::Sleep;
+        }
+        if self.shared.health.failed().is_some() {
+            taken.clear();
+        } else if let Err(error) = self.make_room(&taken) {
+            refuse(&mut taken, &error);
+        } else {
+            self.commit(&mut taken, now);
+        }
+        self.taken = taken;
+        Next::Again
+    }
+
+    /// Begins the next segment when the commit does not fit the active one.
+    fn make_room(&mut self, taken: &[Pending]) -> Result<(), AppendError> {
+        let bytes: u64 = taken.iter().map(|pending| pending.bytes as u64).sum();
+        if !self.abandoned && self.at + bytes <= self.active.size {
+            return Ok(());
+        }
+        let beginning = Beginning {
+            number: self.active.number + 1,
+            base: self.next,
+            epoch: self.shared.epoch,
+            size: self.shared.segments.segment_bytes,
+        };
+        match self.shared.segments.roll(beginning) {
+            Ok(segment) => {
+                self.active.set_full(Position(self.next.0 - 1));
+                self.active = segment;
+                self.at = crate::bytes::segment::CONTENT_AT;
+                self.abandoned = false;
+                self.shared.upkeep.raise();
+                Ok(())
+            }
+            Err(RollError::Full) => {
+                self.shared.set_full(true);
+                Err(self.full())
+            }
+            Err(RollError::Io(error)) => {
+                let reason = format!("a segment could not be begun: {error}");
+                self.shared.poison(reason.clone());
+                Err(AppendError::Unavailable(reason))
+            }
+        }
+    }
+
+    fn commit(&mut self, taken: &mut Vec<Pending>, now: Now) {
+        self.committed_ms = self.committed_ms.max(now.ms);
+        let (events, heads) = self.fill(taken);
+        let last = Position(self.next.0 + events.len() as u64 - 1);
+        if let Err(error) = self.active.file.write_at(&self.buffer, self.at) {
+            self.failed(taken, last, &error);
+            return;
+        }
+        self.active.add(heads.iter().map(|(head, at)| (head, *at)));
+        let telemetry = &self.shared.telemetry;
+        add(&telemetry.commits, 1);
+        add(&telemetry.events, events.len() as u64);
+        add(&telemetry.bytes, self.buffer.len() as u64);
+        self.at += self.buffer.len() as u64;
+        let first = self.next;
+        self.next = last.next();
+        self.shared.next.store(self.next.0, Ordering::Release);
+        let needs_sync = taken.iter().any(|pending| pending.durability >= Durability::Synced);
+        let commit = Commit { last, committed_ms: self.committed_ms, needs_sync, events };
+        self.hand_over(taken, commit, first, now);
+    }
+
+    /// Puts the commit's bytes into the buffer.
+    fn fill(&mut self, taken: &[Pending]) -> (Vec<Committed>, Vec<(RecordHead, u64)>) {
+        self.buffer.clear();
+        let count = taken.iter().map(|pending| pending.events.len()).sum();
+        let (mut events, mut heads) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let synced_upto = self.shared.flow.state().synced;
+        let seed = self.active.seed(self.shared.log);
+        let mut rest = taken;
+        while let Some(first) = rest.first() {
+            // Events that stand alone share one head; an atomic batch has its own.
+            let alone = rest.iter().take_while(|pending| !pending.atomic).count();
+            let (run, after) = rest.split_at(if first.atomic { 1 } else { alone });
+            rest = after;
+            let head_at = self.buffer.len();
+            self.buffer.resize(head_at + batch::BYTES, 0);
+            let before = events.len();
+            for pending in run {
+                self.fill_records(pending, seed, &mut events, &mut heads);
+            }
+            let head = BatchHead {
+                kind: if first.atomic { Kind::Atomic } else { Kind::Records },
+                epoch: self.shared.epoch,
+                base: Position(self.next.0 + before as u64),
+                count: (events.len() - before) as u32,
+                length: (self.buffer.len() - head_at - batch::BYTES) as u32,
+                committed_ms: self.committed_ms,
+                synced_upto,
+            };
+            let head = head.encode(self.shared.log, seed);
+            self.buffer[head_at..head_at + batch::BYTES].copy_from_slice(&head);
+        }
+        (events, heads)
+    }
+
+    fn fill_records(
+        &mut self,
+        pending: &Pending,
+        seed: Seed,
+        events: &mut Vec<Committed>,
+        heads: &mut Vec<(RecordHead, u64)>,
+    ) {
+        for prepared in &pending.events {
+            let at = self.at + self.buffer.len() as u64;
+            let position = Position(self.next.0 + events.len() as u64);
+            let head = RecordHead {
+                position,
+                committed_ms: self.committed_ms,
+                topic: prepared.topic,
+                deduplication: prepared.deduplication,
+                epoch: self.shared.epoch,
+                length: prepared.length as u32,
+                checksum: prepared.checksum,
+                atomic: pending.atomic,
+            };
+            self.buffer.extend_from_slice(&head.encode(seed));
+            self.buffer.extend_from_slice(&pending.heads[prepared.head.clone()]);
+            self.buffer.extend_from_slice(&prepared.event.payload);
+            pad(&mut self.buffer);
+            events.push(Committed {
+                spot: Spot { position, place: index::place(self.active.number, at) },
+                topic: prepared.topic,
+                event: prepared.event.clone(),
+                length: prepared.length,
+            });
+            heads.push((head, at));
+        }
+    }
+
+    /// Tells the syncer and, where nothing waits for it, the router and the publishers.
+    fn hand_over(&mut self, taken: &mut Vec<Pending>, commit: Commit, first: Position, now: Now) {
+        let mut done: Vec<(Reply, Position)> = Vec::new();
+        let mut state = self.shared.flow.state();
+        let visible = !commit.needs_sync && state.commits.is_empty();
+        state.written = commit.last;
+        if commit.needs_sync {
+            state.wanted = commit.last;
+        }
+        state.unsynced_since.get_or_insert(now.elapsed);
+        if !state.files.last().is_some_and(|file| Arc::ptr_eq(file, &self.active.file)) {
+            state.files.push(self.active.file.clone());
+        }
+        state.commits.push_back(commit);
+        let mut position = first;
+        for pending in taken.drain(..) {
+            let last = Position(position.0 + pending.events.len() as u64 - 1);
+            if let Some(reply) = pending.reply {
+                if pending.durability >= Durability::Synced && !self.acknowledges_early() {
+                    state.waiting.push_back(Waiting { first: position, last, reply });
+                } else {
+                    done.push((reply, position));
+                }
+            }
+            position = last.next();
+        }
+        drop(state);
+        self.shared.flow.sync.raise();
+        for (reply, position) in done {
+            // A publisher who is gone hears nothing.
+            let _ = reply.send(Ok(position));
+        }
+        if visible {
+            self.shared.flow.route.raise();
+        }
+    }
+
+    /// What part of a failed write is on disk is unknown, so its positions and its bytes are left
+    /// behind. A full volume is the publishers' trouble alone; anything else is the log's end.
+    fn failed(&mut self, taken: &mut Vec<Pending>, last: Position, error: &std::io::Error) {
+        self.next = last.next();
+        self.abandoned = true;
+        if is_full(error) {
+            self.shared.set_full(true);
+            refuse(taken, &self.full());
+        } else {
+            let reason = format!("a write to the log failed: {error}");
+            self.shared.poison(reason.clone());
+            refuse(taken, &AppendError::Unavailable(reason));
+        }
+    }
+
+    fn full(&self) -> AppendError {
+        let max_bytes = self.shared.limits.max_bytes;
+        AppendError::Full { used_bytes: self.shared.segments.used_bytes(), max_bytes }
+    }
+
+    #[cfg(test)]
+    fn acknowledges_early(&self) -> bool {
+        self.shared.mutation == crate::simulation::Mutation::AcknowledgeEarly
+    }
+
+    #[cfg(not(test))]
+    fn acknowledges_early(&self) -> bool {
+        false
+    }
+}
+
+fn refuse(taken: &mut Vec<Pending>, error: &AppendError) {
+    for pending in taken.drain(..) {
+        if let Some(reply) = pending.reply {
+            let _ = reply.send(Err(error.clone()));
+        }
+    }
+}
