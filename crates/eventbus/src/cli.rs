@@ -6,9 +6,10 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use eventbus_core::{Clock, Entropy};
+use eventbus_resources::{DEFINITIONS, Definition};
 
 use crate::system::{SystemClock, SystemEntropy};
-use crate::{bench, listen, output, publish};
+use crate::{bench, listen, output, publish, serve};
 
 /// A Kyma-compatible event bus in one program.
 #[derive(Debug, Parser)]
@@ -20,10 +21,14 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the bus
+    Serve(Box<serve::Args>),
     /// Publish one event, or JSON lines from standard input
     Publish(Box<publish::Args>),
     /// Be a subscriber that prints what it gets
     Listen(listen::Args),
+    /// Print the definitions of the resources, for `kubectl apply -f -` on a real API server
+    Crds,
     /// Measure a bus through its public HTTP interface, and check that every event arrives
     Bench(Box<bench::Args>),
     /// Print the completion script of a shell
@@ -61,6 +66,8 @@ impl Cli {
         let world =
             World { clock: Arc::new(SystemClock::start()), entropy: Arc::new(SystemEntropy) };
         match self.command {
+            Command::Serve(args) => serve::run(*args, world),
+            Command::Crds => output::bytes(crds().as_bytes()),
             Command::Publish(args) => on_one_thread(publish::run(*args, world)),
             Command::Listen(args) => on_one_thread(listen::run(args, world)),
             Command::Bench(args) => on_one_thread(bench::run(*args, world)),
@@ -71,6 +78,12 @@ impl Cli {
             }
         }
     }
+}
+
+/// The definitions as a YAML stream (JSON is YAML).
+fn crds() -> String {
+    let document = |definition: Definition| format!("---\n{:#}\n", definition.manifest());
+    DEFINITIONS.map(document).concat()
 }
 
 // === impl Fault ===

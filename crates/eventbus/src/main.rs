@@ -8,6 +8,7 @@ mod cli;
 mod listen;
 mod output;
 mod publish;
+mod serve;
 mod system;
 
 use std::process::ExitCode;

@@ -142,6 +142,13 @@ impl Definition {
         }
     }
 
+    /// Short names for `kubectl`: only the first group of a kind has one, or `kubectl` would warn at
+    /// each use that it could mean either.
+    fn short_names(self) -> Vec<&'static str> {
+        let first = DEFINITIONS.iter().find(|definition| definition.kind == self.kind);
+        if first == Some(&self) { vec![self.kind.short_name()] } else { Vec::new() }
+    }
+
     /// The CustomResourceDefinition.
     pub fn manifest(self) -> Value {
         let kind = self.kind;
@@ -167,7 +174,7 @@ impl Definition {
                     "listKind": format!("{}List", kind.kind()),
                     "plural": kind.plural(),
                     "singular": kind.singular(),
-                    "shortNames": [kind.short_name()],
+                    "shortNames": self.short_names(),
                 },
                 "versions": [version],
             },

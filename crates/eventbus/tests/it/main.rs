@@ -3,7 +3,11 @@
 
 mod bench;
 mod bus;
+mod kubectl;
 mod listen;
 mod program;
 mod publish;
+mod road;
 mod server;
+mod serving;
+mod subscriber;

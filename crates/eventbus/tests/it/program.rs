@@ -90,6 +90,11 @@ impl Running {
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
     }
 
+    /// `kill -9`, and waits until the process is gone.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
     /// Waits for the end; returns how it ended and what it said since the last line read.
     pub(crate) async fn ended(mut self) -> (ExitStatus, String, String) {
         let status = within(self.child.wait()).await.unwrap();

@@ -1,0 +1,45 @@
+//! The API port: the embedded Kubernetes-style API and the operators' endpoints behind one gate.
+
+use std::convert::Infallible;
+use std::error::Error;
+use std::future::Future;
+
+use bytes::Bytes;
+use eventbus_apiserver::{Gate, Service as Resources};
+use eventbus_server::{Readiness, admin};
+use http::{Request, Response};
+use http_body_util::{Either, Full};
+use hyper::body::Incoming;
+use hyper_util::service::TowerToHyperService;
+use tower::{Layer, Service, ServiceExt};
+
+type BodyError = Box<dyn Error + Send + Sync>;
+
+/// The port's service.
+pub(super) fn service(
+    resources: Resources,
+    gate: Gate,
+    readiness: Readiness,
+) -> TowerToHyperService<
+    impl Service<
+        Request<Incoming>,
+        Response = Response<impl http_body::Body<Data = Bytes, Error = BodyError> + Send>,
+        Error = Infallible,
+        Future = impl Future + Send,
+    > + Clone,
+> {
+    let inside = tower::service_fn(move |request: Request<Incoming>| {
+        let resources = resources.clone();
+        let probed = admin::probe(request.uri().path(), &readiness);
+        async move {
+            match probed {
+                Some(answer) => Ok(answer.map(Either::<_, Full<Bytes>>::Right)),
+                None => {
+                    let answer = resources.oneshot(request).await?;
+                    Ok::<_, Infallible>(answer.map(Either::Left))
+                }
+            }
+        }
+    });
+    TowerToHyperService::new(gate.layer(inside))
+}

@@ -1,0 +1,79 @@
+//! The token of the API port, and the kubeconfig that carries it.
+
+use std::fs::{OpenOptions, Permissions};
+use std::io::{self, ErrorKind, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use eventbus_core::Entropy;
+
+/// Only the owner of the process may read either file.
+const MODE: u32 = 0o600;
+
+/// The token kept in `<data-dir>/token`; made at the first start, the same ever after.
+pub(super) fn token(data_dir: &Path, entropy: &dyn Entropy) -> io::Result<String> {
+    let path = data_dir.join("token");
+    match std::fs::read_to_string(&path) {
+        Ok(token) if !token.trim().is_empty() => Ok(token.trim().to_owned()),
+        Ok(_) => make(&path, entropy),
+        Err(error) if error.kind() == ErrorKind::NotFound => make(&path, entropy),
+        Err(error) => Err(error),
+    }
+}
+
+fn make(path: &Path, entropy: &dyn Entropy) -> io::Result<String> {
+    let token: String = (0..4).map(|_| format!("{:016x}", entropy.next_u64())).collect();
+    replace(path, &format!("{token}\n"))?;
+    Ok(token)
+}
+
+/// Writes `<data-dir>/kubeconfig` for the API port at `address`.
+///
+/// The token stands in it twice: `kubectl` sends a user's token over TLS only, but always what
+/// stands in the server's URL; client libraries send the user's token.
+pub(super) fn write(data_dir: &Path, address: SocketAddr, token: &str) -> io::Result<()> {
+    let server = reachable(address);
+    let text = format!(
+        "apiVersion: v1\n\
+         kind: Config\n\
+         current-context: eventbus\n\
+         clusters:\n\
+         - name: eventbus\n  \
+           cluster:\n    \
+             server: http://eventbus:{token}@{server}\n\
+         contexts:\n\
+         - name: eventbus\n  \
+           context:\n    \
+             cluster: eventbus\n    \
+             namespace: default\n    \
+             user: eventbus\n\
+         users:\n\
+         - name: eventbus\n  \
+           user:\n    \
+             token: {token}\n"
+    );
+    replace(&data_dir.join("kubeconfig"), &text)
+}
+
+/// An address that a client on this machine can connect to.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+/// Writes a file whole or not at all.
+fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&beside)?;
+    // The mode above counts only for a file that was not there.
+    file.set_permissions(Permissions::from_mode(MODE))?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&beside, path)
+}

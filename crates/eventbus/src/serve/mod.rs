@@ -1,0 +1,105 @@
+//! `eventbus serve`: the whole bus in one process.
+//!
+//! Settings → build → run → signal → drain. What is built, and which of the plug-ins are chosen,
+//! stands in `wire`.
+
+mod api_port;
+mod descriptors;
+mod kubeconfig;
+mod settings;
+mod wire;
+
+use std::future::Future;
+use std::io::IsTerminal;
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{info, warn};
+use tracing_subscriber::EnvFilter;
+
+use crate::cli::{Fault, World};
+use settings::{LogFormat, Settings};
+
+pub(crate) use settings::Given as Args;
+
+/// How long the runtime waits for its threads at the very end: by then nothing is left to lose.
+const LAST_WAIT: Duration = Duration::from_millis(500);
+
+/// Runs the bus until SIGTERM or SIGINT.
+pub(crate) fn run(args: Args, world: World) -> Result<(), Fault> {
+    let settings = args.settings()?;
+    log(&settings)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fault::Failed(format!("cannot start: {error}")))?;
+    let ended = runtime.block_on(serve(settings, world));
+    runtime.shutdown_timeout(LAST_WAIT);
+    ended
+}
+
+async fn serve(settings: Settings, world: World) -> Result<(), Fault> {
+    let mut signals = Signals::new()?;
+    let bus = tokio::select! {
+        biased;
+        () = signals.next() => return Ok(()),
+        started = wire::start(settings, world) => started?,
+    };
+    signals.next().await;
+    info!("draining; a second signal ends the process at once");
+    tokio::select! {
+        biased;
+        () = signals.next() => {
+            warn!("ended by a second signal: what was under way comes again");
+            Err(Fault::Failed("ended by a second signal".to_owned()))
+        }
+        drained = bus.drain() => drained,
+    }
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, Fault> {
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| Fault::Failed(format!("cannot listen for signals: {error}")))
+        };
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
+    }
+
+    fn next(&mut self) -> impl Future<Output = ()> {
+        async {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+            }
+        }
+    }
+}
+
+fn log(settings: &Settings) -> Result<(), Fault> {
+    let filter = EnvFilter::try_new(&settings.log_level).map_err(|error| {
+        Fault::Usage(format!(
+            "log_level {:?} cannot be used: {error}; say error, warn, info, debug, trace, or a \
+             filter such as info,eventbus_push=debug",
+            settings.log_level
+        ))
+    })?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
+    match settings.log_format {
+        LogFormat::Human => lines.init(),
+        LogFormat::Json => lines.json().flatten_event(true).init(),
+    }
+    Ok(())
+}

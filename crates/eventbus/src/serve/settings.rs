@@ -1,0 +1,247 @@
+//! The settings of `eventbus serve`: each declared once, for the command line, the environment and
+//! the file. A flag rules over the environment, the environment over the file, the file over the
+//! default.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use eventbus_core::limits;
+use eventbus_server::publish::{ApplicationSource, Applications};
+use serde::Deserialize;
+
+use crate::cli::Fault;
+
+/// The settings as they are given in one place: a command line, an environment, a file.
+#[derive(Clone, Debug, Default, Args, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Given {
+    /// A TOML file with settings, under the names of these flags with _ for -
+    #[arg(long, value_name = "FILE", env = "EVENTBUS_CONFIG")]
+    #[serde(skip)]
+    config: Option<PathBuf>,
+
+    /// Where events and resources are kept; made if it is not there [default: ./eventbus-data]
+    #[arg(long, value_name = "DIR", env = "EVENTBUS_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+
+    /// Address of the publish port [default: 127.0.0.1:8080]
+    #[arg(long, value_name = "ADDRESS", env = "EVENTBUS_PUBLISH_LISTEN")]
+    publish_listen: Option<SocketAddr>,
+
+    /// Address of the API port, for kubectl and operators [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDRESS", env = "EVENTBUS_API_LISTEN")]
+    api_listen: Option<SocketAddr>,
+
+    /// A host name by which the API port may be asked, besides loopback and its own address; may be
+    /// repeated
+    #[arg(long, value_name = "HOST", env = "EVENTBUS_API_HOST", value_delimiter = ',')]
+    api_host: Option<Vec<String>>,
+
+    /// Let anybody who reaches the publish port publish, when it listens beyond loopback
+    #[arg(
+        long,
+        env = "EVENTBUS_ALLOW_UNAUTHENTICATED_PUBLISH",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    allow_unauthenticated_publish: Option<bool>,
+
+    /// Bytes that the request body of an event may have, at most 16777216 [default: 1048576]
+    #[arg(long, value_name = "BYTES", env = "EVENTBUS_MAX_EVENT_BYTES")]
+    max_event_bytes: Option<usize>,
+
+    /// Publish requests that may be in work at once; one more is answered 429 [default: 1024]
+    #[arg(long, value_name = "COUNT", env = "EVENTBUS_MAX_REQUESTS")]
+    max_requests: Option<usize>,
+
+    /// Bytes of settled events kept for replay [default: 1073741824]
+    #[arg(long, value_name = "BYTES", env = "EVENTBUS_HISTORY_BYTES")]
+    history_bytes: Option<u64>,
+
+    /// Bytes of storage beyond which publishing is answered 507 [default: 80 % of the volume]
+    #[arg(long, value_name = "BYTES", env = "EVENTBUS_MAX_BYTES")]
+    max_bytes: Option<u64>,
+
+    /// Bytes that one Subscription may hold back before it loses its own oldest events [default: a
+    /// quarter of max-bytes]
+    #[arg(long, value_name = "BYTES", env = "EVENTBUS_BACKLOG_MAX_BYTES")]
+    backlog_max_bytes: Option<u64>,
+
+    /// Seconds after which an event is gone, delivered or not [default: 86400]
+    #[arg(long, value_name = "SECONDS", env = "EVENTBUS_AGE_S")]
+    age_s: Option<u64>,
+
+    /// What is logged: error, warn, info, debug, trace, or a filter such as
+    /// info,eventbus_push=debug [default: info]
+    #[arg(long, value_name = "LEVEL", env = "EVENTBUS_LOG_LEVEL")]
+    log_level: Option<String>,
+
+    /// How a line of the log looks [default: human]
+    #[arg(long, value_name = "FORMAT", env = "EVENTBUS_LOG_FORMAT")]
+    log_format: Option<LogFormat>,
+
+    /// The sources of applications; in the file only.
+    #[arg(skip)]
+    applications: BTreeMap<String, ApplicationSource>,
+}
+
+/// How a line of the log looks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum LogFormat {
+    /// For people.
+    #[default]
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The settings in force, checked.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) data_dir: PathBuf,
+    pub(crate) publish_listen: SocketAddr,
+    pub(crate) api_listen: SocketAddr,
+    pub(crate) api_hosts: Vec<String>,
+    pub(crate) max_event_bytes: usize,
+    pub(crate) max_requests: usize,
+    pub(crate) history_bytes: Option<u64>,
+    pub(crate) max_bytes: Option<u64>,
+    pub(crate) backlog_max_bytes: Option<u64>,
+    pub(crate) age: Option<Duration>,
+    pub(crate) log_level: String,
+    pub(crate) log_format: LogFormat,
+    pub(crate) applications: Applications,
+}
+
+/// The largest `max_event_bytes`: what is read of a body that is refused.
+const EVENT_BYTES_MAX: usize = limits::REFUSED_BODY_BYTES as usize;
+
+/// The largest `max_requests`: beyond it memory for the bodies is no longer small.
+const REQUESTS_MAX: usize = 65_536;
+
+impl Given {
+    /// The settings in force: these, over those of the file that they name.
+    pub(crate) fn settings(self) -> Result<Settings, Fault> {
+        let file = match &self.config {
+            Some(path) => Self::read(path)?,
+            None => Self::default(),
+        };
+        self.over(file).check()
+    }
+
+    fn read(path: &Path) -> Result<Self, Fault> {
+        let wrong = |why: String| {
+            Fault::Usage(format!("the settings file {} cannot be used: {why}", path.display()))
+        };
+        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+        let source = config::File::from_str(&text, config::FileFormat::Toml);
+        config::Config::builder()
+            .add_source(source)
+            .build()
+            .and_then(config::Config::try_deserialize)
+            .map_err(|error| wrong(error.to_string()))
+    }
+
+    fn over(self, below: Self) -> Self {
+        Self {
+            config: self.config,
+            data_dir: self.data_dir.or(below.data_dir),
+            publish_listen: self.publish_listen.or(below.publish_listen),
+            api_listen: self.api_listen.or(below.api_listen),
+            api_host: self.api_host.or(below.api_host),
+            allow_unauthenticated_publish: self
+                .allow_unauthenticated_publish
+                .or(below.allow_unauthenticated_publish),
+            max_event_bytes: self.max_event_bytes.or(below.max_event_bytes),
+            max_requests: self.max_requests.or(below.max_requests),
+            history_bytes: self.history_bytes.or(below.history_bytes),
+            max_bytes: self.max_bytes.or(below.max_bytes),
+            backlog_max_bytes: self.backlog_max_bytes.or(below.backlog_max_bytes),
+            age_s: self.age_s.or(below.age_s),
+            log_level: self.log_level.or(below.log_level),
+            log_format: self.log_format.or(below.log_format),
+            applications: below.applications,
+        }
+    }
+
+    fn check(self) -> Result<Settings, Fault> {
+        let publish_listen =
+            self.publish_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
+        let api_listen =
+            self.api_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8001)));
+        if !publish_listen.ip().is_loopback() && self.allow_unauthenticated_publish != Some(true) {
+            return Err(Fault::Usage(format!(
+                "publish_listen {publish_listen} is beyond loopback, where anybody who reaches it \
+                 could publish: listen on 127.0.0.1, or say --allow-unauthenticated-publish"
+            )));
+        }
+        let within = |name: &str, value: usize, allowed: std::ops::RangeInclusive<usize>| {
+            if allowed.contains(&value) {
+                return Ok(value);
+            }
+            let (least, most) = allowed.into_inner();
+            Err(Fault::Usage(format!("{name} is {value}: it must be from {least} to {most}")))
+        };
+        let max_event_bytes = self.max_event_bytes.unwrap_or(limits::EVENT_BYTES);
+        let max_requests = self.max_requests.unwrap_or(limits::REQUESTS_IN_WORK);
+        if self.age_s == Some(0) {
+            return Err(Fault::Usage("age_s is 0: it must be at least 1".to_owned()));
+        }
+        Ok(Settings {
+            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("eventbus-data")),
+            publish_listen,
+            api_listen,
+            api_hosts: self.api_host.unwrap_or_default(),
+            max_event_bytes: within("max_event_bytes", max_event_bytes, 1..=EVENT_BYTES_MAX)?,
+            max_requests: within("max_requests", max_requests, 1..=REQUESTS_MAX)?,
+            history_bytes: self.history_bytes,
+            max_bytes: self.max_bytes,
+            backlog_max_bytes: self.backlog_max_bytes,
+            age: self.age_s.map(Duration::from_secs),
+            log_level: self.log_level.unwrap_or_else(|| "info".to_owned()),
+            log_format: self.log_format.unwrap_or_default(),
+            applications: Applications::new(self.applications)
+                .map_err(|error| Fault::Usage(error.to_string()))?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(text: &str) -> Result<Settings, Fault> {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("eventbus.toml");
+        std::fs::write(&path, text).unwrap();
+        Given { config: Some(path), max_requests: Some(7), ..Given::default() }.settings()
+    }
+
+    #[test]
+    fn a_flag_rules_over_the_file_and_the_file_over_the_default() {
+        let settings = file(
+            "max_requests = 9\nmax_event_bytes = 10\n\
+             [applications.shop]\nsource_id = \"other\"\n",
+        )
+        .unwrap();
+        assert_eq!((settings.max_requests, settings.max_event_bytes), (7, 10));
+        assert_eq!(settings.publish_listen.to_string(), "127.0.0.1:8080");
+    }
+
+    #[test]
+    fn a_bad_setting_is_named_with_what_is_allowed() {
+        let complaint = |text| match file(text) {
+            Err(Fault::Usage(complaint)) => complaint,
+            other => panic!("{other:?}"),
+        };
+        assert!(complaint("max_event_bytes = 0").contains("must be from 1 to 16777216"));
+        assert!(complaint("max_event = 1").contains("max_event"));
+        assert!(complaint("publish_listen = \"0.0.0.0:80\"").contains("beyond loopback"));
+        assert!(complaint("[applications.1a]\n").contains("applications.1a"));
+        assert!(complaint("age_s = 0").contains("at least 1"));
+    }
+}

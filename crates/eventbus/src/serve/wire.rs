@@ -1,0 +1,243 @@
+//! Wiring: which broker, which API, and who is connected to whom. No other file asks in which world
+//! the program runs.
+
+use std::fs::DirBuilder;
+use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate};
+use eventbus_core::broker::BrokerHealth;
+use eventbus_core::{Broker, limits};
+use eventbus_log::{Log, LogConfig, OpenError, TraceObserver};
+use eventbus_push::{Parts as PushParts, Push};
+use eventbus_resources::{DEFINITIONS, Freshness, HealthBoard, StatusWriter, Watched};
+use eventbus_server::control::Control;
+use eventbus_server::publish::Publish;
+use eventbus_server::telemetry::Telemetry;
+use eventbus_server::{Latch, Port, Readiness};
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::settings::Settings;
+use super::{api_port, descriptors, kubeconfig};
+use crate::cli::{Fault, World};
+use crate::output;
+
+/// The namespace of a `kube::Client` call that names none.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Time for the requests in work, and for the last sync, beside [`limits::DRAIN_TIME`]: together
+/// below the ten seconds in which the program promises to be gone.
+const LAST_TIME: Duration = Duration::from_millis(1_500);
+
+/// A running bus.
+pub(super) struct Bus {
+    publishing: CancellationToken,
+    serving: CancellationToken,
+    publish_port: TaskTracker,
+    others: TaskTracker,
+    push: Push,
+    api: ApiServer,
+    broker: Arc<dyn Broker>,
+}
+
+/// Starts everything, in the order in which parts need each other.
+pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault> {
+    let readiness = Readiness::default();
+    let latches = Latches::take(&readiness);
+    let budget = descriptors::raise();
+    let publish_port = open("publish", settings.publish_listen, budget.port).await?;
+    let api_port = open("API", settings.api_listen, budget.port).await?;
+    latches.ports.open();
+    make_data_dir(&settings.data_dir)?;
+    let broker = open_log(&settings, &world).await?;
+    let api = open_api(&settings, &world).await?;
+    let token = token(&settings, &world)?;
+    kubeconfig::write(&settings.data_dir, api_port.address(), &token)
+        .map_err(|error| in_data_dir(&settings.data_dir, &error))?;
+    latches.kubeconfig.open();
+    let usable = broker.clone();
+    readiness.check("broker", move || !matches!(usable.stats().health, BrokerHealth::Unusable(_)));
+
+    let (publishing, serving) = (CancellationToken::new(), CancellationToken::new());
+    let (publish_tasks, others) = (TaskTracker::new(), TaskTracker::new());
+    let client = kube::Client::new(api.service(), DEFAULT_NAMESPACE);
+    let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
+    others.spawn(watch);
+    let health = Arc::new(HealthBoard::default());
+    spawn_control(&others, &serving, &watched, &client, (&health, &world));
+    let publish = publish(&settings, &world, &broker, &client, (&watched, &readiness));
+    let (publish_address, api_address) = (publish_port.address(), api_port.address());
+    publish_tasks.spawn(publish_port.serve(Arc::new(publish).service(), publishing.clone()));
+    let gate = Gate::new(token, api_address, settings.api_hosts.clone());
+    let api_service = api_port::service(api.service(), gate, readiness.clone());
+    others.spawn(api_port.serve(api_service, serving.clone()));
+    let mut versions = watched.versions.clone();
+    let push = Push::start(PushParts {
+        broker: broker.clone(),
+        catalog: watched.catalog,
+        deleted: watched.deleted,
+        health,
+        clock: world.clock,
+        entropy: world.entropy,
+        connections: budget.push,
+        trusted: Vec::new(),
+    });
+    if versions.wait_for(Option::is_some).await.is_ok() {
+        latches.catalog.open();
+    }
+    welcome(publish_address, api_address, &settings.data_dir);
+    Ok(Bus { publishing, serving, publish_port: publish_tasks, others, push, api, broker })
+}
+
+impl Bus {
+    /// Stops: no event is acknowledged from now on, attempts under way end or are abandoned, then
+    /// everything is closed.
+    pub(super) async fn drain(self) -> Result<(), Fault> {
+        self.publishing.cancel();
+        self.publish_port.close();
+        let published = tokio::time::timeout(limits::DRAIN_TIME, self.publish_port.wait());
+        let (published, ()) = tokio::join!(published, self.push.drain());
+        if published.is_err() {
+            warn!("publish requests were still arriving when their time was over");
+        }
+        self.serving.cancel();
+        self.others.close();
+        let closed = tokio::time::timeout(LAST_TIME, async {
+            self.api.close().await;
+            self.others.wait().await;
+        });
+        if closed.await.is_err() {
+            warn!("clients of the API were still connected when their time was over");
+        }
+        let closed = self.broker.close().await;
+        closed.map_err(|error| Fault::Failed(error.to_string()))?;
+        info!("drained");
+        Ok(())
+    }
+}
+
+/// What must have happened before the process is ready.
+struct Latches {
+    ports: Latch,
+    kubeconfig: Latch,
+    catalog: Latch,
+}
+
+impl Latches {
+    fn take(readiness: &Readiness) -> Self {
+        Self {
+            ports: readiness.latch("ports"),
+            kubeconfig: readiness.latch("kubeconfig"),
+            catalog: readiness.latch("catalog"),
+        }
+    }
+}
+
+async fn open(name: &'static str, address: SocketAddr, connections: usize) -> Result<Port, Fault> {
+    Port::open(name, address, connections).await.map_err(|error| Fault::Usage(error.to_string()))
+}
+
+fn make_data_dir(path: &Path) -> Result<(), Fault> {
+    // Events and tokens are nobody else's.
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    made.map_err(|error| in_data_dir(path, &error))
+}
+
+fn in_data_dir(path: &Path, error: &dyn std::fmt::Display) -> Fault {
+    Fault::Usage(format!(
+        "the data directory {} cannot be used: {error}; name one with --data-dir that this user \
+         may write",
+        path.display()
+    ))
+}
+
+fn token(settings: &Settings, world: &World) -> Result<String, Fault> {
+    kubeconfig::token(&settings.data_dir, &*world.entropy)
+        .map_err(|error| in_data_dir(&settings.data_dir, &error))
+}
+
+async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>, Fault> {
+    let mut config = LogConfig::in_dir(settings.data_dir.join("log"));
+    config.history_bytes = settings.history_bytes.unwrap_or(config.history_bytes);
+    config.max_bytes = settings.max_bytes;
+    config.backlog_max_bytes = settings.backlog_max_bytes;
+    config.age = settings.age.unwrap_or(config.age);
+    let World { clock, entropy } = world.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        Log::open(config, clock, &*entropy, Arc::new(TraceObserver))
+    })
+    .await;
+    let log = opened.map_err(|error| Fault::Failed(error.to_string()))?;
+    let log = log.map_err(|error| match error {
+        OpenError::Io { .. } => Fault::Failed(error.to_string()),
+        error => Fault::Usage(error.to_string()),
+    })?;
+    Ok(Arc::new(log))
+}
+
+async fn open_api(settings: &Settings, world: &World) -> Result<ApiServer, Fault> {
+    let config = ApiConfig {
+        path: settings.data_dir.join("resources.db"),
+        definitions: DEFINITIONS.map(|definition| definition.manifest()).into(),
+        clock: world.clock.clone(),
+        entropy: world.entropy.clone(),
+    };
+    ApiServer::open(config).await.map_err(|error| Fault::Failed(error.to_string()))
+}
+
+fn spawn_control(
+    tasks: &TaskTracker,
+    stop: &CancellationToken,
+    watched: &Watched,
+    client: &kube::Client,
+    (health, world): (&Arc<HealthBoard>, &World),
+) {
+    let control = Control {
+        catalog: watched.catalog.clone(),
+        health: health.clone(),
+        writer: StatusWriter::new(client.clone()),
+        clock: world.clock.clone(),
+    };
+    let stop = stop.clone();
+    tasks.spawn(async move { stop.run_until_cancelled(control.run()).await });
+}
+
+/// Says on standard output where everything is. With a port number of 0 this is where to read the
+/// one that the system chose.
+fn welcome(publish: SocketAddr, api: SocketAddr, data_dir: &Path) {
+    let kubeconfig = data_dir.join("kubeconfig");
+    let lines = [
+        format!("publish  http://{publish}/v1/events"),
+        format!("API      http://{api}"),
+        format!("kubectl  kubectl --kubeconfig {} get subscriptions -A", kubeconfig.display()),
+        "ready".to_owned(),
+    ];
+    // Nobody may be reading: that is no reason not to serve.
+    let _ = output::line(&lines.join("\n"));
+}
+
+fn publish(
+    settings: &Settings,
+    world: &World,
+    broker: &Arc<dyn Broker>,
+    client: &kube::Client,
+    (watched, readiness): (&Watched, &Readiness),
+) -> Publish {
+    Publish {
+        broker: broker.clone(),
+        catalog: watched.catalog.clone(),
+        freshness: Freshness::new(client.clone(), watched.versions.clone()),
+        entropy: world.entropy.clone(),
+        applications: settings.applications.clone(),
+        event_bytes: settings.max_event_bytes,
+        in_work: Semaphore::new(settings.max_requests),
+        readiness: readiness.clone(),
+        telemetry: Arc::new(Telemetry::default()),
+    }
+}

@@ -1,0 +1,113 @@
+//! `eventbus serve` as a process: what it refuses, what it opens, how it ends.
+
+use std::os::unix::fs::PermissionsExt;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use crate::bus::Bus;
+use crate::program::{run, within};
+
+async fn refused(args: &[&str]) -> String {
+    let ended = run(&[&["serve", "--publish-listen", "127.0.0.1:0"], args].concat(), "").await;
+    assert_eq!(ended.code, 2, "{ended:?}");
+    ended.stderr
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named() {
+    let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let directory = tempfile::tempdir().unwrap();
+    let directory = directory.path().to_str().unwrap();
+    let complaint = refused(&["--api-listen", &address, "--data-dir", directory]).await;
+    assert!(complaint.contains(&address) && complaint.contains("Another program"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_directory_that_is_in_use_or_foreign_is_named() {
+    let bus = Bus::start().await;
+    let in_use = bus.data_dir();
+    let complaint =
+        refused(&["--api-listen", "127.0.0.1:0", "--data-dir", in_use.to_str().unwrap()]).await;
+    assert!(complaint.contains("in use by another process"), "{complaint}");
+    let foreign = tempfile::tempdir().unwrap();
+    std::fs::create_dir(foreign.path().join("log")).unwrap();
+    std::fs::write(foreign.path().join("log/holiday.jpg"), "beach").unwrap();
+    let path = foreign.path().to_str().unwrap();
+    let complaint = refused(&["--api-listen", "127.0.0.1:0", "--data-dir", path]).await;
+    assert!(complaint.contains("holiday.jpg"), "{complaint}");
+}
+
+#[tokio::test]
+async fn a_bad_setting_is_named_with_what_is_allowed() {
+    let complaint = refused(&["--api-listen", "127.0.0.1:0", "--max-requests", "0"]).await;
+    assert!(complaint.contains("max_requests is 0: it must be from 1 to 65536"), "{complaint}");
+    let ended = run(&["serve", "--publish-listen", "0.0.0.0:0"], "").await;
+    assert_eq!(ended.code, 2);
+    assert!(ended.stderr.contains("--allow-unauthenticated-publish"), "{}", ended.stderr);
+    let complaint = refused(&["--log-level", "loud=louder"]).await;
+    assert!(complaint.contains("log_level"), "{complaint}");
+}
+
+#[tokio::test]
+async fn the_kubeconfig_is_for_its_owner_and_the_token_stays() {
+    let mut bus = Bus::start().await;
+    let read = |name: &str| std::fs::read_to_string(bus.data_dir().join(name)).unwrap();
+    let token = read("token");
+    for name in ["kubeconfig", "token"] {
+        let mode = std::fs::metadata(bus.data_dir().join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    let server = bus.api.replace("http://", &format!("http://eventbus:{}@", token.trim()));
+    assert!(read("kubeconfig").contains(&format!("server: {server}\n")));
+    assert_eq!(bus.stop().await, 0);
+    bus.start_again(&[]).await;
+    assert_eq!(std::fs::read_to_string(bus.data_dir().join("token")).unwrap(), token);
+}
+
+#[tokio::test]
+async fn the_api_port_lets_in_who_has_the_token_and_asks_for_this_host() {
+    let bus = Bus::start().await;
+    let ask = |path: &str, headers: &[(&str, &str)]| {
+        let mut request = Request::get(format!("{}{path}", bus.api));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        bus.ask(request.body(Full::<Bytes>::default()).unwrap())
+    };
+    assert_eq!(ask("/apis", &[]).await.status, 401);
+    assert_eq!(ask("/apis", &[("authorization", "Bearer wrong")]).await.status, 401);
+    for open in ["/healthz", "/livez", "/readyz", "/version"] {
+        assert_eq!(ask(open, &[]).await.status, 200, "{open}");
+    }
+    assert_eq!(ask("/healthz", &[("host", "evil.example")]).await.status, 403);
+    assert_eq!(ask("/readyz", &[]).await.body.matches("[+]").count(), 4);
+}
+
+#[tokio::test]
+async fn a_stop_answers_what_is_in_work_and_ends() {
+    let mut bus = Bus::start().await;
+    let address = bus.publish.trim_start_matches("http://").to_owned();
+    // A request whose body comes in two halves, the second after the signal.
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    let body = crate::bus::event("order.created", &serde_json::json!(1)).to_string();
+    let (first, second) = body.split_at(10);
+    let head =
+        format!("POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+    stream.write_all(format!("{head}{first}").as_bytes()).await.unwrap();
+    let stopping = async { bus.stop().await };
+    let finishing = async {
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+        stream.write_all(second.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        within(stream.read_to_string(&mut answer)).await.unwrap();
+        answer
+    };
+    let (code, answer) = tokio::join!(stopping, finishing);
+    assert_eq!(code, 0);
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
