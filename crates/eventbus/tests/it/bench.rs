@@ -143,3 +143,32 @@ async fn wrong_usage_and_a_missing_kubeconfig_are_told_apart_from_failure() {
         assert_eq!(ended.code, 2, "{args} {ended:?}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_real_bus_is_measured_end_to_end_and_publishing_only() {
+    let bus = crate::served::Bus::start().await;
+    let kubeconfig = bus.data_dir().join("kubeconfig").display().to_string();
+    for mode in ["--mode end-to-end --window 100", "--mode publish"] {
+        let to = format!("--url {}/v1/events --kubeconfig {kubeconfig}", bus.publish);
+        let ended = bench(&format!("{to} {SHORT} {mode} --event-types 2 --fan-out 2")).await;
+        let result = result(&ended);
+        assert_eq!(result["deliveries"].as_u64(), result["events"].as_u64().map(|all| all * 2));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_bus_loses_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let data_dir = directory.path().join("data");
+    let ended = bench(&format!(
+        "--mode kill --data-dir {} --kills 3 --seed 7 --connections 8 --json",
+        data_dir.display()
+    ))
+    .await;
+    let result = result(&ended);
+    assert_eq!((&result["kills"], &result["verdict"]["lost"]), (&3.into(), &0.into()), "{result}");
+    assert!(result["verdict"]["acknowledged"].as_u64() > Some(0));
+    // What was judged is there for anyone to judge again.
+    let published = std::fs::read_to_string(directory.path().join("data-records/published.log"));
+    assert!(published.unwrap().starts_with("S "));
+}

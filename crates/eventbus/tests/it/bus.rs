@@ -1,249 +1,258 @@
-//! A running bus for one test: the built program, its data directory, its kubectl.
+//! A stand-in for a bus: just enough of one for the benchmark to measure, with flaws to find.
+//!
+//! It keeps everything in memory, delivers each event once, at once, and answers the handful of
+//! Kubernetes requests the benchmark makes.
 
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
-use http_body_util::{BodyExt, Full};
+use http::{Method, Request, Response};
+use http_body_util::Full;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use serde::Deserialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::io::AsyncWriteExt;
-use tokio::process::Command;
+use tokio::task::JoinSet;
 
-use crate::program::{Running, start, within};
+use crate::program::within;
+use crate::server::{Server, answer};
 
-/// The bus, and everything a test does with it.
+/// What is wrong with the bus, if anything.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Flaw {
+    None,
+    /// Answers one event with `ignored`.
+    Ignores,
+    /// Answers one event with 503.
+    Refuses,
+    /// Never delivers one event.
+    Loses,
+    /// Delivers one event twice.
+    Repeats,
+    /// Delivers one event with a payload that is not quite the published one.
+    Corrupts,
+    /// Delivers one event under the id of another.
+    Confuses,
+    /// Delivers one event to a Subscription of another type.
+    Misdirects,
+    /// Delivers everything late.
+    Lags,
+}
+
+/// The number of the event that the flaw befalls: well after the warm-up of a short run began.
+const BEFALLEN: usize = 40;
+
 pub(crate) struct Bus {
-    running: Option<Running>,
-    directory: TempDir,
-    pub(crate) publish: String,
-    pub(crate) api: String,
+    server: Server,
+    state: Arc<Mutex<State>>,
+    _directory: tempfile::TempDir,
+    pub(crate) kubeconfig: String,
+}
+
+struct State {
+    flaw: Flaw,
+    subscriptions: Vec<Value>,
+    is_activated: bool,
+    namespaces: Vec<String>,
+    /// Namespaces that were deleted.
+    deleted: Vec<String>,
+    published: usize,
+    /// Deliveries that wait for the activation.
+    waiting: Vec<Delivery>,
+    deliveries: JoinSet<()>,
     client: Client<HttpConnector, Full<Bytes>>,
 }
 
-/// What a server answered.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) headers: http::HeaderMap,
-    pub(crate) body: String,
+#[derive(Clone)]
+struct Delivery {
+    endpoint: String,
+    event_id: String,
+    payload: Bytes,
 }
 
-/// How kubectl ended.
-#[derive(Debug)]
-pub(crate) struct Kubectl {
-    pub(crate) success: bool,
-    pub(crate) stdout: String,
-    pub(crate) stderr: String,
+#[derive(Deserialize)]
+struct Event {
+    #[serde(rename = "event-id")]
+    event_id: String,
+    #[serde(rename = "event-type")]
+    event_type: String,
+    data: Box<RawValue>,
 }
 
 impl Bus {
-    /// A bus on an empty directory, on ports that the system chose.
-    pub(crate) async fn start() -> Self {
-        Self::start_with(&[]).await
-    }
-
-    /// The same with more flags.
-    pub(crate) async fn start_with(flags: &[&str]) -> Self {
-        let client = Client::builder(TokioExecutor::new()).build_http();
+    pub(crate) async fn start(flaw: Flaw) -> Self {
+        let state = Arc::new(Mutex::new(State {
+            flaw,
+            subscriptions: Vec::new(),
+            is_activated: false,
+            namespaces: Vec::new(),
+            deleted: Vec::new(),
+            published: 0,
+            waiting: Vec::new(),
+            deliveries: JoinSet::new(),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        }));
+        let shared = state.clone();
+        let server = Server::start(move |request| {
+            let answer = shared.lock().unwrap().answer(&request);
+            async { answer }
+        })
+        .await;
         let directory = tempfile::tempdir().unwrap();
-        let mut bus =
-            Self { running: None, directory, publish: String::new(), api: String::new(), client };
-        bus.start_again(flags).await;
-        bus
+        let path = directory.path().join("kubeconfig");
+        let config = format!(
+            "apiVersion: v1\nkind: Config\ncurrent-context: c\n\
+             contexts: [{{name: c, context: {{cluster: c, user: u}}}}]\n\
+             clusters: [{{name: c, cluster: {{server: '{}'}}}}]\n\
+             users: [{{name: u, user: {{token: t}}}}]\n",
+            server.url("")
+        );
+        std::fs::write(&path, config).unwrap();
+        let kubeconfig = path.to_str().unwrap().to_owned();
+        Self { server, state, _directory: directory, kubeconfig }
     }
 
-    /// Starts the program on the same directory.
-    pub(crate) async fn start_again(&mut self, flags: &[&str]) {
-        let data_dir = self.data_dir();
-        let mut args = vec!["serve", "--data-dir", data_dir.to_str().unwrap()];
-        args.extend(["--publish-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]);
-        args.extend(flags);
-        let mut running = start(&args);
-        loop {
-            let line = running.line().await;
-            match line.split_whitespace().collect::<Vec<_>>()[..] {
-                ["publish", url] => self.publish = url.trim_end_matches("/v1/events").to_owned(),
-                ["API", url] => self.api = url.to_owned(),
-                ["ready"] => break,
-                _ => {}
-            }
-        }
-        self.running = Some(running);
+    pub(crate) fn publish_url(&self) -> String {
+        self.server.url("/v1/events")
     }
 
-    pub(crate) fn data_dir(&self) -> PathBuf {
-        self.directory.path().join("data")
-    }
-
-    /// `kill -9`.
-    pub(crate) async fn kill(&mut self) {
-        self.running.take().unwrap().kill().await;
-    }
-
-    /// SIGTERM; returns the exit code.
-    pub(crate) async fn stop(&mut self) -> i32 {
-        let running = self.running.take().unwrap();
-        running.terminate();
-        running.ended().await.0.code().unwrap_or(-1)
-    }
-
-    /// Asks the publish port.
-    pub(crate) async fn ask(&self, request: Request<Full<Bytes>>) -> Answer {
-        let answer = within(self.client.request(request)).await.unwrap();
-        let (head, body) = answer.into_parts();
-        let body = within(body.collect()).await.unwrap().to_bytes();
-        Answer {
-            status: head.status.as_u16(),
-            headers: head.headers,
-            body: String::from_utf8(body.to_vec()).unwrap(),
-        }
-    }
-
-    /// POSTs to the publish port.
-    pub(crate) async fn post(&self, path: &str, body: impl Into<Bytes>) -> Answer {
-        let url = format!("{}{path}", self.publish);
-        self.ask(Request::post(url).body(Full::new(body.into())).unwrap()).await
-    }
-
-    /// Publishes an event of the source `shop`; returns the status said.
-    pub(crate) async fn publish(&self, event_type: &str, data: &Value) -> String {
-        let event = event(event_type, data);
-        let answer = self.post("/v1/events", event.to_string()).await;
-        assert_eq!(answer.status, 200, "{answer:?}");
-        answer.headers["eventbus-status"].to_str().unwrap().to_owned()
-    }
-
-    /// Runs the real kubectl against the bus, with `input` as its standard input.
-    pub(crate) async fn kubectl(&self, args: &[&str], input: &str) -> Kubectl {
-        let program = kubectl_path().unwrap();
-        let home = self.directory.path().join("home");
-        let mut child = Command::new(program)
-            .arg("--kubeconfig")
-            .arg(self.data_dir().join("kubeconfig"))
-            .args(args)
-            // Its cache of discovery is keyed by host and port, and ports come round again.
-            .env("HOME", &home)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true)
-            .spawn()
-            .unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
-        let output = within(child.wait_with_output()).await.unwrap();
-        Kubectl {
-            success: output.status.success(),
-            stdout: String::from_utf8(output.stdout).unwrap(),
-            stderr: String::from_utf8(output.stderr).unwrap(),
-        }
-    }
-
-    /// Creates resources of the API from JSON, as a controller would.
-    pub(crate) async fn create(&self, object: &Value) -> Value {
-        let path = collection(object);
-        let answer = self.api_call("POST", &path, object.to_string()).await;
-        assert_eq!(answer.status, 201, "{answer:?}");
-        serde_json::from_str(&answer.body).unwrap()
-    }
-
-    /// Asks the API with the token of the kubeconfig.
-    pub(crate) async fn api_call(&self, method: &str, path: &str, body: String) -> Answer {
-        let token = std::fs::read_to_string(self.data_dir().join("token")).unwrap();
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.api))
-            .header("authorization", format!("Bearer {}", token.trim()));
-        let content_type = match method {
-            "PATCH" => "application/merge-patch+json",
-            _ => "application/json",
-        };
-        request = request.header("content-type", content_type);
-        self.ask(request.body(Full::new(body.into())).unwrap()).await
-    }
-
-    /// Waits until the Subscription `stage/NAME` has `condition` with `status`.
-    pub(crate) async fn wait_for(&self, name: &str, condition: &str, status: &str) -> Value {
-        let path = format!("{SUBSCRIPTIONS}/{name}");
+    /// Waits until so many events were published.
+    pub(crate) async fn until_published(&self, count: usize) {
         within(async {
-            loop {
-                let answer = self.api_call("GET", &path, String::new()).await;
-                let object: Value = serde_json::from_str(&answer.body).unwrap();
-                let conditions = object["status"]["conditions"].as_array().cloned();
-                let found = conditions.into_iter().flatten().find(|c| c["type"] == condition);
-                if found.as_ref().is_some_and(|found| found["status"] == status) {
-                    return found.unwrap();
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
+            while self.state.lock().unwrap().published < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
             }
         })
-        .await
+        .await;
     }
 
-    /// Activates the source `shop` in the namespace `stage`.
-    pub(crate) async fn activate(&self) {
-        self.create(&activation()).await;
-    }
-
-    /// Creates the Subscription `stage/NAME` to events of `shop`, and waits until it is active.
-    pub(crate) async fn subscribe(&self, name: &str, event_type: &str, endpoint: &str) {
-        self.create(&subscription(name, event_type, endpoint)).await;
-        self.wait_for(name, "events-activated", "True").await;
+    /// Whether a namespace was made, and each one removed again.
+    pub(crate) fn is_cleaned_up(&self) -> bool {
+        let state = self.state.lock().unwrap();
+        !state.deleted.is_empty() && state.namespaces.is_empty()
     }
 }
 
-/// Where the Subscriptions of the namespace `stage` are.
-pub(crate) const SUBSCRIPTIONS: &str =
-    "/apis/eventing.kyma.cx/v1alpha1/namespaces/stage/subscriptions";
-
-/// The kubectl to test with; says aloud when there is none.
-pub(crate) fn kubectl_path() -> Option<PathBuf> {
-    let path = std::env::var_os("EVENTBUS_KUBECTL").map(PathBuf::from).filter(|p| Path::exists(p));
-    if path.is_none() {
-        println!("SKIPPED: no kubectl; ./test fetches one and names it in EVENTBUS_KUBECTL");
+impl State {
+    fn answer(&mut self, request: &Request<Bytes>) -> Response<String> {
+        let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
+        if path == ["v1", "events"] {
+            return self.publish(request.body());
+        }
+        assert_eq!(request.headers()["authorization"], "Bearer t");
+        let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
+        match (request.method(), path.last(), path[path.len() - 2]) {
+            (&Method::POST, Some(&"namespaces"), _) => {
+                self.namespaces.push(body["metadata"]["name"].as_str().unwrap().to_owned());
+                answer(201, &body.to_string())
+            }
+            (&Method::POST, Some(&"subscriptions"), _) => {
+                self.subscriptions.push(body.clone());
+                answer(201, &body.to_string())
+            }
+            (&Method::POST, Some(&"eventactivations"), _) => {
+                self.is_activated = true;
+                for delivery in std::mem::take(&mut self.waiting) {
+                    self.deliver(delivery);
+                }
+                answer(201, &body.to_string())
+            }
+            (&Method::GET, Some(&"subscriptions"), _) => self.list(),
+            (&Method::GET, Some(name), "namespaces") => {
+                match self.namespaces.iter().any(|one| one == name) {
+                    true => answer(200, &json!({"metadata": {"name": name}}).to_string()),
+                    false => status(404),
+                }
+            }
+            (&Method::DELETE, Some(name), "namespaces") => {
+                self.namespaces.retain(|one| one != name);
+                self.deleted.push((*name).to_owned());
+                self.subscriptions.clear();
+                self.is_activated = false;
+                status(200)
+            }
+            _ => status(404),
+        }
     }
-    path
+
+    fn list(&self) -> Response<String> {
+        let is_true = if self.is_activated { "True" } else { "False" };
+        let condition = |kind| json!({"type": kind, "status": is_true});
+        let mut items = self.subscriptions.clone();
+        for item in &mut items {
+            item["status"]["conditions"] =
+                json!([condition("events-activated"), condition("ready")]);
+        }
+        let list = json!({"apiVersion": "eventing.kyma.cx/v1alpha1", "kind": "SubscriptionList",
+            "metadata": {}, "items": items});
+        answer(200, &list.to_string())
+    }
+
+    fn publish(&mut self, body: &Bytes) -> Response<String> {
+        let event: Event = serde_json::from_slice(body).unwrap();
+        let number = self.published;
+        self.published += 1;
+        let is = |flaw| self.flaw == flaw && number == BEFALLEN;
+        if is(Flaw::Refuses) {
+            return answer(503, r#"{"status":503,"type":"service_unavailable"}"#);
+        }
+        let mut wanted_by: HashMap<String, u32> = HashMap::new();
+        for subscription in &self.subscriptions {
+            let is_other = is(Flaw::Misdirects);
+            if (subscription["spec"]["event_type"] == event.event_type) != is_other {
+                let endpoint = subscription["spec"]["endpoint"].as_str().unwrap().to_owned();
+                wanted_by.insert(endpoint, 1 + u32::from(is(Flaw::Repeats)));
+            }
+        }
+        let mut outcome = if wanted_by.is_empty() { "ignored" } else { "published" };
+        if is(Flaw::Ignores) {
+            outcome = "ignored";
+        }
+        let mut payload = event.data.get().to_owned();
+        if is(Flaw::Corrupts) {
+            payload = payload.replace("xx", "xy");
+        }
+        let mut event_id = event.event_id.clone();
+        if is(Flaw::Confuses) {
+            event_id.replace_range(35.., "f");
+        }
+        if !is(Flaw::Loses) {
+            for (endpoint, times) in wanted_by {
+                let (event_id, payload) = (event_id.clone(), payload.clone().into());
+                let delivery = Delivery { endpoint, event_id, payload };
+                (0..times).for_each(|_| self.deliver(delivery.clone()));
+            }
+        }
+        let id = event.event_id;
+        let body = json!({"event-id": id, "status": outcome, "reason": "because"});
+        answer(200, &format!("{body}\n"))
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        if !self.is_activated {
+            return self.waiting.push(delivery);
+        }
+        let client = self.client.clone();
+        let delay = if self.flaw == Flaw::Lags { Duration::from_secs(2) } else { Duration::ZERO };
+        self.deliveries.spawn(async move {
+            tokio::time::sleep(delay).await;
+            let request = Request::post(&delivery.endpoint)
+                .header("Content-Type", "application/json")
+                .header("Kyma-Event-Id", &delivery.event_id)
+                .body(Full::new(delivery.payload));
+            // A bad endpoint is not this bus's concern.
+            let _ = client.request(request.unwrap()).await;
+        });
+    }
 }
 
-/// A Subscription of `stage` to events of the source `shop`.
-pub(crate) fn subscription(name: &str, event_type: &str, endpoint: &str) -> Value {
-    json!({
-        "apiVersion": "eventing.kyma.cx/v1alpha1",
-        "kind": "Subscription",
-        "metadata": { "name": name, "namespace": "stage" },
-        "spec": {
-            "endpoint": endpoint, "event_type": event_type, "event_type_version": "v1",
-            "source_id": "shop",
-        },
-    })
-}
-
-/// An EventActivation of the source `shop` in `stage`.
-pub(crate) fn activation() -> Value {
-    json!({
-        "apiVersion": "applicationconnector.kyma-project.io/v1alpha1",
-        "kind": "EventActivation",
-        "metadata": { "name": "shop", "namespace": "stage" },
-        "spec": { "sourceId": "shop" },
-    })
-}
-
-/// An event of the source `shop`.
-pub(crate) fn event(event_type: &str, data: &Value) -> Value {
-    json!({
-        "source-id": "shop", "event-type": event_type, "event-type-version": "v1",
-        "event-time": "2018-11-02T22:08:41Z", "data": data,
-    })
-}
-
-fn collection(object: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let plural = format!("{}s", text(&object["kind"]).to_lowercase());
-    let namespace = text(&object["metadata"]["namespace"]);
-    format!("/apis/{}/namespaces/{namespace}/{plural}", text(&object["apiVersion"]))
+fn status(code: u16) -> Response<String> {
+    let (status, reason) = if code < 400 { ("Success", "") } else { ("Failure", "NotFound") };
+    let body = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": status,
+        "reason": reason, "message": reason, "code": code});
+    answer(code, &body.to_string())
 }

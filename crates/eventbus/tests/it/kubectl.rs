@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::bus::{Bus, kubectl_path};
+use crate::served::{Bus, kubectl_path};
 use crate::subscriber::Subscriber;
 
 /// The seed's own example, with the mapping lines that its copies lost.

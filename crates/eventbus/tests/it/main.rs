@@ -8,6 +8,7 @@ mod listen;
 mod program;
 mod publish;
 mod road;
+mod served;
 mod server;
 mod serving;
 mod subscriber;

@@ -7,7 +7,7 @@ use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use crate::bus::{Bus, SUBSCRIPTIONS, event, subscription};
+use crate::served::{Bus, SUBSCRIPTIONS, event, subscription};
 use crate::subscriber::Subscriber;
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::bus::Bus;
+use crate::served::Bus;
 use crate::program::{run, within};
 
 async fn refused(args: &[&str]) -> String {
@@ -94,7 +94,7 @@ async fn a_stop_answers_what_is_in_work_and_ends() {
     let address = bus.publish.trim_start_matches("http://").to_owned();
     // A request whose body comes in two halves, the second after the signal.
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let body = crate::bus::event("order.created", &serde_json::json!(1)).to_string();
+    let body = crate::served::event("order.created", &serde_json::json!(1)).to_string();
     let (first, second) = body.split_at(10);
     let head =
         format!("POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
