@@ -189,7 +189,8 @@ async fn a_change_applies_in_place_and_a_deletion_forgets() {
     new.wait_for(1).await;
     bus.wait_for("orders", "ready", "True").await;
     assert_eq!(bus.api_call("DELETE", &path, String::new()).await.status, 200);
-    assert_eq!(bus.publish("order.created", &json!("gone")).await, "ignored");
+    // Until publish has seen the deletion it stores events that nobody will get.
+    while bus.publish("order.created", &json!("gone")).await == "published" {}
     bus.subscribe("orders", "order.created", &new.url()).await;
     bus.publish("order.created", &json!("fresh")).await;
     new.wait_for(2).await;
