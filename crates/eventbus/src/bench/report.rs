@@ -157,11 +157,13 @@ fn machine() -> String {
     };
     let processor = field(&read("/proc/cpuinfo"), "model name");
     let memory = field(&read("/proc/meminfo"), "MemTotal");
+    let memory_kib: Option<u64> =
+        memory.and_then(|memory| memory.strip_suffix(" kB")?.parse().ok());
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     format!(
-        "{cores} cores of {}, memory {}, {} {}",
+        "{cores} cores of {}, {:.1} GiB of memory, {} {}",
         processor.unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
-        memory.unwrap_or_else(|| "unknown".to_owned()),
+        memory_kib.unwrap_or_default() as f64 / 1024.0 / 1024.0,
         std::env::consts::OS,
         read("/proc/sys/kernel/osrelease").trim(),
     )
