@@ -70,7 +70,7 @@ impl Form {
         self.value(StatusCode::OK, &list)
     }
 
-    /// The line of a watch for an object, from what all watchers share where that fits.
+    /// The line of a watch for an object.
     pub(crate) fn event(
         self,
         kind: EventKind,
@@ -79,16 +79,10 @@ impl Form {
         rows_only: bool,
     ) -> Result<Bytes, ApiError> {
         if self.accept.shape == Shape::Object {
-            let mut line = Vec::with_capacity(body.len() + 48);
-            line.extend_from_slice(b"{\"type\":\"");
-            line.extend_from_slice(kind.as_str().as_bytes());
-            line.extend_from_slice(b"\",\"object\":");
-            line.extend_from_slice(body);
-            line.extend_from_slice(b"}\n");
-            return Ok(line.into());
+            return Ok(line(kind.as_str(), body));
         }
         let shaped = self.shape(resource, parse(body)?, rows_only);
-        Ok(line(kind.as_str(), &shaped))
+        Ok(line(kind.as_str(), shaped.to_string().as_bytes()))
     }
 
     /// An object in the shape asked for; a table names its columns unless `rows_only`.
@@ -114,11 +108,13 @@ impl Form {
     }
 }
 
-/// A line of a watch.
-pub(crate) fn line(kind: &str, object: &Value) -> Bytes {
-    let mut line = json!({ "type": kind, "object": object }).to_string();
-    line.push('\n');
-    line.into()
+/// Bytes of a watch's line behind its object.
+pub(crate) const LINE_TAIL: usize = 2;
+
+/// A line of a watch around an object that is JSON already.
+pub(crate) fn line(kind: &str, object: &[u8]) -> Bytes {
+    let parts: [&[u8]; 5] = [b"{\"type\":\"", kind.as_bytes(), b"\",\"object\":", object, b"}\n"];
+    parts.concat().into()
 }
 
 /// Tells of fields that were dropped or repeated; what does not fit is left out.

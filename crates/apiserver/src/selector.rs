@@ -247,3 +247,113 @@ fn field_term(input: &mut &str) -> ModalResult<WrittenField> {
         winnow::combinator::repeat(0.., alt((preceded('\\', any), plain))).parse_next(input)?;
     Ok((name.trim().to_owned(), equals, value))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    /// What a term means, in the plainest words.
+    #[derive(Clone, Debug)]
+    enum Model {
+        Has(String),
+        Not(String),
+        Equal(String, String),
+        Differs(String, String),
+        In(String, Vec<String>),
+        NotIn(String, Vec<String>),
+    }
+
+    impl Model {
+        fn write(&self) -> String {
+            match self {
+                Self::Has(key) => key.clone(),
+                Self::Not(key) => format!("!{key}"),
+                Self::Equal(key, value) => format!("{key}={value}"),
+                Self::Differs(key, value) => format!("{key} != {value}"),
+                Self::In(key, values) => format!("{key} in ({})", values.join(", ")),
+                Self::NotIn(key, values) => format!("{key} notin ({})", values.join(",")),
+            }
+        }
+
+        fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
+            match self {
+                Self::Has(key) => labels.contains_key(key),
+                Self::Not(key) => !labels.contains_key(key),
+                Self::Equal(key, value) => labels.get(key) == Some(value),
+                Self::Differs(key, value) => labels.get(key) != Some(value),
+                Self::In(key, values) => {
+                    labels.get(key).is_some_and(|value| values.contains(value))
+                }
+                Self::NotIn(key, values) => {
+                    !labels.get(key).is_some_and(|value| values.contains(value))
+                }
+            }
+        }
+    }
+
+    fn any_key() -> impl Strategy<Value = String> {
+        prop::sample::select(vec!["a", "in", "notin", "x.y/b", "b-c"]).prop_map(str::to_owned)
+    }
+
+    fn any_term() -> impl Strategy<Value = Model> {
+        let value = || prop::sample::select(vec!["", "1", "v", "in"]).prop_map(str::to_owned);
+        let values = || prop::collection::vec(value(), 1..3);
+        prop_oneof![
+            any_key().prop_map(Model::Has),
+            any_key().prop_map(Model::Not),
+            (any_key(), value()).prop_map(|(key, value)| Model::Equal(key, value)),
+            (any_key(), value()).prop_map(|(key, value)| Model::Differs(key, value)),
+            (any_key(), values()).prop_map(|(key, values)| Model::In(key, values)),
+            (any_key(), values()).prop_map(|(key, values)| Model::NotIn(key, values)),
+        ]
+    }
+
+    fn any_labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+        let value = prop::sample::select(vec!["", "1", "v", "in"]).prop_map(str::to_owned);
+        prop::collection::btree_map(any_key(), value, 0..4)
+    }
+
+    fn select(labels: &str, object: &Value) -> bool {
+        let selection = Selection { labels: label_terms(labels).unwrap(), fields: Vec::new() };
+        selection.selects(("", ""), object.to_string().as_bytes()).unwrap()
+    }
+
+    proptest! {
+        #[test]
+        fn label_selectors_mean_what_they_say(
+            terms in prop::collection::vec(any_term(), 0..4),
+            labels in any_labels(),
+        ) {
+            let text = terms.iter().map(Model::write).collect::<Vec<_>>().join(",");
+            let object = json!({ "metadata": { "labels": labels }, "spec": {} });
+            let wanted = terms.iter().all(|term| term.holds(&labels));
+            prop_assert_eq!(select(&text, &object), wanted, "{}", text);
+        }
+
+        #[test]
+        fn reading_a_selector_never_panics(text in "[a-z=!,() <>\\\\./-]{0,30}|\\PC{0,20}") {
+            let _read = label_terms(&text);
+            let _read = field_terms(&text);
+        }
+    }
+
+    #[test]
+    fn numbers_compare() {
+        let object = json!({ "metadata": { "labels": { "n": "7" } } });
+        assert!(select("n>6", &object) && select("n < 8", &object));
+        assert!(!select("n>7", &object) && !select("m>1", &object));
+        assert!(label_terms("n>x").is_err());
+    }
+
+    #[test]
+    fn field_values_may_hold_what_separates() {
+        let terms = field_terms(r"a=x\,y\=z\\,b!=,c==1").unwrap();
+        let wanted = [("a", true, r"x,y=z\"), ("b", false, ""), ("c", true, "1")];
+        let wanted = wanted.map(|(name, equals, value)| (name.into(), equals, value.into()));
+        assert_eq!(terms, wanted);
+        assert!(field_terms("a").is_err());
+    }
+}

@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
 use super::ring::{Event, EventKind};
-use crate::{definition::Registry, object, status::ApiError};
+use crate::{definition::Registry, object, render, status::ApiError};
 
 /// Where an object is: the resource's index, the namespace (empty for cluster-wide resources), the
 /// name.
@@ -255,20 +255,12 @@ impl<'c> Transaction<'c> {
     ) -> Result<Event, ApiError> {
         self.revision += 1;
         object::set_revision(object, self.revision);
-        let size = before.as_ref().map_or(1024, Bytes::len) + 128;
-        let mut line = Vec::with_capacity(size);
-        line.extend_from_slice(b"{\"type\":\"");
-        line.extend_from_slice(kind.as_str().as_bytes());
-        line.extend_from_slice(b"\",\"object\":");
-        let start = line.len();
-        serde_json::to_writer(&mut line, object).map_err(|error| {
+        let object = serde_json::to_vec(object).map_err(|error| {
             ApiError::internal(format!("an object does not serialise: {error}"))
         })?;
-        let end = line.len();
-        line.extend_from_slice(b"}\n");
-        line.shrink_to_fit();
-        let line = Bytes::from(line);
-        let body = line.slice(start..end);
+        let line = render::line(kind.as_str(), &object);
+        let end = line.len() - render::LINE_TAIL;
+        let body = line.slice(end - object.len()..end);
         let (namespace, name) = (key.namespace.as_str().into(), key.name.as_str().into());
         Ok(Event { revision: self.revision, kind, namespace, name, line, body, before })
     }

@@ -145,7 +145,7 @@ impl Watch {
                 Phase::Live => self.live().await,
             };
             if let Err(error) = step {
-                self.ready.push_back(render::line("ERROR", &error.status()));
+                self.ready.push_back(render::line("ERROR", error.status().to_string().as_bytes()));
                 self.phase = Phase::Ended;
             }
         }
@@ -248,6 +248,8 @@ impl Watch {
     }
 
     fn send(&mut self, kind: EventKind, body: &Bytes) -> Result<(), ApiError> {
+        // Ages are counted from the event, not from the watch's beginning.
+        self.form.now_ms = self.api.clock.now_ms();
         let line = self.form.event(kind, &self.resource, body, self.rows_only)?;
         self.rows_only = true;
         self.ready.push_back(line);
@@ -266,7 +268,7 @@ impl Watch {
         });
         let object = self.form.shape(&self.resource, object, self.rows_only);
         self.rows_only = true;
-        self.ready.push_back(render::line("BOOKMARK", &object));
+        self.ready.push_back(render::line("BOOKMARK", object.to_string().as_bytes()));
         self.bookmarks.next = Instant::now() + limits::BOOKMARK_EVERY;
     }
 }

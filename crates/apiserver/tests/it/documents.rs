@@ -1,0 +1,107 @@
+//! Discovery, version and OpenAPI.
+
+use http::Request;
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, read};
+
+#[tokio::test]
+async fn what_is_served_is_listed_and_nothing_else() {
+    let fixture = Fixture::new().await;
+    let (_, core) = fixture.get("/api?timeout=32s").await;
+    assert_eq!((&core["kind"], &core["versions"]), (&json!("APIVersions"), &json!(["v1"])));
+    let (_, groups) = fixture.get("/apis").await;
+    assert_eq!(groups["kind"], "APIGroupList");
+    let version = json!({ "groupVersion": "shop.example/v1", "version": "v1" });
+    assert_eq!(
+        groups["groups"],
+        json!([{
+            "name": "shop.example", "versions": [version], "preferredVersion": version,
+        }])
+    );
+    let (_, group) = fixture.get("/apis/shop.example").await;
+    assert_eq!(group["kind"], "APIGroup");
+    let (_, resources) = fixture.get("/apis/shop.example/v1").await;
+    assert_eq!(resources["groupVersion"], "shop.example/v1");
+    let names: Vec<_> =
+        resources["resources"].as_array().unwrap().iter().map(|row| &row["name"]).collect();
+    assert_eq!(names, ["widgets", "widgets/status", "gadgets"]);
+    assert_eq!(resources["resources"][0]["shortNames"], json!(["wd"]));
+    assert_eq!(resources["resources"][0]["categories"], json!(["all"]));
+    let (_, core) = fixture.get("/api/v1").await;
+    assert_eq!(core["resources"][0]["name"], "namespaces");
+    for unknown in ["/apis/none.example", "/apis/shop.example/v2", "/api/v2", "/apis/x/y/z"] {
+        assert_eq!(fixture.get(unknown).await, (404, "404 page not found\n".into()), "{unknown}");
+    }
+    assert_eq!(fixture.send("POST", "/apis", json!({})).await.0, 405);
+}
+
+#[tokio::test]
+async fn aggregated_discovery_is_one_document() {
+    let fixture = Fixture::new().await;
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    for (path, resource) in [("/api", "namespaces"), ("/apis", "widgets")] {
+        let request = Request::get(path).header("accept", format!("{aggregated},application/json"));
+        let response = fixture.raw(request.body(String::new()).unwrap()).await;
+        assert_eq!(response.headers()["content-type"], aggregated);
+        let document = read(response).await;
+        assert_eq!(document["kind"], "APIGroupDiscoveryList");
+        assert_eq!(document["apiVersion"], "apidiscovery.k8s.io/v2");
+        assert_eq!(document["items"].as_array().unwrap().len(), 1);
+        let version = &document["items"][0]["versions"][0];
+        assert_eq!(version["resources"][0]["resource"], resource);
+        assert_eq!(version["resources"][0]["subresources"][0]["subresource"], "status");
+    }
+}
+
+#[tokio::test]
+async fn openapi_describes_every_group_version() {
+    let fixture = Fixture::new().await;
+    let (_, root) = fixture.get("/openapi/v3").await;
+    let paths = root["paths"].as_object().unwrap();
+    assert_eq!(paths.keys().collect::<Vec<_>>(), ["api/v1", "apis/shop.example/v1"]);
+    for entry in paths.values() {
+        let address = entry["serverRelativeURL"].as_str().unwrap();
+        assert!(address.contains("?hash="));
+        let (code, document) = fixture.get(address).await;
+        assert_eq!((code, &document["openapi"]), (200, &json!("3.0.0")));
+        check_references(&document, &document);
+    }
+    let (_, document) = fixture.get("/openapi/v3/apis/shop.example/v1").await;
+    let patch = "/apis/shop.example/v1/namespaces/{namespace}/widgets/{name}";
+    let patch = &document["paths"][patch]["patch"];
+    let parameters = patch["parameters"].as_array().unwrap();
+    assert!(parameters.iter().any(|parameter| parameter["name"] == "fieldValidation"));
+    let kind = json!({ "group": "shop.example", "version": "v1", "kind": "Widget" });
+    assert_eq!(patch["x-kubernetes-group-version-kind"], kind);
+    let schema = &document["components"]["schemas"]["example.shop.v1.Widget"];
+    assert_eq!(schema["x-kubernetes-group-version-kind"], json!([kind]));
+    let size = &schema["properties"]["spec"]["properties"]["size"];
+    assert_eq!(size["description"], "How big, in inches.");
+    assert_eq!(fixture.get("/openapi/v3/apis/none/v1").await.0, 404);
+}
+
+/// Every reference leads somewhere in the document.
+fn check_references(value: &Value, document: &Value) {
+    match value {
+        Value::Object(members) => {
+            if let Some(Value::String(reference)) = members.get("$ref") {
+                let place = document.pointer(reference.trim_start_matches('#'));
+                assert!(place.is_some(), "{reference}");
+            }
+            members.values().for_each(|value| check_references(value, document));
+        }
+        Value::Array(items) => items.iter().for_each(|item| check_references(item, document)),
+        _ => {}
+    }
+}
+
+#[tokio::test]
+async fn version_and_health_answer() {
+    let fixture = Fixture::new().await;
+    let (_, version) = fixture.get("/version").await;
+    assert!(version["gitVersion"].as_str().unwrap().starts_with("v1.37."));
+    for health in ["/healthz", "/readyz", "/livez"] {
+        assert_eq!(fixture.get(health).await, (200, "ok".into()));
+    }
+}
