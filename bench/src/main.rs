@@ -3,7 +3,7 @@
 //! `bare` reads each body and answers 204: what publishing would cost if nothing were done with the
 //! event. `relay` also posts the body on and answers after the subscriber's 2xx: what delivering
 //! would cost if nothing were stored. Both use what a production server would (hyper, tokio with
-//! its default number of threads, mimalloc), so that a ratio to them says what the bus itself costs.
+//! its default number of threads, mimalloc), so that a ratio to them says what the bus costs.
 
 use std::convert::Infallible;
 use std::io::{self, Write};

@@ -1,5 +1,5 @@
-//! What a run says in the end: for people a table, for programs one JSON object, and in both on what
-//! machine and with which commit.
+//! What a run says in the end: for people a table, for programs one JSON object, and in both the
+//! machine and the commit.
 
 use std::process::Command;
 

@@ -201,7 +201,10 @@ mod tests {
 
     #[test]
     fn only_a_true_condition_counts() {
-        let object = |status: &str| json!({ "status": { "conditions": [{ "type": "ready", "status": status }] } });
+        let object = |status: &str| {
+            let condition = json!({ "type": "ready", "status": status });
+            json!({ "status": { "conditions": [condition] } })
+        };
         assert!(has_condition(&object("True"), "ready"));
         assert!(!has_condition(&object("False"), "ready"));
         assert!(!has_condition(&object("True"), "events-activated"));

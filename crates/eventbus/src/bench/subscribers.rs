@@ -99,7 +99,7 @@ impl Trouble {
 // === impl Endpoints ===
 
 impl Endpoints {
-    /// Opens the addresses: `listen` for the healthy, and one for each of the bad ones that has any.
+    /// Opens the addresses: `listen` for the healthy, and one for each bad one that has any.
     pub(super) async fn open(
         listen: SocketAddr,
         layout: &Layout,

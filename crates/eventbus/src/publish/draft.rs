@@ -86,7 +86,10 @@ mod tests {
         let event = defaults().complete("{}", 1_500).unwrap();
         assert_eq!(
             event,
-            r#"{"event-time":"1970-01-01T00:00:01.5Z","event-type":"order.created","source-id":"shop"}"#
+            concat!(
+                r#"{"event-time":"1970-01-01T00:00:01.5Z","#,
+                r#""event-type":"order.created","source-id":"shop"}"#
+            )
         );
     }
 
@@ -96,7 +99,10 @@ mod tests {
         let event = defaults().complete(line, 0).unwrap();
         assert_eq!(
             event,
-            r#"{"data":{"z": 1.00,  "a":"\u00e9"},"event-time":"t","event-type":"a","source-id":"shop","x":1}"#
+            concat!(
+                r#"{"data":{"z": 1.00,  "a":"\u00e9"},"event-time":"t","#,
+                r#""event-type":"a","source-id":"shop","x":1}"#
+            )
         );
     }
 

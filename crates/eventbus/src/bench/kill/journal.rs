@@ -1,4 +1,4 @@
-//! Writing down what a kill run has published and what has arrived, so that somebody else can judge.
+//! Writing down what a kill run has published and what has arrived, so that another can judge.
 //!
 //! Two files of lines, synced to disk as fast as the disk allows:
 //!
