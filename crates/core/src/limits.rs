@@ -180,6 +180,10 @@ pub const COMMIT_BYTES: usize = 4 * 1024 * 1024;
 /// How long events may stay unsynced of which none was asked to be `synced`.
 pub const SYNC_TIME: Duration = Duration::from_millis(100);
 
+/// Positions that may be written and not yet synced; after a crash so many are skipped, because a
+/// power cut may have taken every trace of them and a position is never used twice.
+pub const UNSYNCED_POSITIONS: u64 = 1 << 20;
+
 /// How long settlements may stay unsynced: what a power cut repeats at most.
 pub const LEDGER_SYNC_TIME: Duration = Duration::from_secs(1);
 

@@ -239,7 +239,7 @@ fn encode_snapshot(shared: &Shared, seed: Seed, out: &mut Vec<u8>) {
         change.encode(at, seed, out);
     };
     let synced = shared.flow.state().synced;
-    put(Change::Mark { synced, next: shared.next_position() });
+    put(Change::Mark { synced, next: shared.next_position(), closed: false });
     for cursor in shared.table.all() {
         let opened = cursor.opened();
         let entry = cursor.place().progress.snapshot();
@@ -283,5 +283,11 @@ pub(crate) fn sync_step(shared: &Arc<Shared>, now: Now) -> Next {
 /// What the ledger says of how far the log is, written now and then so that a power cut finds it.
 pub(crate) fn mark(shared: &Shared) -> Change {
     let synced: Position = shared.flow.state().synced;
-    Change::Mark { synced, next: shared.next_position() }
+    Change::Mark { synced, next: shared.next_position(), closed: false }
+}
+
+/// The last word of a log that is closed: no position was used after it.
+pub(crate) fn last_mark(shared: &Shared) -> Change {
+    let synced: Position = shared.flow.state().synced;
+    Change::Mark { synced, next: shared.next_position(), closed: true }
 }

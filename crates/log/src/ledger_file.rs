@@ -19,7 +19,7 @@ const SLOT_STRIDE: u64 = 4096;
 pub(crate) const FRAMES_AT: u64 = 2 * SLOT_STRIDE;
 
 /// Bytes both files take from the start, so that settling goes on when the volume is full.
-const RESERVED_BYTES: u64 = 1024 * 1024;
+const RESERVED_BYTES: u64 = 256 * 1024;
 
 /// The names of the two files; generation `g` lies in file `g % 2`.
 pub(crate) const NAMES: [&str; 2] = ["ledger-0", "ledger-1"];
@@ -151,6 +151,8 @@ pub(crate) struct Replayed {
     /// The highest position it speaks of.
     pub(crate) highest: Position,
     pub(crate) synced: Position,
+    /// It ends with the word that the log was closed.
+    pub(crate) closed: bool,
     /// The first byte that is damaged and has sound frames behind it.
     pub(crate) damaged_at: Option<u64>,
     snapshot_is_whole: bool,
@@ -212,6 +214,7 @@ fn replay(bytes: &[u8], head: LedgerHead) -> Replayed {
         last_number: 0,
         highest: Position(0),
         synced: Position(0),
+        closed: false,
         damaged_at: None,
         snapshot_is_whole: false,
     };
@@ -220,6 +223,7 @@ fn replay(bytes: &[u8], head: LedgerHead) -> Replayed {
     while let Some(rest) = bytes.get(at..).filter(|rest| rest.len() >= entry::BYTES) {
         if let Some((change, size)) = Change::decode(rest, at as u64, seed) {
             replayed.highest = replayed.highest.max(change.highest());
+            replayed.closed = matches!(change, Change::Mark { closed: true, .. });
             match broken {
                 None => replayed.take(change),
                 Some(broken_at) => {

@@ -275,7 +275,7 @@ impl Shared {
     }
 
     /// Makes or updates a cursor; the answer comes when that is durable. Blocks.
-    fn admit(self: &Arc<Self>, spec: CursorSpec) -> Result<Admitted, CursorError> {
+    pub(crate) fn admit(self: &Arc<Self>, spec: CursorSpec) -> Result<Admitted, CursorError> {
         let failed = |error| CursorError::Unavailable(format!("the log: {error}"));
         let Start::AtMs(start_ms) = spec.start;
         let visible = self.table.state().visible;
@@ -317,9 +317,9 @@ impl Shared {
 }
 
 /// A cursor that is not durable yet.
-struct Admitted {
-    cursor: Arc<LogCursor>,
-    answer: oneshot::Receiver<Result<(), CursorError>>,
+pub(crate) struct Admitted {
+    pub(crate) cursor: Arc<LogCursor>,
+    pub(crate) answer: oneshot::Receiver<Result<(), CursorError>>,
 }
 
 impl Broker for Log {

@@ -57,6 +57,8 @@ struct Recovery<'a> {
     epoch: u32,
     promised: Position,
     next: Position,
+    /// The log was not closed: positions may have been used of which no trace is left.
+    skips: bool,
     committed_ms: u64,
     corrupt: Vec<scan::BadRange>,
     torn_ranges: usize,
@@ -96,6 +98,7 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
             .unwrap_or(0),
         promised: replayed.as_ref().map(|replayed| replayed.synced).unwrap_or_default(),
         next: replayed.as_ref().map_or(Position(1), |replayed| replayed.highest.next()),
+        skips: replayed.as_ref().is_some_and(|replayed| !replayed.closed),
         committed_ms: 0,
         corrupt: Vec::new(),
         torn_ranges: 0,
@@ -180,13 +183,16 @@ impl Recovery<'_> {
         let Place { disk, segment_bytes, max_bytes, .. } = self.place;
         let segments = Segments::new(disk.clone(), self.log, *segment_bytes, *max_bytes);
         let mut made: Vec<(Segment, Option<Scan>)> = Vec::new();
-        let mut next_base: Option<Position> = None;
+        let mut after: Option<SegmentHead> = None;
         for headed in headed.into_iter().rev() {
-            let base = headed.head.base;
-            made.push(self.segment(headed, next_base)?);
-            next_base = Some(base);
+            let head = headed.head;
+            made.push(self.segment(headed, after)?);
+            after = Some(head);
         }
         self.epoch += 1;
+        if self.skips {
+            self.next.0 += limits::UNSYNCED_POSITIONS;
+        }
         let mut before_bytes = 0;
         let mut all = Vec::new();
         let mut tail = None;
@@ -207,15 +213,16 @@ impl Recovery<'_> {
     fn segment(
         &mut self,
         headed: Headed,
-        next_base: Option<Position>,
+        after: Option<SegmentHead>,
     ) -> io::Result<(Segment, Option<Scan>)> {
         let Headed { spare, head } = headed;
         let SegmentHead { number, base, .. } = head;
         let index = index_name(spare.file_number);
-        let beginning = Beginning { number, base, epoch: head.epoch, size: spare.size };
+        let SegmentHead { before, epoch, .. } = head;
+        let beginning = Beginning { number, base, before, epoch, size: spare.size };
         let mut segment = Segment::begun(spare, beginning, 0);
         segment.generation = head.generation;
-        if next_base.is_some()
+        if after.is_some()
             && let Ok(file) = self.place.disk.open(&index)
             && let Some(sidecar) = Sidecar::open(file, self.log, number)?
         {
@@ -226,7 +233,10 @@ impl Recovery<'_> {
             segment.set_full(Position(0));
             return Ok((segment, None));
         }
-        let scan = self.scan(&segment, next_base)?;
+        if after.is_none() {
+            self.remove_index(&index)?;
+        }
+        let scan = self.scan(&segment, after)?;
         let mut index = SegmentIndex::default();
         index.facts.last = Position(scan.expected.0 - 1);
         index.facts.end = scan.end as u64;
@@ -235,19 +245,28 @@ impl Recovery<'_> {
         }
         index.corrupt.clone_from(&scan.corrupt);
         segment.set_index(Index::Memory(index));
-        if let Some(next_base) = next_base {
-            segment.set_full(Position(next_base.0 - 1));
+        if let Some(after) = after {
+            segment.set_full(Position(after.base.0 - 1));
         }
         Ok((segment, Some(scan)))
     }
 
+    /// The youngest segment is written on, so an index from the time when it seemed full must not
+    /// outlive this moment. (It was full, and a power cut took the head of the one after it.)
+    fn remove_index(&self, name: &str) -> io::Result<()> {
+        match self.place.disk.remove(name) {
+            Ok(()) => self.place.disk.sync_names(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reads a segment, writes gaps over what was torn, and makes durable what was found.
-    fn scan(&mut self, segment: &Segment, next_base: Option<Position>) -> io::Result<Scan> {
+    fn scan(&mut self, segment: &Segment, after: Option<SegmentHead>) -> io::Result<Scan> {
         let file = segment.file.as_ref();
         let bytes = read_range(file, 0, segment.size as usize)?;
-        let last = next_base.map_or(Position(u64::MAX), |next_base| Position(next_base.0 - 1));
         let (number, base, log) = (segment.number, segment.base, self.log);
-        let promised = self.promised.min(last);
+        let promised = after.map_or(self.promised, |after| self.promised.min(after.before));
         let scan = scan::scan(Whole { bytes: &bytes, log, number, base, promised });
         for range in &scan.torn {
             let gap = BatchHead {
@@ -280,6 +299,7 @@ impl Recovery<'_> {
         tail: Option<(Arc<Segment>, Scan)>,
     ) -> io::Result<(Arc<Segment>, u64)> {
         let number = tail.as_ref().map_or(0, |(segment, _)| segment.number);
+        let mut before = Position(0);
         if let Some((segment, scan)) = tail {
             let fits = scan.end as u64 + batch::BYTES as u64 <= segment.size;
             let count = u32::try_from(self.next.0 - scan.expected.0.min(self.next.0));
@@ -299,12 +319,14 @@ impl Recovery<'_> {
                 return Ok((segment, (scan.end + batch::BYTES) as u64));
             }
             segment.set_full(Position(self.next.0 - 1));
+            before = Position(scan.expected.0 - 1).max(self.promised);
         }
         let size = match number {
             0 => limits::FIRST_SEGMENT_BYTES.min(self.place.segment_bytes),
             _ => self.place.segment_bytes,
         };
-        let beginning = Beginning { number: number + 1, base: self.next, epoch: self.epoch, size };
+        let (base, epoch) = (self.next, self.epoch);
+        let beginning = Beginning { number: number + 1, base, before, epoch, size };
         if number == 0 {
             segments.prepare_spare(size).map_err(into_io)?;
         }

@@ -64,6 +64,8 @@ impl From<io::Error> for RollError {
 pub(crate) struct Beginning {
     pub(crate) number: u64,
     pub(crate) base: Position,
+    /// The last position before it that counts.
+    pub(crate) before: Position,
     pub(crate) epoch: u32,
     /// Bytes it must have at least.
     pub(crate) size: u64,
@@ -145,6 +147,7 @@ impl Segments {
             generation: spare.generation + 1,
             number: beginning.number,
             base: beginning.base,
+            before: beginning.before,
             epoch: beginning.epoch,
         };
         if let Err(error) = spare.file.write_at(&head.encode(), head.slot_at()) {
@@ -224,6 +227,7 @@ impl Segments {
             generation: segment.generation + 1,
             number: 0,
             base: Position(0),
+            before: Position(0),
             epoch: 0,
         };
         segment.file.write_at(&head.encode(), head.slot_at())?;

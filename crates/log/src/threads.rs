@@ -76,7 +76,7 @@ impl Threads {
         for (driver, thread) in self.running.drain(..) {
             let signal = driver(&shared);
             if std::ptr::eq(signal, &shared.ledger.signal) {
-                let change = ledger::mark(&shared);
+                let change = ledger::last_mark(&shared);
                 let _ = shared.ledger.push(Request::Change { change, reply: None });
                 shared.ledger.close();
             }

@@ -31,6 +31,8 @@ pub(crate) struct Writer {
     /// Where the next commit begins in the active segment.
     at: u64,
     next: Position,
+    /// The last position that was written.
+    written: Position,
     committed_ms: u64,
     /// After a failed write the rest of the segment is not used.
     abandoned: bool,
@@ -49,12 +51,18 @@ pub(crate) struct Resume {
 impl Writer {
     pub(crate) fn new(shared: Arc<Shared>, active: Arc<Segment>, resume: Resume) -> Self {
         let Resume { at, next, committed_ms } = resume;
-        let (buffer, taken) = (Vec::new(), Vec::new());
-        Self { shared, active, at, next, committed_ms, abandoned: false, buffer, taken }
+        let (buffer, taken, abandoned) = (Vec::new(), Vec::new(), false);
+        let written = Position(next.0 - 1);
+        Self { shared, active, at, next, written, committed_ms, abandoned, buffer, taken }
     }
 
     /// Writes one commit, if anything is queued.
     pub(crate) fn step(&mut self, now: Now) -> Next {
+        let synced = self.shared.flow.state().synced;
+        if self.next.0 - synced.0 > limits::UNSYNCED_POSITIONS - limits::APPEND_QUEUE_EVENTS as u64
+        {
+            return Next::SleepFor(limits::SYNC_TIME / 10);
+        }
         let mut taken = std::mem::take(&mut self.taken);
         let room = limits::COMMIT_BYTES.min(self.shared.limits.batch_bytes);
         self.shared.queue.take(room, &mut taken);
@@ -82,6 +90,7 @@ impl Writer {
         let beginning = Beginning {
             number: self.active.number + 1,
             base: self.next,
+            before: self.written,
             epoch: self.shared.epoch,
             size: self.shared.segments.segment_bytes,
         };
@@ -122,6 +131,7 @@ impl Writer {
         self.at += self.buffer.len() as u64;
         let first = self.next;
         self.next = last.next();
+        self.written = last;
         self.shared.next.store(self.next.0, Ordering::Release);
         let needs_sync = taken.iter().any(|pending| pending.durability >= Durability::Synced);
         let commit = Commit { last, committed_ms: self.committed_ms, needs_sync, events };

@@ -34,8 +34,8 @@ pub(crate) enum Change {
     Forget { cursor: u64 },
     /// A cursor loses everything up to a position; `dropped` counts all it ever lost.
     Drop { cursor: u64, upto: Position, dropped: u64 },
-    /// What the log knew when this was written.
-    Mark { synced: Position, next: Position },
+    /// What the log knew when this was written; `closed` when nothing came after it.
+    Mark { synced: Position, next: Position, closed: bool },
     /// Everything a new file begins with has been said.
     SnapshotEnd,
 }
@@ -91,9 +91,10 @@ impl Change {
                     put_varint(out, value);
                 }
             }
-            Self::Mark { synced, next } => {
-                put_varint(out, synced.0);
-                put_varint(out, next.0);
+            Self::Mark { synced, next, closed } => {
+                for value in [synced.0, next.0, u64::from(*closed)] {
+                    put_varint(out, value);
+                }
             }
             Self::SnapshotEnd => {}
         }
@@ -185,9 +186,11 @@ fn decode_body(kind: u8, mut fields: Fields<'_>) -> Option<Change> {
             upto: Position(fields.varint()?),
             dropped: fields.varint()?,
         },
-        MARK_KIND => {
-            Change::Mark { synced: Position(fields.varint()?), next: Position(fields.varint()?) }
-        }
+        MARK_KIND => Change::Mark {
+            synced: Position(fields.varint()?),
+            next: Position(fields.varint()?),
+            closed: fields.varint()? != 0,
+        },
         SNAPSHOT_END => Change::SnapshotEnd,
         _ => return None,
     })
@@ -284,7 +287,7 @@ mod tests {
             Change::Turn { cursor: 300, entry },
             Change::Forget { cursor: 2 },
             Change::Drop { cursor: 1, upto: Position(1 << 50), dropped: 12 },
-            Change::Mark { synced: Position(5), next: Position(7) },
+            Change::Mark { synced: Position(5), next: Position(7), closed: true },
             Change::SnapshotEnd,
         ]
     }

@@ -10,7 +10,7 @@ use super::{Fields, LogId, Seed, VERSION, opened, seal};
 const MARK: [u8; 4] = *b"EBSG";
 
 /// Bytes of a slot that are used.
-const SLOT_BYTES: usize = 64;
+const SLOT_BYTES: usize = 128;
 
 /// Slots lie a page apart, so that no write tears both.
 const SLOT_STRIDE: u64 = 4096;
@@ -28,6 +28,9 @@ pub(crate) struct SegmentHead {
     pub(crate) number: u64,
     /// The first position that may lie in it.
     pub(crate) base: Position,
+    /// The last position of the segment before it that counts. Below `base - 1` when a write failed
+    /// there and its positions were left behind.
+    pub(crate) before: Position,
     /// Epoch in which it was begun.
     pub(crate) epoch: u32,
 }
@@ -58,6 +61,7 @@ impl SegmentHead {
         out.extend_from_slice(&self.generation.to_le_bytes());
         out.extend_from_slice(&self.number.to_le_bytes());
         out.extend_from_slice(&self.base.0.to_le_bytes());
+        out.extend_from_slice(&self.before.0.to_le_bytes());
         out.extend_from_slice(&self.epoch.to_le_bytes());
         out.resize(SLOT_BYTES, 0);
         seal(&mut out, seed());
@@ -107,6 +111,7 @@ fn decode(mut fields: Fields<'_>) -> Option<SegmentHead> {
         generation: fields.u64()?,
         number: fields.u64()?,
         base: Position(fields.u64()?),
+        before: Position(fields.u64()?),
         epoch: fields.u32()?,
     })
 }
@@ -116,8 +121,8 @@ mod tests {
     use super::*;
 
     fn head(generation: u64) -> SegmentHead {
-        let (log, base) = (LogId(7), Position(70));
-        SegmentHead { log, generation, number: generation + 3, base, epoch: 9 }
+        let (log, base, before) = (LogId(7), Position(70), Position(66));
+        SegmentHead { log, generation, number: generation + 3, base, before, epoch: 9 }
     }
 
     fn file(heads: &[SegmentHead]) -> Vec<u8> {

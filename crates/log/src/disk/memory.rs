@@ -49,13 +49,6 @@ impl Disk for MemoryDisk {
         Ok(file)
     }
 
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        let mut names = self.names_locked();
-        let file = names.remove(from).ok_or(io::ErrorKind::NotFound)?;
-        names.insert(to.to_owned(), file);
-        Ok(())
-    }
-
     fn remove(&self, name: &str) -> io::Result<()> {
         self.names_locked().remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
     }

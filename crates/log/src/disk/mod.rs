@@ -3,12 +3,16 @@
 //! Narrow on purpose: what the log asks of a disk is what its doubles can crash, tear and fail.
 //! There are no calls for reading whole files, seeking or appending.
 
+#[cfg(any(test, feature = "testing"))]
+mod faulty;
 mod file;
 mod memory;
 
 use std::io;
 use std::sync::Arc;
 
+#[cfg(any(test, feature = "testing"))]
+pub use faulty::{Fault, FaultyDisk};
 pub use file::{DirLock, FileDisk};
 pub use memory::MemoryDisk;
 
@@ -23,13 +27,10 @@ pub trait Disk: Send + Sync + 'static {
     /// Makes an empty file, in the place of one of that name.
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>>;
 
-    /// Gives a file another name, in the place of one of that name.
-    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
-
     /// Removes a file.
     fn remove(&self, name: &str) -> io::Result<()>;
 
-    /// Makes the names durable: files made, renamed and removed before.
+    /// Makes the names durable: files made and removed before.
     fn sync_names(&self) -> io::Result<()>;
 
     /// Bytes of the whole volume, used and free.

@@ -1,4 +1,9 @@
-//! The whole log under a seed.
+//! The whole log under a seed: every step, every fault and every crash is chosen by dice, and a
+//! checker that knows nothing of the log's insides compares what was promised with what is kept.
+
+mod bus;
+mod checker;
+mod tests;
 
 use std::cell::Cell;
 
@@ -24,6 +29,10 @@ impl Mutation {
     /// The defect that logs opened on this thread have.
     pub(crate) fn of_this_thread() -> Self {
         MUTATION.get()
+    }
+
+    fn set(self) {
+        MUTATION.set(self);
     }
 
     pub(crate) fn mutated(self, mut entry: Entry) -> Entry {

@@ -1,0 +1,213 @@
+//! Measures the log against the bare disk below it, in one run.
+//!
+//! ```sh
+//! cargo run --release -p eventbus-log --example log_bench -- DIRECTORY [SECONDS]
+//! ```
+//!
+//! The yardstick is what a group commit can cost at least: one thread copies as many records as are
+//! in flight into a buffer, writes them to a pre-written file and syncs.
+#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a yardstick, not the product")]
+
+use std::fs::File;
+use std::num::NonZeroUsize;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use bytes::Bytes;
+use eventbus_core::broker::{CursorId, CursorSpec, Start};
+use eventbus_core::delivery::Verdict;
+use eventbus_core::wire::trace::Trace;
+use eventbus_core::{
+    Batch, Broker, Clock, Cursor, Durability, Entropy, Event, Settled, Source, limits,
+};
+use eventbus_log::{Log, LogConfig, TraceObserver};
+
+const PAYLOAD_BYTES: usize = 1024;
+const TURN: usize = 64;
+
+struct SystemClock(Instant);
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
+    fn now_ms(&self) -> u64 {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis() as u64
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.0.elapsed()
+    }
+}
+
+struct FixedEntropy;
+
+impl Entropy for FixedEntropy {
+    fn next_u64(&self) -> u64 {
+        0x5eed
+    }
+}
+
+fn main() {
+    let mut arguments = std::env::args().skip(1);
+    let directory = arguments.next().unwrap_or_else(|| ".".into());
+    let seconds = arguments.next().map_or(3, |seconds| seconds.parse().unwrap());
+    let time = Duration::from_secs(seconds);
+    let directory = tempfile::Builder::new().prefix("log-bench-").tempdir_in(directory).unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    println!("| what | in flight | events/s | of the yardstick |\n|---|---|---|---|");
+    for in_flight in [1, 16, 64, 256, 1024] {
+        let before = yardstick(directory.path(), in_flight, time);
+        let log = open(&directory.path().join(format!("append-{in_flight}")));
+        let ours = runtime.block_on(appends(log, in_flight, time));
+        let after = yardstick(directory.path(), in_flight, time);
+        let bare = f64::midpoint(before, after);
+        println!("| bare write + fdatasync | {in_flight} | {bare:.0} | 1 |");
+        println!("| append, synced | {in_flight} | {ours:.0} | {:.2} |", ours / bare);
+    }
+    let log = open(&directory.path().join("settle"));
+    let (leased, settled) = runtime.block_on(settles(log, 400_000));
+    println!("| lease + settle, turns of {TURN}, from memory and disk | | {leased:.0} | |");
+    println!("| settle alone, turns of {TURN} | | {settled:.0} | |");
+    let log = open(&directory.path().join("road"));
+    let road = runtime.block_on(road(log, 64, time));
+    println!("| append, synced → lease → settle | 64 | {road:.0} | |");
+}
+
+fn open(path: &Path) -> Arc<Log> {
+    let clock = Arc::new(SystemClock(now()));
+    let config = LogConfig::in_dir(path);
+    Arc::new(Log::open(config, clock, &FixedEntropy, Arc::new(TraceObserver)).unwrap())
+}
+
+#[expect(clippy::disallowed_methods, reason = "a yardstick measures time")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn event(id: u64) -> Event {
+    Event {
+        source: Source::from_id("shop.example".into()),
+        event_type: "order.created".into(),
+        event_type_version: "v1".into(),
+        id: format!("{id:036}").into(),
+        time: "2026-01-01T00:00:00Z".into(),
+        content_type: "application/json".into(),
+        trace: Trace::default(),
+        payload: Bytes::from(vec![b'x'; PAYLOAD_BYTES]),
+    }
+}
+
+/// Records a second that one thread copies, writes and syncs, `in_flight` at a time.
+fn yardstick(directory: &Path, in_flight: usize, time: Duration) -> f64 {
+    const FILE_BYTES: u64 = 64 * 1024 * 1024;
+    let path = directory.join("yardstick");
+    let file = File::options().create(true).truncate(true).write(true).open(&path).unwrap();
+    for at in 0..FILE_BYTES / (1 << 20) {
+        file.write_all_at(&vec![0; 1 << 20], at << 20).unwrap();
+    }
+    file.sync_all().unwrap();
+    let record = vec![b'x'; PAYLOAD_BYTES + 192];
+    let mut buffer = Vec::new();
+    let (began, mut at, mut records) = (now(), 0, 0);
+    while began.elapsed() < time {
+        buffer.clear();
+        for _ in 0..in_flight {
+            buffer.extend_from_slice(&record);
+        }
+        at = if at + buffer.len() as u64 > FILE_BYTES { 0 } else { at };
+        file.write_all_at(&buffer, at).unwrap();
+        file.sync_data().unwrap();
+        at += buffer.len() as u64;
+        records += in_flight;
+    }
+    let rate = records as f64 / began.elapsed().as_secs_f64();
+    drop(file);
+    std::fs::remove_file(path).unwrap();
+    rate
+}
+
+/// Appends a second that `in_flight` publishers make, each waiting for its answer.
+async fn appends(log: Arc<Log>, in_flight: usize, time: Duration) -> f64 {
+    let done = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicU64::new(0));
+    let began = now();
+    let publishers: Vec<_> = (0..in_flight)
+        .map(|_| tokio::spawn(publish(log.clone(), done.clone(), count.clone())))
+        .collect();
+    tokio::time::sleep(time).await;
+    let rate = count.load(Ordering::Relaxed) as f64 / began.elapsed().as_secs_f64();
+    done.store(true, Ordering::Relaxed);
+    for publisher in publishers {
+        publisher.await.unwrap();
+    }
+    log.close().await.unwrap();
+    rate
+}
+
+async fn publish(log: Arc<Log>, done: Arc<AtomicBool>, count: Arc<AtomicU64>) {
+    let event = event(1);
+    while !done.load(Ordering::Relaxed) {
+        log.append(Batch::of_one(event.clone()), Durability::Synced).await.unwrap();
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+async fn cursor(log: &Log) -> Arc<dyn Cursor> {
+    let spec = CursorSpec {
+        id: CursorId("bench".into()),
+        interest: event(1).interest(),
+        start: Start::AtMs(0),
+        waiting_max: limits::WAITING_EVENTS,
+    };
+    log.open(spec).await.unwrap()
+}
+
+fn acks(leases: Vec<eventbus_core::Lease>) -> Vec<Settled> {
+    let ack = |lease| Settled { lease, attempt: None, verdict: Verdict::Ack };
+    leases.into_iter().map(ack).collect()
+}
+
+/// Events a second through lease and settle, and through settle alone.
+async fn settles(log: Arc<Log>, events: usize) -> (f64, f64) {
+    let cursor = cursor(&log).await;
+    let batch: Vec<Event> = (0..1_000).map(event).collect();
+    for _ in 0..events / 1_000 {
+        let batch = Batch { events: batch.clone(), atomic: false };
+        log.append(batch, Durability::Written).await.unwrap();
+    }
+    let limit = NonZeroUsize::new(TURN).unwrap();
+    let (began, mut settling, mut done) = (now(), Duration::ZERO, 0);
+    while done < events {
+        let leases = cursor.lease(limit).await.unwrap();
+        done += leases.len();
+        let from = now();
+        cursor.settle(acks(leases)).await.unwrap();
+        settling += from.elapsed();
+    }
+    let all = began.elapsed();
+    log.close().await.unwrap();
+    (events as f64 / all.as_secs_f64(), events as f64 / settling.as_secs_f64())
+}
+
+/// Events a second from publishers through to settled.
+async fn road(log: Arc<Log>, in_flight: usize, time: Duration) -> f64 {
+    let cursor = cursor(&log).await;
+    let done = Arc::new(AtomicBool::new(false));
+    let count = Arc::new(AtomicU64::new(0));
+    for _ in 0..in_flight {
+        tokio::spawn(publish(log.clone(), done.clone(), count.clone()));
+    }
+    let limit = NonZeroUsize::new(TURN).unwrap();
+    let (began, mut settled) = (now(), 0);
+    while began.elapsed() < time {
+        let leases = cursor.lease(limit).await.unwrap();
+        settled += leases.len();
+        cursor.settle(acks(leases)).await.unwrap();
+    }
+    let rate = settled as f64 / began.elapsed().as_secs_f64();
+    done.store(true, Ordering::Relaxed);
+    log.close().await.unwrap();
+    rate
+}

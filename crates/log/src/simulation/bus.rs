@@ -1,0 +1,508 @@
+//! A log without threads, whose every step the dice choose.
+
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use eventbus_core::broker::{AppendError, CursorError, CursorId, CursorSpec, Start};
+use eventbus_core::cursor::Ended;
+use eventbus_core::delivery::{Attempt, Outcome, Verdict};
+use eventbus_core::testing::SeededEntropy;
+use eventbus_core::{Batch, Clock, Durability, Entropy, Lease, Position};
+use tokio::sync::oneshot::{self, error::TryRecvError};
+
+use super::checker::{Broken, Checker, Id};
+use crate::config::LogConfig;
+use crate::cursor::LogCursor;
+use crate::disk::{Fault, FaultyDisk};
+use crate::ledger::{self, Ledger, Request};
+use crate::log::Machines;
+use crate::shared::Shared;
+use crate::signal::Next;
+use crate::syncer::Syncer;
+use crate::table::Router;
+use crate::telemetry::{LogEvent, Observer};
+use crate::testing::{event, interest};
+use crate::timer;
+use crate::upkeep::Upkeep;
+use crate::writer::Writer;
+
+const TOPICS: [&str; 3] = ["a", "b", "c"];
+const CURSORS: usize = 4;
+const START_MS: u64 = 1_700_000_000_000;
+const VOLUME_BYTES: u64 = 32 * 1024 * 1024;
+
+/// What may happen in a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mix {
+    pub(crate) steps: u64,
+    pub(crate) power_cuts: bool,
+    pub(crate) faults: bool,
+}
+
+pub(crate) struct Bus {
+    disk: FaultyDisk,
+    clock: Arc<SimulatedClock>,
+    dice: SeededEntropy,
+    parts: Option<Parts>,
+    pub(crate) checker: Checker,
+    next: Id,
+    appends: Vec<Appending>,
+    openings: Vec<(String, oneshot::Receiver<Result<(), CursorError>>)>,
+    leases: Vec<(String, Arc<LogCursor>, Lease)>,
+    settlings: Vec<Settling>,
+    trace: DefaultHasher,
+    mix: Mix,
+}
+
+struct Parts {
+    shared: Arc<Shared>,
+    writer: Writer,
+    syncer: Syncer,
+    router: Router,
+    ledger: Ledger,
+    upkeep: Upkeep,
+}
+
+struct Appending {
+    ids: Vec<Id>,
+    answer: oneshot::Receiver<Result<Position, AppendError>>,
+}
+
+struct Settling {
+    cursor: String,
+    ids: Vec<Id>,
+    answer: oneshot::Receiver<Result<(), CursorError>>,
+}
+
+struct SimulatedClock {
+    wall_ms: AtomicU64,
+    elapsed_ms: AtomicU64,
+}
+
+impl Clock for SimulatedClock {
+    fn now_ms(&self) -> u64 {
+        self.wall_ms.load(Ordering::Relaxed)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.elapsed_ms.load(Ordering::Relaxed))
+    }
+}
+
+struct Deaf;
+
+impl Observer for Deaf {
+    fn observe(&self, _: &LogEvent) {}
+}
+
+impl Bus {
+    pub(crate) fn new(seed: u64, mix: Mix) -> Self {
+        let clock = SimulatedClock { wall_ms: START_MS.into(), elapsed_ms: 0.into() };
+        Self {
+            disk: FaultyDisk::new(VOLUME_BYTES),
+            clock: Arc::new(clock),
+            dice: SeededEntropy::new(seed),
+            parts: None,
+            checker: Checker::default(),
+            next: 1,
+            appends: Vec::new(),
+            openings: Vec::new(),
+            leases: Vec::new(),
+            settlings: Vec::new(),
+            trace: DefaultHasher::new(),
+            mix,
+        }
+    }
+
+    /// Runs to the end; returns the hash of everything that happened.
+    pub(crate) fn run(mut self) -> Result<(u64, Checker), Broken> {
+        for _ in 0..self.mix.steps {
+            if self.parts.is_none() {
+                self.open()?;
+            }
+            self.any_step()?;
+            self.answers()?;
+            if self.disk.is_dead() {
+                self.crash(false)?;
+            }
+        }
+        self.drain()?;
+        Ok((self.trace.finish(), self.checker))
+    }
+
+    fn roll(&self, sides: u64) -> u64 {
+        self.dice.next_u64() % sides
+    }
+
+    fn config(&self) -> LogConfig {
+        LogConfig {
+            history_bytes: 64 * 1024,
+            max_bytes: Some(VOLUME_BYTES / 2),
+            segment_bytes: 64 * 1024,
+            tail_cache_bytes: 16 * 1024,
+            ..LogConfig::on_disk(Arc::new(self.disk.clone()))
+        }
+    }
+
+    fn open(&mut self) -> Result<(), Broken> {
+        let opened = Machines::open(self.config(), self.clock.clone(), &self.dice, Arc::new(Deaf));
+        let machines = match opened {
+            Ok((machines, _, _)) => machines,
+            Err(_) if self.disk.is_dead() => return self.crash(false),
+            Err(error) => return Err(format!("the log does not open: {error}")),
+        };
+        let Machines { shared, writer, ledger } = machines;
+        for cursor in self.checker.must_exist() {
+            if !shared.table.state().by_id.contains_key(&CursorId(cursor.into())) {
+                return Err(format!("cursor {cursor} is gone"));
+            }
+        }
+        self.parts = Some(Parts {
+            syncer: Syncer::new(shared.clone()),
+            router: Router::new(shared.clone()),
+            upkeep: Upkeep::new(shared.clone()),
+            shared,
+            writer,
+            ledger,
+        });
+        Ok(())
+    }
+
+    /// The process ends: by a kill, or with the power.
+    fn crash(&mut self, power_cut: bool) -> Result<(), Broken> {
+        (if power_cut { 1u8 } else { 0 }).hash(&mut self.trace);
+        self.disk =
+            if power_cut { self.disk.after_power_cut(&self.dice) } else { self.disk.after_kill() };
+        self.answers()?;
+        if let Some(parts) = self.parts.take() {
+            parts.shared.table.clear();
+        }
+        self.appends.clear();
+        self.openings.clear();
+        self.leases.clear();
+        self.settlings.clear();
+        if power_cut {
+            self.checker.power_cut()
+        } else {
+            self.checker.killed()
+        }
+        Ok(())
+    }
+
+    fn any_step(&mut self) -> Result<(), Broken> {
+        let choice = self.roll(100);
+        choice.hash(&mut self.trace);
+        match choice {
+            0..=19 => self.append(),
+            20..=24 => self.open_cursor(),
+            25..=39 => self.lease()?,
+            40..=51 => self.settle(),
+            52..=54 => self.give_back(),
+            55..=58 => self.tick(),
+            59 => self.maybe_crash()?,
+            60..=61 => self.maybe_fault(),
+            _ => self.step_one(),
+        }
+        Ok(())
+    }
+
+    /// One step of one part of the log.
+    fn step_one(&mut self) {
+        let which = self.roll(12);
+        let Some(parts) = &mut self.parts else { return };
+        let now = parts.shared.now();
+        let next = match which {
+            0..=2 => parts.writer.step(now),
+            3..=4 => parts.syncer.step(now),
+            5..=6 => parts.router.step(now),
+            7..=8 => parts.ledger.step(now),
+            9 => ledger::sync_step(&parts.shared, now),
+            10 => timer::step(&parts.shared, now),
+            _ => parts.upkeep.step(now),
+        };
+        (which, next == Next::Again).hash(&mut self.trace);
+    }
+
+    fn append(&mut self) {
+        let Some(parts) = &self.parts else { return };
+        let topic = TOPICS[self.roll(TOPICS.len() as u64) as usize];
+        let durability = match self.roll(5) {
+            0 => Durability::Accepted,
+            1 => Durability::Written,
+            _ => Durability::Synced,
+        };
+        let count = 1 + self.roll(4);
+        let atomic = self.roll(3) == 0;
+        let ids: Vec<Id> = (self.next..self.next + count).collect();
+        self.next += count;
+        let events = ids.iter().map(|id| {
+            let padding = self.roll(3000) as usize;
+            event(topic, format!("{id}:{:padding$}", "").as_bytes())
+        });
+        let batch = Batch { events: events.collect(), atomic };
+        self.checker.send(&ids, topic, durability, atomic);
+        let Ok(answers) = parts.shared.begin_append(batch, durability) else { return };
+        let mut ids = ids.into_iter();
+        for (count, answer) in answers {
+            let ids: Vec<Id> = ids.by_ref().take(count).collect();
+            if let Some(answer) = answer {
+                self.appends.push(Appending { ids, answer });
+            }
+        }
+    }
+
+    fn open_cursor(&mut self) {
+        let Some(parts) = &self.parts else { return };
+        let which = self.roll(CURSORS as u64) as usize;
+        let (id, topic) = (format!("cursor-{which}"), TOPICS[which % TOPICS.len()]);
+        self.checker.opening(&id, topic);
+        let spec = CursorSpec {
+            id: CursorId(id.clone().into()),
+            interest: interest(topic),
+            start: Start::AtMs(self.clock.now_ms()),
+            waiting_max: 20,
+        };
+        if let Ok(admitted) = parts.shared.admit(spec) {
+            self.openings.push((id, admitted.answer));
+        }
+    }
+
+    fn cursor(&self, id: &str) -> Option<Arc<LogCursor>> {
+        let table = self.parts.as_ref()?.shared.table.state();
+        table.by_id.get(&CursorId(id.into())).cloned()
+    }
+
+    fn lease(&mut self) -> Result<(), Broken> {
+        let id = format!("cursor-{}", self.roll(CURSORS as u64));
+        let limit = 1 + self.roll(6) as usize;
+        self.lease_of(&id, limit).map(drop)
+    }
+
+    fn lease_of(&mut self, id: &str, limit: usize) -> Result<usize, Broken> {
+        let Some(cursor) = self.cursor(id) else { return Ok(0) };
+        let leases = match cursor.lease_now(limit) {
+            Ok(leases) => leases,
+            Err(_) if self.disk.is_dead() => return Ok(0),
+            Err(error) => return Err(format!("{id}: {error}")),
+        };
+        let count = leases.len();
+        for lease in leases {
+            let event = number(&lease)?;
+            (id, event, lease.position()).hash(&mut self.trace);
+            self.checker.leased(id, event, lease.position())?;
+            self.leases.push((id.to_owned(), cursor.clone(), lease));
+        }
+        Ok(count)
+    }
+
+    /// Settles up to half of what one cursor has out.
+    fn settle(&mut self) {
+        let Some(which) = self.leases.get(self.roll(1 + self.leases.len() as u64) as usize) else {
+            return;
+        };
+        let (id, cursor) = (which.0.clone(), which.1.clone());
+        let mut ended = Vec::new();
+        let mut done = Vec::new();
+        for (owner, home, lease) in std::mem::take(&mut self.leases) {
+            if owner != id || self.roll(2) == 0 {
+                self.leases.push((owner, home, lease));
+                continue;
+            }
+            let verdict = match self.roll(4) {
+                0 => Verdict::Retry { due_ms: self.clock.now_ms() + self.roll(20_000) },
+                1 => Verdict::Skip,
+                _ => Verdict::Ack,
+            };
+            let ends = !matches!(verdict, Verdict::Retry { .. });
+            let Ok(event) = number(&lease) else { continue };
+            self.checker.asked(&id, event, ends);
+            if ends {
+                done.push(event);
+            }
+            let attempt = Some(Attempt::new(self.clock.now_ms(), 1, Outcome::Timeout));
+            ended.push(Ended { position: lease.position(), attempt, verdict });
+            lease.end();
+        }
+        let Some(parts) = &self.parts else { return };
+        let (reply, answer) = oneshot::channel();
+        let request = Request::Turn { cursor, ended, reply: Some(reply) };
+        if parts.shared.ledger.push(request).is_ok() {
+            self.settlings.push(Settling { cursor: id, ids: done, answer });
+        }
+    }
+
+    fn give_back(&mut self) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let which = self.roll(self.leases.len() as u64) as usize;
+        let (id, _, lease) = self.leases.swap_remove(which);
+        if let Ok(event) = number(&lease) {
+            self.checker.given_back(&id, event);
+        }
+    }
+
+    fn tick(&mut self) {
+        let by_ms = [1, 20, 150, 1_500, 20_000][self.roll(5) as usize];
+        self.clock.elapsed_ms.fetch_add(by_ms, Ordering::Relaxed);
+        // The wall clock may jump by an hour, either way.
+        let jump_ms = if self.roll(40) == 0 { 3_600_000 } else { 0 };
+        let wall_ms = self.clock.now_ms() + by_ms;
+        let wall_ms = if self.roll(2) == 0 { wall_ms + jump_ms } else { wall_ms - jump_ms };
+        self.clock.wall_ms.store(wall_ms, Ordering::Relaxed);
+    }
+
+    fn maybe_crash(&mut self) -> Result<(), Broken> {
+        let power_cut = self.mix.power_cuts && self.roll(2) == 0;
+        self.crash(power_cut)
+    }
+
+    /// Some operation soon will fail.
+    fn maybe_fault(&mut self) {
+        if !self.mix.faults {
+            return;
+        }
+        let fault = match self.roll(6) {
+            0 => Fault::Error,
+            1..=2 => Fault::Full,
+            _ => Fault::Kill,
+        };
+        let at = self.disk.operations() + 1 + self.roll(12);
+        self.disk.fail_at(at, fault);
+    }
+
+    /// Takes in every answer that has come.
+    fn answers(&mut self) -> Result<(), Broken> {
+        for mut append in std::mem::take(&mut self.appends) {
+            match append.answer.try_recv() {
+                Ok(Ok(first)) => {
+                    for (n, id) in append.ids.iter().enumerate() {
+                        (*id, first.0).hash(&mut self.trace);
+                        self.checker.acknowledged(*id, Position(first.0 + n as u64))?;
+                    }
+                }
+                Ok(Err(_)) | Err(TryRecvError::Closed) => {}
+                Err(TryRecvError::Empty) => self.appends.push(append),
+            }
+        }
+        for (id, mut answer) in std::mem::take(&mut self.openings) {
+            match answer.try_recv() {
+                Ok(Ok(())) => self.checker.opened(&id, self.next),
+                Ok(Err(_)) | Err(TryRecvError::Closed) => {}
+                Err(TryRecvError::Empty) => self.openings.push((id, answer)),
+            }
+        }
+        for mut settling in std::mem::take(&mut self.settlings) {
+            match settling.answer.try_recv() {
+                Ok(Ok(())) => self.checker.settled(&settling.cursor, &settling.ids),
+                Ok(Err(_)) | Err(TryRecvError::Closed) => {}
+                Err(TryRecvError::Empty) => self.settlings.push(settling),
+            }
+        }
+        Ok(())
+    }
+
+    /// Steps everything until nothing is left to do.
+    fn settle_down(&mut self) {
+        for _ in 0..200 {
+            let Some(parts) = &mut self.parts else { return };
+            self.clock.elapsed_ms.fetch_add(200, Ordering::Relaxed);
+            let now = parts.shared.now();
+            while parts.writer.step(now) == Next::Again {}
+            while parts.syncer.step(now) == Next::Again {}
+            while parts.router.step(now) == Next::Again {}
+            while parts.ledger.step(now) == Next::Again {}
+            while ledger::sync_step(&parts.shared, now) == Next::Again {}
+            if parts.upkeep.step(now) != Next::SleepFor(Duration::from_millis(5)) {
+                break;
+            }
+        }
+    }
+
+    /// After a last crash, without faults: everything owed must come.
+    fn drain(&mut self) -> Result<(), Broken> {
+        self.disk.heal();
+        let power_cut = self.mix.power_cuts && self.roll(2) == 0;
+        self.crash(power_cut)?;
+        self.disk.heal();
+        self.open()?;
+        self.whole_batches()?;
+        let cursors: Vec<String> = self.checker.must_exist().map(str::to_owned).collect();
+        for id in cursors {
+            let mut owed = self.checker.owed(&id);
+            for _ in 0..10_000 {
+                self.clock.wall_ms.fetch_add(40_000, Ordering::Relaxed);
+                if self.lease_of(&id, 50)? == 0 {
+                    break;
+                }
+                for (_, _, lease) in &self.leases {
+                    owed.remove(&number(lease)?);
+                }
+                self.settle_all(&id)?;
+            }
+            if let Some(lost) = owed.first() {
+                return Err(format!("{id} never got event {lost}"));
+            }
+            let lag = self.cursor(&id).map(|cursor| cursor.stats().lag_events);
+            if lag != Some(0) {
+                return Err(format!("{id} got everything, and its lag is {lag:?}"));
+            }
+        }
+        Ok(())
+    }
+
+    fn settle_all(&mut self, id: &str) -> Result<(), Broken> {
+        let Some(cursor) = self.cursor(id) else { return Ok(()) };
+        let mut ended = Vec::new();
+        for (_, _, lease) in std::mem::take(&mut self.leases) {
+            self.checker.asked(id, number(&lease)?, true);
+            let position = lease.position();
+            ended.push(Ended { position, attempt: None, verdict: Verdict::Ack });
+            lease.end();
+        }
+        let Some(parts) = &mut self.parts else { return Ok(()) };
+        let request = Request::Turn { cursor, ended, reply: None };
+        parts.shared.ledger.push(request).map_err(|error| error.to_string())?;
+        self.settle_down();
+        Ok(())
+    }
+
+    /// Reads the whole log, whoever wanted what is in it.
+    fn whole_batches(&mut self) -> Result<(), Broken> {
+        let Some(parts) = &self.parts else { return Ok(()) };
+        let mut all = BTreeSet::new();
+        for topic in TOPICS {
+            let spec = CursorSpec {
+                id: CursorId(format!("all-{topic}").into()),
+                interest: interest(topic),
+                start: Start::AtMs(0),
+                waiting_max: 100_000,
+            };
+            let admitted = parts.shared.admit(spec).map_err(|error| error.to_string())?;
+            loop {
+                let leases = admitted.cursor.lease_now(100).map_err(|error| error.to_string())?;
+                if leases.is_empty() {
+                    break;
+                }
+                for lease in leases {
+                    all.insert(number(&lease)?);
+                    lease.end();
+                }
+            }
+        }
+        self.checker.atomic(&all)
+    }
+}
+
+/// The number of the event in a lease, checked against all of its payload.
+fn number(lease: &Lease) -> Result<Id, Broken> {
+    let payload = String::from_utf8_lossy(&lease.event().payload).into_owned();
+    let (number, padding) = payload.split_once(':').ok_or("not a payload of ours")?;
+    if padding.chars().any(|padding| padding != ' ') {
+        return Err("a payload was changed".into());
+    }
+    number.parse().map_err(|_| format!("not a number: {number}"))
+}

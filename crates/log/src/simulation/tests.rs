@@ -1,0 +1,79 @@
+//! Seeds, and the defects the seeds must find.
+
+use super::Mutation;
+use super::bus::{Bus, Mix};
+
+const STEPS: u64 = 300;
+
+/// The first seed of a run; another one with `EVENTBUS_SEED`.
+fn first_seed() -> u64 {
+    std::env::var("EVENTBUS_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1)
+}
+
+fn seeds(default: u64) -> std::ops::Range<u64> {
+    let count = std::env::var("EVENTBUS_SEEDS").ok().and_then(|count| count.parse().ok());
+    first_seed()..first_seed() + count.unwrap_or(default)
+}
+
+fn run_all(mix: Mix, count: u64) {
+    let (mut deliveries, mut acknowledged) = (0, 0);
+    for seed in seeds(count) {
+        match Bus::new(seed, mix).run() {
+            Ok((_, checker)) => {
+                deliveries += checker.deliveries;
+                acknowledged += checker.acknowledged;
+            }
+            Err(broken) => panic!("seed {seed}, {mix:?}: {broken}"),
+        }
+    }
+    println!("seeds {:?}: {acknowledged} acknowledged, {deliveries} deliveries", seeds(count));
+    assert!(acknowledged > 0 && deliveries > 0, "the simulation does nothing");
+}
+
+#[test]
+fn kills_lose_nothing() {
+    run_all(Mix { steps: STEPS, power_cuts: false, faults: false }, 300);
+}
+
+#[test]
+fn power_cuts_lose_nothing_that_was_synced() {
+    run_all(Mix { steps: STEPS, power_cuts: true, faults: false }, 400);
+}
+
+#[test]
+fn failing_disks_lose_nothing_that_was_promised() {
+    run_all(Mix { steps: STEPS, power_cuts: true, faults: true }, 400);
+}
+
+#[test]
+fn the_same_seed_does_the_same() {
+    let mix = Mix { steps: STEPS, power_cuts: true, faults: true };
+    for seed in seeds(5) {
+        let trace = || Bus::new(seed, mix).run().map(|(trace, _)| trace);
+        assert_eq!(trace(), trace(), "seed {seed}");
+    }
+}
+
+fn is_found(mutation: Mutation) {
+    mutation.set();
+    let mix = Mix { steps: STEPS, power_cuts: true, faults: false };
+    let found = seeds(1_000).find_map(|seed| Some((seed, Bus::new(seed, mix).run().err()?)));
+    Mutation::None.set();
+    let (seed, broken) = found.unwrap_or_else(|| panic!("{mutation:?} is not found"));
+    println!("{mutation:?} is found by seed {seed}: {broken}");
+}
+
+#[test]
+fn a_dropped_sync_is_found() {
+    is_found(Mutation::DropSync);
+}
+
+#[test]
+fn an_early_acknowledgement_is_found() {
+    is_found(Mutation::AcknowledgeEarly);
+}
+
+#[test]
+fn an_early_frontier_is_found() {
+    is_found(Mutation::MoveFrontierEarly);
+}
