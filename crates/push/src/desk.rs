@@ -98,6 +98,11 @@ impl Desk {
             self.board.report(&self.uid, health);
         }
     }
+
+    /// Says that nothing is wrong: there is no such Subscription any more.
+    pub(crate) fn clear(&self) {
+        self.tell(|trouble| *trouble = Trouble::default());
+    }
 }
 
 impl Trouble {

@@ -220,8 +220,8 @@ impl<T: Transport> Supervisor<T> {
             }
             Done::Opened { cursor: Err(error), .. } => ward.failed(&error),
             Done::Forgot { result: Ok(()) | Err(CursorError::Forgotten), .. } => {
-                ward.succeeded();
                 ward.stage = Stage::Forgotten;
+                ward.desk.clear();
                 if ward.listed != self.snapshot {
                     self.wards.remove(&uid);
                 }
@@ -237,8 +237,10 @@ impl<T: Transport> Supervisor<T> {
             match ward.stage {
                 Stage::Deleted => self.put_right(uid),
                 // Its cursor was forgotten elsewhere: the deletion is on its way here.
-                Stage::Living => ward.stage = Stage::Forgotten,
-                Stage::Forgotten => {}
+                Stage::Living | Stage::Forgotten => {
+                    ward.stage = Stage::Forgotten;
+                    ward.desk.clear();
+                }
             }
         }
     }

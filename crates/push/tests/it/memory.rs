@@ -19,7 +19,7 @@ use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
 /// The broker.
-pub struct Memory {
+pub(crate) struct Memory {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     out_of_order: Arc<AtomicBool>,
@@ -34,7 +34,7 @@ struct State {
 }
 
 /// A cursor of it.
-pub struct MemoryCursor {
+pub(crate) struct MemoryCursor {
     clock: Arc<dyn Clock>,
     out_of_order: Arc<AtomicBool>,
     place: Mutex<Place>,
@@ -43,7 +43,7 @@ pub struct MemoryCursor {
 }
 
 /// Where a cursor is.
-pub struct Place {
+pub(crate) struct Place {
     spec: CursorSpec,
     is_forgotten: bool,
     fresh: VecDeque<Stored>,
@@ -52,20 +52,20 @@ pub struct Place {
     waiting_events: HashMap<Position, (Stored, u32)>,
     leased: HashMap<Position, (Stored, u32)>,
     /// What was settled, in order.
-    pub settled: Vec<(Position, Option<Attempt>, Verdict)>,
+    pub(crate) settled: Vec<(Position, Option<Attempt>, Verdict)>,
     /// Calls of settle.
-    pub turns: usize,
+    pub(crate) turns: usize,
     /// Should settlements be written down? A benchmark says no.
-    pub keeps_history: bool,
+    pub(crate) keeps_history: bool,
     /// What `stats` tells beside what is counted.
-    pub dropped_events: u64,
+    pub(crate) dropped_events: u64,
     /// What `stats` tells instead of the events that wait, when set.
-    pub waiting_told: Option<u64>,
+    pub(crate) waiting_told: Option<u64>,
 }
 
 impl Memory {
     /// A broker by this clock.
-    pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
+    pub(crate) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             clock,
             state: Mutex::default(),
@@ -75,7 +75,7 @@ impl Memory {
     }
 
     /// Makes everything fail, or work again.
-    pub fn set_out_of_order(&self, is_out_of_order: bool) {
+    pub(crate) fn set_out_of_order(&self, is_out_of_order: bool) {
         self.out_of_order.store(is_out_of_order, Ordering::SeqCst);
         for cursor in self.state().cursors.values() {
             cursor.wake.notify_one();
@@ -83,7 +83,7 @@ impl Memory {
     }
 
     /// Stores an event.
-    pub fn publish(&self, event: Event) -> Position {
+    pub(crate) fn publish(&self, event: Event) -> Position {
         let mut state = self.state();
         let position = Position(state.stored.len() as u64 + 1);
         let committed_ms = self.clock.now_ms();
@@ -96,17 +96,22 @@ impl Memory {
     }
 
     /// The cursor of a Subscription, once it is open.
-    pub fn cursor(&self, uid: &str) -> Option<Arc<MemoryCursor>> {
+    pub(crate) fn cursor(&self, uid: &str) -> Option<Arc<MemoryCursor>> {
         self.state().cursors.get(&CursorId(uid.into())).cloned()
     }
 
     /// The cursors forgotten so far.
-    pub fn forgotten(&self) -> Vec<CursorId> {
+    pub(crate) fn forgotten(&self) -> Vec<CursorId> {
         self.state().forgotten.clone()
     }
 
+    /// Cursors open now.
+    pub(crate) fn cursor_count(&self) -> usize {
+        self.state().cursors.len()
+    }
+
     /// How often `open` was called.
-    pub fn opens(&self) -> usize {
+    pub(crate) fn opens(&self) -> usize {
         self.opens.load(Ordering::SeqCst)
     }
 
@@ -205,12 +210,12 @@ impl MemoryCursor {
     }
 
     /// Where it is.
-    pub fn place(&self) -> MutexGuard<'_, Place> {
+    pub(crate) fn place(&self) -> MutexGuard<'_, Place> {
         self.place.lock().unwrap()
     }
 
     /// Makes every waiting event due now.
-    pub fn make_all_due(&self) {
+    pub(crate) fn make_all_due(&self) {
         let mut place = self.place();
         place.waiting = place.waiting.iter().map(|&(_, position)| (0, position)).collect();
         drop(place);
@@ -296,12 +301,12 @@ impl MemoryCursor {
 
 impl Place {
     /// Events leased now.
-    pub fn leased(&self) -> usize {
+    pub(crate) fn leased(&self) -> usize {
         self.leased.len()
     }
 
     /// Events not settled.
-    pub fn lag(&self) -> usize {
+    pub(crate) fn lag(&self) -> usize {
         self.leased.len() + self.fresh.len() + self.waiting.len() + self.released.len()
     }
 

@@ -21,46 +21,48 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 /// A subscriber with a mind of its own.
-pub struct Subscriber {
-    pub shared: Arc<Shared>,
+pub(crate) struct Subscriber {
+    pub(crate) shared: Arc<Shared>,
     address: SocketAddr,
     _tasks: JoinSet<()>,
 }
 
 /// What a subscriber remembers.
-pub struct Shared {
+pub(crate) struct Shared {
     /// Every request, in the order of arrival.
-    pub got: Mutex<Vec<Got>>,
+    pub(crate) got: Mutex<Vec<Got>>,
     /// Statuses to answer by payload, the next one first; an empty list answers 204.
-    pub statuses: Mutex<HashMap<String, Vec<u16>>>,
+    pub(crate) statuses: Mutex<HashMap<String, Vec<u16>>>,
     /// The status where no list is.
-    pub default_status: AtomicUsize,
+    pub(crate) default_status: AtomicUsize,
     /// An answer takes one permit; closed until permits are added, when `is_gated`.
-    pub gate: Semaphore,
-    pub is_gated: std::sync::atomic::AtomicBool,
+    pub(crate) gate: Semaphore,
+    pub(crate) is_gated: std::sync::atomic::AtomicBool,
     /// Requests in work, now and at most.
-    pub in_work: AtomicUsize,
-    pub in_work_max: AtomicUsize,
+    pub(crate) in_work: AtomicUsize,
+    pub(crate) in_work_max: AtomicUsize,
     /// Connections accepted.
-    pub connections: AtomicUsize,
+    pub(crate) connections: AtomicUsize,
+    /// Connections that ended.
+    pub(crate) closed: AtomicUsize,
 }
 
 /// A request as it arrived.
 #[derive(Clone, Debug)]
-pub struct Got {
-    pub path: String,
-    pub headers: HeaderMap,
-    pub payload: String,
+pub(crate) struct Got {
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) payload: String,
 }
 
 impl Subscriber {
     /// A subscriber that answers 204.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         Self::start_over(|stream| async { Some(stream) }).await
     }
 
     /// The same over what `wrap` makes of a connection.
-    pub async fn start_over<S, F, W>(wrap: W) -> Self
+    pub(crate) async fn start_over<S, F, W>(wrap: W) -> Self
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         F: Future<Output = Option<S>> + Send + 'static,
@@ -77,6 +79,7 @@ impl Subscriber {
             in_work: AtomicUsize::new(0),
             in_work_max: AtomicUsize::new(0),
             connections: AtomicUsize::new(0),
+            closed: AtomicUsize::new(0),
         });
         let mut tasks = JoinSet::new();
         tasks.spawn(serve(listener, shared.clone(), wrap));
@@ -84,58 +87,63 @@ impl Subscriber {
     }
 
     /// Its URL.
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("http://{}/", self.address)
     }
 
     /// The port it listens on.
-    pub fn port(&self) -> u16 {
+    pub(crate) fn port(&self) -> u16 {
         self.address.port()
     }
 
     /// Lets no request be answered until [`Self::open_gate`].
-    pub fn close_gate(&self) {
+    pub(crate) fn close_gate(&self) {
         self.shared.is_gated.store(true, Ordering::SeqCst);
     }
 
     /// Lets `count` requests be answered.
-    pub fn open_gate(&self, count: usize) {
+    pub(crate) fn open_gate(&self, count: usize) {
         self.shared.gate.add_permits(count);
     }
 
     /// Answers requests with this payload with these statuses, then 204.
-    pub fn answer(&self, payload: &str, mut statuses: Vec<u16>) {
+    pub(crate) fn answer(&self, payload: &str, mut statuses: Vec<u16>) {
         statuses.reverse();
         self.shared.statuses.lock().unwrap().insert(payload.to_owned(), statuses);
     }
 
     /// Answers every other request so.
-    pub fn answer_all(&self, status: u16) {
+    pub(crate) fn answer_all(&self, status: u16) {
         self.shared.default_status.store(status.into(), Ordering::SeqCst);
     }
 
     /// The payloads that arrived, in order.
-    pub fn payloads(&self) -> Vec<String> {
+    pub(crate) fn payloads(&self) -> Vec<String> {
         self.shared.got.lock().unwrap().iter().map(|got| got.payload.clone()).collect()
     }
 
     /// Requests that arrived.
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.shared.got.lock().unwrap().len()
     }
 
     /// Requests in work now.
-    pub fn in_work(&self) -> usize {
+    pub(crate) fn in_work(&self) -> usize {
         self.shared.in_work.load(Ordering::SeqCst)
     }
 
     /// Requests in work at most.
-    pub fn in_work_max(&self) -> usize {
+    pub(crate) fn in_work_max(&self) -> usize {
         self.shared.in_work_max.load(Ordering::SeqCst)
     }
 
+    /// Connections open now.
+    pub(crate) fn open_connections(&self) -> usize {
+        self.connections() - self.shared.closed.load(Ordering::SeqCst)
+    }
+
     /// Connections accepted.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.shared.connections.load(Ordering::SeqCst)
     }
 }
@@ -156,6 +164,7 @@ where
                 let io = TokioIo::new(stream);
                 let _ = http1::Builder::new().serve_connection(io, service).await;
             }
+            shared.closed.fetch_add(1, Ordering::SeqCst);
         });
     }
 }
@@ -199,7 +208,7 @@ impl Drop for InWork {
 
 /// A subscriber that does with each connection what it is told. Tells its URL; it ends with the
 /// returned set.
-pub async fn raw<F, B>(behave: B) -> (String, JoinSet<()>)
+pub(crate) async fn raw<F, B>(behave: B) -> (String, JoinSet<()>)
 where
     F: Future<Output = ()> + Send + 'static,
     B: Fn(usize, TcpStream) -> F + Send + 'static,
@@ -219,7 +228,7 @@ where
 }
 
 /// Reads one request, head and body; `None` at the end of the stream.
-pub async fn read_request(stream: &mut TcpStream) -> Option<String> {
+pub(crate) async fn read_request(stream: &mut TcpStream) -> Option<String> {
     let mut read = Vec::new();
     loop {
         let text = String::from_utf8_lossy(&read).into_owned();

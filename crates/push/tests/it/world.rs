@@ -19,15 +19,15 @@ use tokio::time::{sleep, timeout};
 use crate::memory::Memory;
 
 /// How long a test waits for what must come. Far longer than it takes.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The time of the machine.
-pub struct SystemClock(std::time::Instant);
+pub(crate) struct SystemClock(std::time::Instant);
 
 impl SystemClock {
     /// A clock whose process begins now.
     #[expect(clippy::disallowed_methods, reason = "this is the clock")]
-    pub fn start() -> Arc<Self> {
+    pub(crate) fn start() -> Arc<Self> {
         Arc::new(Self(std::time::Instant::now()))
     }
 }
@@ -45,10 +45,10 @@ impl Clock for SystemClock {
 }
 
 /// Push and what it lives in.
-pub struct World {
-    pub broker: Arc<Memory>,
-    pub board: Arc<HealthBoard>,
-    pub push: Option<Push>,
+pub(crate) struct World {
+    pub(crate) broker: Arc<Memory>,
+    pub(crate) board: Arc<HealthBoard>,
+    pub(crate) push: Option<Push>,
     catalog: watch::Sender<Arc<Catalog>>,
     deleted: mpsc::Sender<Text>,
     declared: HashMap<Text, Arc<Subscription>>,
@@ -56,12 +56,12 @@ pub struct World {
 
 impl World {
     /// A world in which nothing is declared.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_| {})
     }
 
     /// The same with other parts.
-    pub fn with(change: impl FnOnce(&mut Parts)) -> Self {
+    pub(crate) fn with(change: impl FnOnce(&mut Parts)) -> Self {
         let clock = SystemClock::start();
         let broker = Memory::new(clock.clone());
         let board = Arc::<HealthBoard>::default();
@@ -83,65 +83,88 @@ impl World {
     }
 
     /// Declares a Subscription, or changes it.
-    pub fn declare(&mut self, subscription: Subscription) {
+    pub(crate) fn declare(&mut self, subscription: Subscription) {
         self.declared.insert(subscription.identity.uid.clone(), Arc::new(subscription));
         self.tell();
     }
 
     /// Declares a Subscription and waits until its cursor is open.
-    pub async fn declare_open(&mut self, subscription: Subscription) {
+    pub(crate) async fn declare_open(&mut self, subscription: Subscription) {
         let uid = subscription.identity.uid.clone();
         self.declare(subscription);
         eventually("the cursor is open", || self.broker.cursor(&uid).is_some()).await;
     }
 
     /// Changes a declared Subscription.
-    pub fn change(&mut self, uid: &str, change: impl FnOnce(&mut Subscription)) {
+    pub(crate) fn change(&mut self, uid: &str, change: impl FnOnce(&mut Subscription)) {
         let mut subscription = Subscription::clone(&self.declared[uid]);
         change(&mut subscription);
         self.declare(subscription);
     }
 
     /// Takes a Subscription out of the catalog.
-    pub fn hide(&mut self, uid: &str) {
+    pub(crate) fn hide(&mut self, uid: &str) {
         self.declared.remove(uid);
         self.tell();
     }
 
     /// Says that a deletion was seen.
-    pub async fn say_deleted(&self, uid: &str) {
+    pub(crate) async fn say_deleted(&self, uid: &str) {
         self.deleted.send(uid.into()).await.unwrap();
     }
 
     /// How deliveries go.
-    pub fn health(&self, uid: &str) -> DeliveryHealth {
+    pub(crate) fn health(&self, uid: &str) -> DeliveryHealth {
         self.board.of(&uid.into())
     }
 
     /// Events that are not settled.
-    pub fn lag(&self, uid: &str) -> usize {
+    pub(crate) fn lag(&self, uid: &str) -> usize {
         self.broker.cursor(uid).map_or(usize::MAX, |cursor| cursor.place().lag())
     }
 
     /// Stores events of the type that [`subscription`] asks for.
-    pub fn publish(&self, payloads: impl IntoIterator<Item = impl AsRef<str>>) -> Vec<Position> {
+    pub(crate) fn publish(
+        &self,
+        payloads: impl IntoIterator<Item = impl AsRef<str>>,
+    ) -> Vec<Position> {
         let events = payloads.into_iter().map(|payload| event(payload.as_ref()));
         events.map(|event| self.broker.publish(event)).collect()
     }
 
     /// Stops push cleanly.
-    pub async fn drain(&mut self) {
+    pub(crate) async fn drain(&mut self) {
         self.push.take().unwrap().drain().await;
     }
 
-    fn tell(&self) {
+    /// Declares many Subscriptions in one snapshot.
+    pub(crate) fn declare_all(&mut self, subscriptions: impl Iterator<Item = Subscription>) {
+        self.declared.extend(subscriptions.map(|s| (s.identity.uid.clone(), Arc::new(s))));
+        self.tell();
+    }
+
+    /// The words of the outcomes settled so far, in order.
+    pub(crate) fn outcomes(&self, uid: &str) -> Vec<&'static str> {
+        let cursor = self.broker.cursor(uid).unwrap();
+        let place = cursor.place();
+        let attempts = place.settled.iter().filter_map(|(_, attempt, _)| *attempt);
+        attempts.map(|attempt| attempt.outcome().word()).collect()
+    }
+
+    /// Gives everything that is about to happen time to happen. For what must not happen.
+    pub(crate) async fn settle_down(&self) {
+        sleep(Duration::from_millis(50)).await;
+    }
+
+    /// Sends the catalog again.
+    pub(crate) fn tell(&self) {
         let subscriptions = self.declared.values().cloned();
         self.catalog.send_replace(Arc::new(Catalog::new(subscriptions, HashSet::new())));
     }
 }
 
 /// An active Subscription of namespace `shop`, whose name is its uid.
-pub fn subscription(uid: &str, endpoint: &str) -> Subscription {
+pub(crate) fn subscription(uid: &str, endpoint: &str) -> Subscription {
     let mut subscription = Subscription {
         identity: Identity {
             uid: uid.into(),
@@ -164,7 +187,7 @@ pub fn subscription(uid: &str, endpoint: &str) -> Subscription {
 }
 
 /// The interest in one type of the test's source.
-pub fn interest(event_type: &str) -> Interest {
+pub(crate) fn interest(event_type: &str) -> Interest {
     Interest {
         source: Source::from_id("shop".into()),
         event_type: event_type.into(),
@@ -173,7 +196,7 @@ pub fn interest(event_type: &str) -> Interest {
 }
 
 /// Says that the events of a Subscription are activated, or are not.
-pub fn set_active(subscription: &mut Subscription, is_active: bool) {
+pub(crate) fn set_active(subscription: &mut Subscription, is_active: bool) {
     let status = if is_active { ConditionStatus::True } else { ConditionStatus::False };
     subscription.status.conditions = vec![Condition {
         kind: ConditionType::EventsActivated,
@@ -185,7 +208,7 @@ pub fn set_active(subscription: &mut Subscription, is_active: bool) {
 }
 
 /// An event of the type that [`subscription`] asks for; its id is its payload too.
-pub fn event(payload: &str) -> Event {
+pub(crate) fn event(payload: &str) -> Event {
     Event {
         source: Source::from_id("shop".into()),
         event_type: "order.created".into(),
@@ -199,7 +222,7 @@ pub fn event(payload: &str) -> Event {
 }
 
 /// Waits until something is so.
-pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     let so = async {
         while !is_so() {
             sleep(Duration::from_millis(2)).await;
@@ -209,7 +232,7 @@ pub async fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
 }
 
 /// Waits for something that must come.
-pub async fn soon<T>(what: &str, coming: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: &str, coming: impl Future<Output = T>) -> T {
     match timeout(PATIENCE, coming).await {
         Ok(came) => came,
         Err(_) => panic!("it never came: {what}"),

@@ -1,0 +1,133 @@
+//! A broker that fails, and what is told about the cursors.
+
+use eventbus_core::limits;
+use eventbus_core::reconcile::DeliveryHealth;
+
+use crate::subscriber::Subscriber;
+use crate::world::{World, eventually, set_active, subscription};
+
+#[tokio::test]
+async fn a_broker_that_is_away_at_the_start_is_found_later() {
+    let subscriber = Subscriber::start().await;
+    let mut world = World::new();
+    world.broker.set_out_of_order(true);
+    world.declare(subscription("a", &subscriber.url()));
+    eventually("it is told", || world.health("a") == DeliveryHealth::BrokerUnavailable).await;
+    world.publish(["1"]);
+    world.broker.set_out_of_order(false);
+    eventually("the event arrives", || subscriber.count() == 1).await;
+    eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+}
+
+#[tokio::test]
+async fn a_broker_that_goes_away_while_leasing_is_asked_again() {
+    let subscriber = Subscriber::start().await;
+    let mut world = World::new();
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    world.publish(["1"]);
+    eventually("the first arrives", || world.lag("a") == 0).await;
+    world.broker.set_out_of_order(true);
+    eventually("it is told", || world.health("a") == DeliveryHealth::BrokerUnavailable).await;
+    world.publish(["2"]);
+    world.broker.set_out_of_order(false);
+    eventually("the second arrives", || world.lag("a") == 0).await;
+    eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+    assert_eq!(subscriber.payloads(), ["1", "2"]);
+}
+
+#[tokio::test]
+async fn all_is_well_again_without_any_event() {
+    let mut world = World::new();
+    world.declare_open(subscription("a", "http://127.0.0.1:1/")).await;
+    world.settle_down().await;
+    world.broker.set_out_of_order(true);
+    eventually("it is told", || world.health("a") == DeliveryHealth::BrokerUnavailable).await;
+    world.broker.set_out_of_order(false);
+    eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+}
+
+#[tokio::test]
+async fn what_could_not_be_settled_comes_again() {
+    let subscriber = Subscriber::start().await;
+    subscriber.close_gate();
+    let mut world = World::new();
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    world.publish(["1"]);
+    eventually("it is under way", || subscriber.in_work() == 1).await;
+    world.broker.set_out_of_order(true);
+    subscriber.open_gate(10);
+    let counts = || world.push.as_ref().unwrap().telemetry().counts();
+    eventually("it is not settled", || counts().settle_failures == 1).await;
+    world.broker.set_out_of_order(false);
+    eventually("it is settled", || world.lag("a") == 0).await;
+    assert_eq!(subscriber.payloads(), ["1", "1"]);
+}
+
+#[tokio::test]
+async fn a_cursor_forgotten_elsewhere_ends_its_dispatcher_alone() {
+    use eventbus_core::Broker;
+    use eventbus_core::broker::CursorId;
+
+    let subscriber = Subscriber::start().await;
+    let mut world = World::new();
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    world.declare_open(subscription("b", &subscriber.url())).await;
+    world.broker.forget(CursorId("a".into())).await.unwrap();
+    world.publish(["1"]);
+    eventually("the other goes on", || world.lag("b") == 0).await;
+    world.settle_down().await;
+    assert_eq!((subscriber.count(), world.broker.opens()), (1, 2));
+}
+
+#[tokio::test]
+async fn full_waiting_rooms_and_losses_are_told() {
+    let subscriber = Subscriber::start().await;
+    let mut world = World::new();
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    world.publish(["1"]);
+    eventually("it arrives", || world.lag("a") == 0).await;
+    let cursor = world.broker.cursor("a").unwrap();
+    cursor.place().waiting_told = Some(limits::WAITING_EVENTS as u64);
+    eventually("it is told", || world.health("a") == DeliveryHealth::WaitingFull).await;
+    cursor.place().dropped_events = 3;
+    eventually("losses are worse", || world.health("a") == DeliveryHealth::BacklogTruncated).await;
+    cursor.place().waiting_told = None;
+    eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+}
+
+#[tokio::test]
+async fn three_failures_in_a_row_are_told_and_one_success_ends_it() {
+    let subscriber = Subscriber::start().await;
+    subscriber.answer("1", vec![500, 503, 500, 204]);
+    let mut world = World::new();
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    world.publish(["1"]);
+    let cursor = world.broker.cursor("a").unwrap();
+    for attempts in 1..=3 {
+        eventually("it failed", || world.outcomes("a").len() == attempts).await;
+        eventually("health follows", || {
+            let is_failing = matches!(world.health("a"), DeliveryHealth::Failing(_));
+            is_failing == (attempts == 3)
+        })
+        .await;
+        cursor.make_all_due();
+    }
+    eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+    assert_eq!(world.lag("a"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_cursors_are_opened_and_only_once() {
+    let mut world = World::new();
+    world.declare_all((0..3_000).map(|uid| {
+        let mut subscription = subscription(&uid.to_string(), "http://127.0.0.1:1/");
+        set_active(&mut subscription, uid % 2 == 0);
+        subscription
+    }));
+    eventually("all are open", || world.broker.cursor_count() == 3_000).await;
+    for _ in 0..20 {
+        world.tell();
+        world.settle_down().await;
+    }
+    assert_eq!(world.broker.opens(), 3_000);
+}
