@@ -1,6 +1,5 @@
 //! One cursor of the log: its place, the events that wait for it, and the leases that are out.
 
-use std::collections::VecDeque;
 use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -56,6 +55,11 @@ impl Place {
             looking_up: false,
             timer_ms: None,
         }
+    }
+
+    /// The first unsettled event whose place is known.
+    pub(crate) fn first_spot(&self) -> Option<Spot> {
+        self.progress.first_unsettled().or_else(|| self.fresh.first())
     }
 
     /// The first position this cursor holds back from being trimmed.
@@ -258,32 +262,35 @@ impl LogCursor {
         Ok(counted)
     }
 
-    /// Makes leases of those events that are in memory; the others stay in `leased`.
-    fn from_memory(self: &Arc<Self>, leased: &mut Vec<Leased>) -> Vec<Lease> {
+    /// Makes leases of those events that are in memory; the places of the others stay empty.
+    fn from_memory(self: &Arc<Self>, leased: &[Leased]) -> Vec<Option<Lease>> {
         let mut leases = Vec::with_capacity(leased.len());
-        let mut misses = Vec::new();
         let mut next = leased.iter();
         self.shared.tail.get(leased.iter().map(|one| one.spot.position), |_, stored| {
-            let Some(one) = next.next() else { return };
-            match stored {
-                Some(stored) => leases.push(self.lease_on(stored.clone(), one.attempts)),
-                None => misses.push(*one),
-            }
+            let attempts = next.next().map_or(0, |one| one.attempts);
+            leases.push(stored.map(|stored| self.lease_on(stored.clone(), attempts)));
         });
-        add(&self.shared.telemetry.cache_hits, leases.len() as u64);
-        add(&self.shared.telemetry.cache_misses, misses.len() as u64);
-        *leased = misses;
+        let hits = leases.iter().flatten().count();
+        add(&self.shared.telemetry.cache_hits, hits as u64);
+        add(&self.shared.telemetry.cache_misses, (leases.len() - hits) as u64);
         leases
     }
 
-    /// Makes leases of events that must be read. Blocks. Damaged events are stepped over.
-    fn from_disk(self: &Arc<Self>, leased: Vec<Leased>) -> Result<Vec<Lease>, CursorError> {
-        let mut leases = Vec::with_capacity(leased.len());
-        let mut rest: VecDeque<Leased> = leased.into();
+    /// Fills the empty places by reading. Blocks. Damaged events are stepped over.
+    fn from_disk(
+        self: &Arc<Self>,
+        leased: &[Leased],
+        mut leases: Vec<Option<Lease>>,
+    ) -> Result<Vec<Lease>, CursorError> {
         let mut failed = None;
-        while let Some(one) = rest.pop_front() {
-            match self.shared.reader.read(&self.shared, one.spot, rest.len() > 1) {
-                Ok(stored) => leases.push(self.lease_on(stored, one.attempts)),
+        let mut missing = leases.iter().filter(|lease| lease.is_none()).count();
+        for (one, lease) in leased.iter().zip(&mut leases) {
+            if lease.is_some() {
+                continue;
+            }
+            missing -= 1;
+            match self.shared.reader.read(&self.shared, one.spot, missing > 1) {
+                Ok(stored) => *lease = Some(self.lease_on(stored, one.attempts)),
                 // Retention took it, and counted it.
                 Err(ReadError::Gone) => self.step_over(one.spot.position),
                 Err(ReadError::Damaged(reason)) => {
@@ -296,6 +303,7 @@ impl LogCursor {
                 }
             }
         }
+        let leases: Vec<Lease> = leases.into_iter().flatten().collect();
         match failed {
             Some(reason) if leases.is_empty() => Err(CursorError::Unavailable(reason)),
             _ => Ok(leases),
@@ -307,11 +315,7 @@ impl LogCursor {
     pub(crate) fn lease_now(self: &Arc<Self>, limit: usize) -> Result<Vec<Lease>, CursorError> {
         loop {
             match self.look(limit)? {
-                Look::Leased(mut leased) => {
-                    let mut leases = self.from_memory(&mut leased);
-                    leases.extend(self.from_disk(leased)?);
-                    return Ok(leases);
-                }
+                Look::Leased(leased) => return self.from_disk(&leased, self.from_memory(&leased)),
                 Look::Lookup(stretch) => self.look_up(stretch)?,
                 Look::Nothing => return Ok(Vec::new()),
             }
@@ -323,18 +327,8 @@ impl LogCursor {
         loop {
             let woken = self.notify.notified();
             match self.look(limit)? {
-                Look::Leased(mut leased) => {
-                    let mut leases = self.from_memory(&mut leased);
-                    if !leased.is_empty() {
-                        // The leases travel with the read, so that a caller who gives up gives
-                        // all of them back.
-                        let cursor = self.clone();
-                        leases = blocking(move || {
-                            leases.extend(cursor.from_disk(leased)?);
-                            Ok(leases)
-                        })
-                        .await?;
-                    }
+                Look::Leased(leased) => {
+                    let leases = self.read(leased).await?;
                     if !leases.is_empty() {
                         return Ok(leases);
                     }
@@ -346,6 +340,17 @@ impl LogCursor {
                 Look::Nothing => woken.await,
             }
         }
+    }
+
+    /// Turns what was given out into leases, on a blocking thread where a disk must be read.
+    async fn read(self: &Arc<Self>, leased: Vec<Leased>) -> Result<Vec<Lease>, CursorError> {
+        let leases = self.from_memory(&leased);
+        if leases.iter().all(Option::is_some) {
+            return Ok(leases.into_iter().flatten().collect());
+        }
+        // The leases travel with the read, so that a caller who gives up gives all of them back.
+        let cursor = self.clone();
+        blocking(move || cursor.from_disk(&leased, leases)).await
     }
 
     fn lease_on(self: &Arc<Self>, stored: Stored, attempts: u32) -> Lease {
@@ -364,9 +369,8 @@ impl LogCursor {
     pub(crate) fn stats(&self) -> CursorStats {
         let (counts, fresh, dropped, spot) = {
             let place = self.place();
-            let held = place.progress.first_unsettled();
-            let spot = held.or_else(|| place.fresh.first());
-            (place.progress.counts(), place.fresh.count(), place.dropped, spot)
+            let counts = place.progress.counts();
+            (counts, place.fresh.count(), place.dropped, place.first_spot())
         };
         let lag_events = fresh + counts.unsettled as u64;
         CursorStats {

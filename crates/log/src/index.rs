@@ -13,7 +13,7 @@ use crate::bytes::{ALIGN, Fields, put_varint};
 use crate::scan::BadRange;
 
 /// A time is noted once a second, so a search by time reads at most a second of the log.
-const TIME_STEP_MS: u64 = 1_000;
+pub(crate) const TIME_STEP_MS: u64 = 1_000;
 
 /// What is known of a segment's content as a whole.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -11,6 +11,7 @@ use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::bytes::entry::Change;
 use crate::cursor::LogCursor;
+use crate::index;
 use crate::ledger::{self, Request};
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -77,10 +78,13 @@ impl Retention {
 
     /// The oldest segment a cursor holds, when it holds more than it may.
     fn too_long(&self, cursor: &LogCursor) -> Option<Arc<Segment>> {
-        let from = cursor.place().holds_from()?;
+        let (from, spot) = {
+            let place = cursor.place();
+            (place.holds_from()?, place.first_spot())
+        };
         let segment = self.shared.segments.above(Position(from.0 - 1)).into_iter().next()?;
-        let last = self.shared.segments.active()?;
-        let bytes = last.end_bytes().saturating_sub(segment.before_bytes);
+        let place = spot.map_or_else(|| index::place(segment.number, 0), |spot| spot.place);
+        let bytes = self.shared.segments.bytes_from(place);
         (bytes > self.shared.limits.backlog_max_bytes).then_some(segment)
     }
 
@@ -89,17 +93,11 @@ impl Retention {
         let Some(oldest_ms) = now.ms.checked_sub(self.shared.limits.age_ms) else { return };
         let mut old = Position(0);
         for segment in self.shared.segments.all() {
-            let facts = segment.facts();
-            if facts.count > 0 && facts.last_ms < oldest_ms {
-                old = facts.last;
-                continue;
+            let older = segment.older_than(oldest_ms);
+            old = old.max(older);
+            if older < segment.facts().last {
+                break;
             }
-            if let Some(mark) = segment.time_mark(oldest_ms)
-                && mark.committed_ms < oldest_ms
-            {
-                old = old.max(Position(mark.position.0 - 1));
-            }
-            break;
         }
         if old == Position(0) {
             return;

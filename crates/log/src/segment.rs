@@ -154,6 +154,18 @@ impl Segment {
         times.get(after.saturating_sub(1)).copied()
     }
 
+    /// The last position that was surely committed before `ms`.
+    pub(crate) fn older_than(&self, ms: u64) -> Position {
+        let index = self.index();
+        let (times, facts) = match &*index {
+            Index::Memory(index) => (&index.times, &index.facts),
+            Index::Disk(sidecar) => (&sidecar.times, &sidecar.facts),
+        };
+        // What a mark stands for is less than a step younger than the mark.
+        let old = times.partition_point(|mark| mark.committed_ms + index::TIME_STEP_MS <= ms);
+        times.get(old).map_or(facts.last, |mark| Position(mark.position.0 - 1))
+    }
+
     /// The first position committed at or after `ms`, searched from `mark` on. Reads at most the
     /// second of the log that the mark stands for.
     pub(crate) fn first_at(&self, log: LogId, mark: TimeMark, ms: u64) -> io::Result<Position> {

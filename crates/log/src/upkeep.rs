@@ -29,7 +29,7 @@ impl Upkeep {
     /// One round. Errors of the disk are told by whoever needs what was not done: an index is made
     /// again at the next start, a spare is missed by the writer.
     pub(crate) fn step(&mut self, now: Now) -> Next {
-        if self.shared.health.failed().is_some() || self.shared.upkeep.is_stopped() {
+        if self.shared.health.failed().is_some() {
             return Next::Sleep;
         }
         let synced = self.shared.flow.state().synced;
@@ -37,6 +37,9 @@ impl Upkeep {
             if segment.is_full() && !segment.has_index_on_disk() && segment.facts().last <= synced {
                 let _ = self.shared.segments.write_index(&segment);
             }
+        }
+        if self.shared.upkeep.is_stopped() {
+            return Next::Sleep;
         }
         let soon = self.retention.step(now).unwrap_or(false);
         self.prepare();

@@ -3,13 +3,17 @@
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use eventbus_core::broker::{CursorId, CursorSpec, Start};
 use eventbus_core::delivery::{Attempt, Outcome, Verdict};
 use eventbus_core::testing::{ManualClock, SeededEntropy};
 use eventbus_core::wire::trace::Trace;
-use eventbus_core::{Broker, Cursor, Event, Interest, Lease, Settled, Source, limits};
+use eventbus_core::{
+    Batch, Broker, Cursor, Durability, Event, Interest, Lease, Settled, Source, limits,
+};
+use eventbus_log::disk::FaultyDisk;
 use eventbus_log::{Log, LogConfig, LogEvent, Observer, OpenError};
 
 pub(crate) const START_MS: u64 = 1_700_000_000_000;
@@ -35,7 +39,51 @@ pub(crate) fn clock() -> Arc<ManualClock> {
 }
 
 pub(crate) fn open_with(config: LogConfig, clock: &Arc<ManualClock>) -> Result<Log, OpenError> {
-    Log::open(config, clock.clone(), &SeededEntropy::new(7), Arc::new(Heard::default()))
+    open_heard(config, clock, &Arc::new(Heard::default()))
+}
+
+pub(crate) fn open_heard(
+    config: LogConfig,
+    clock: &Arc<ManualClock>,
+    heard: &Arc<Heard>,
+) -> Result<Log, OpenError> {
+    Log::open(config, clock.clone(), &SeededEntropy::new(7), heard.clone())
+}
+
+/// A log of small segments, so that a few hundred events fill several.
+pub(crate) fn small(disk: &FaultyDisk) -> LogConfig {
+    LogConfig {
+        segment_bytes: 64 * 1024,
+        history_bytes: 1024 * 1024,
+        max_bytes: Some(16 * 1024 * 1024),
+        tail_cache_bytes: 64 * 1024,
+        ..LogConfig::on_disk(Arc::new(disk.clone()))
+    }
+}
+
+/// Appends `count` events whose payloads are their numbers, padded to `bytes`.
+pub(crate) async fn fill(log: &Log, event_type: &str, count: usize, bytes: usize) {
+    for from in (0..count).step_by(50) {
+        let events = (from..count.min(from + 50)).map(|n| event(event_type, format!("{n:bytes$}")));
+        let batch = Batch { events: events.collect(), atomic: false };
+        log.append(batch, Durability::Synced).await.unwrap();
+    }
+}
+
+/// The number in a payload.
+pub(crate) fn number(lease: &Lease) -> usize {
+    std::str::from_utf8(&lease.event().payload).unwrap().trim().parse().unwrap()
+}
+
+/// Waits until `holds`, for as long as a slow machine may need.
+pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    for _ in 0..1_000 {
+        if holds() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("it never came: {what}");
 }
 
 pub(crate) fn open(path: &Path, clock: &Arc<ManualClock>) -> Log {

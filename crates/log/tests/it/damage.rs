@@ -1,0 +1,113 @@
+//! Disks that fail and bits that flip, seen from outside.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::broker::{AppendError, BrokerHealth, Position, Receipt};
+use eventbus_core::{Batch, Broker, Durability};
+use eventbus_log::LogEvent;
+use eventbus_log::disk::{Fault, FaultyDisk};
+
+use crate::support::*;
+
+#[tokio::test]
+async fn a_failed_sync_ends_acknowledging_at_every_level() {
+    let disk = FaultyDisk::new(1 << 30);
+    let clock = clock();
+    let log = open_with(small(&disk), &clock).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    log.append(Batch::of_one(event("a", "kept")), Durability::Synced).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    // The next operations are the write of the event and its sync.
+    disk.fail_at(disk.operations() + 2, Fault::Error);
+    let failed = log.append(Batch::of_one(event("a", "lost")), Durability::Synced).await;
+    assert!(matches!(failed, Err(AppendError::Unavailable(_))), "{failed:?}");
+    for level in [Durability::Accepted, Durability::Written, Durability::Synced] {
+        let refused = log.append(Batch::of_one(event("a", "x")), level).await;
+        assert!(matches!(refused, Err(AppendError::Unavailable(_))), "{level}: {refused:?}");
+    }
+    assert!(matches!(log.stats().health, BrokerHealth::Unusable(_)));
+    // What was stored before is still delivered.
+    assert_eq!(payloads(&lease(&orders, 10).await), ["kept"]);
+    drop((log, orders));
+    let log = open_with(small(&disk), &clock).unwrap();
+    assert_eq!(log.stats().health, BrokerHealth::Usable);
+    log.append(Batch::of_one(event("a", "again")), Durability::Synced).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_failed_ledger_write_gives_the_events_back() {
+    let disk = FaultyDisk::new(1 << 30);
+    let log = open_with(small(&disk), &clock()).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    log.append(Batch::of_one(event("a", "x")), Durability::Synced).await.unwrap();
+    let leases = lease(&orders, 1).await;
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    disk.fail_at(disk.operations() + 1, Fault::Error);
+    orders.settle(acks(leases)).await.unwrap_err();
+    let leases = lease(&orders, 1).await;
+    assert_eq!((payloads(&leases), leases[0].attempts()), (vec!["x".to_owned()], 0));
+    orders.settle(acks(leases)).await.unwrap();
+    assert_eq!(orders.stats().lag_events, 0);
+}
+
+#[tokio::test]
+async fn damaged_events_are_stepped_over_counted_and_reported() {
+    let disk = FaultyDisk::new(1 << 30);
+    let clock = clock();
+    let heard = Arc::new(Heard::default());
+    let log = open_heard(small(&disk), &clock, &heard).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    fill(&log, "a", 2_000, 100).await;
+    log.close().await.unwrap();
+    drop(orders);
+    // Ten bits in the middle of as many full segments' worth of the oldest file.
+    for flip in 0..10 {
+        disk.flip("segment-000001", (9_000 + flip * 3_000) * 8 + flip % 8);
+    }
+    let log = open_heard(small(&disk), &clock, &heard).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    let mut got = Vec::new();
+    while orders.stats().lag_events > 0 {
+        let Ok(leases) = tokio::time::timeout(Duration::from_secs(5), lease(&orders, 100)).await
+        else {
+            break;
+        };
+        got.extend(leases.iter().map(number));
+        orders.settle(acks(leases)).await.unwrap();
+    }
+    assert_eq!(orders.stats().lag_events, 0);
+    assert!(got.is_sorted(), "in order, none twice");
+    let lost = 2_000 - got.len() as u64;
+    assert!((1..=10).contains(&lost), "{lost} lost by ten flipped bits");
+    assert_eq!(log.stats().corrupt_ranges, lost);
+    let reported: u64 = heard
+        .all()
+        .iter()
+        .map(|event| if let LogEvent::Corrupt { count, .. } = event { *count } else { 0 })
+        .sum();
+    assert_eq!(reported, lost);
+}
+
+#[tokio::test]
+async fn positions_are_not_reused_when_the_ledger_is_ahead_of_the_log() {
+    let disk = FaultyDisk::new(1 << 30);
+    let clock = clock();
+    let log = open_with(small(&disk), &clock).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    log.append(Batch::of_one(event("a", "x")), Durability::Written).await.unwrap();
+    let leases = lease(&orders, 1).await;
+    assert_eq!(leases[0].position(), Position(1));
+    orders.settle(acks(leases)).await.unwrap();
+    // Opening another cursor syncs the ledger; the log is not synced yet.
+    cursor(&log, "others", "b").await;
+    let cut = disk.after_power_cut(&eventbus_core::testing::SeededEntropy::new(3));
+    drop(log);
+    let log = open_with(small(&cut), &clock).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    match log.append(Batch::of_one(event("a", "y")), Durability::Synced).await.unwrap()[..] {
+        [Receipt::Stored(position)] => assert!(position > Position(1)),
+        ref other => panic!("{other:?}"),
+    }
+    assert_eq!(payloads(&lease(&orders, 10).await), ["y"]);
+}

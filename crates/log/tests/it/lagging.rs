@@ -1,0 +1,112 @@
+//! Cursors that do not keep up find their events by the index.
+
+use eventbus_core::broker::Start;
+use eventbus_core::{Batch, Broker, Durability};
+use eventbus_log::disk::FaultyDisk;
+
+use crate::support::*;
+
+const EVENTS: usize = 3_000;
+
+#[tokio::test]
+async fn a_lagging_cursor_gets_everything_in_order_and_knows_its_lag() {
+    let disk = FaultyDisk::new(1 << 30);
+    let log = open_with(small(&disk), &clock()).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    let others = cursor(&log, "others", "b").await;
+    for round in 0..3 {
+        fill(&log, "a", EVENTS / 3, 100).await;
+        fill(&log, "b", 10, 100).await;
+        assert_eq!(orders.stats().lag_events as usize, (round + 1) * EVENTS / 3);
+    }
+    let mut got = 0;
+    while got < EVENTS {
+        let leases = lease(&orders, 70).await;
+        for (n, lease) in leases.iter().enumerate() {
+            assert_eq!(number(lease), (got + n) % (EVENTS / 3));
+        }
+        got += leases.len();
+        orders.settle(acks(leases)).await.unwrap();
+        assert_eq!(orders.stats().lag_events as usize, EVENTS - got);
+    }
+    assert_eq!(lease(&others, 100).await.len(), 30);
+}
+
+#[tokio::test]
+async fn the_lag_is_exact_after_a_restart_with_and_without_indexes() {
+    let disk = FaultyDisk::new(1 << 30);
+    let clock = clock();
+    let log = open_with(small(&disk), &clock).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    fill(&log, "a", EVENTS, 100).await;
+    let leases = lease(&orders, 700).await;
+    orders.settle(acks(leases)).await.unwrap();
+    log.close().await.unwrap();
+    drop(orders);
+    let indexes = |disk: &FaultyDisk| {
+        let names = eventbus_log::Disk::names(disk).unwrap();
+        names.into_iter().filter(|name| name.starts_with("index")).collect::<Vec<_>>()
+    };
+    assert!(!indexes(&disk).is_empty(), "full segments have indexes");
+    for removed in [false, true] {
+        let disk = disk.copy();
+        if removed {
+            for name in indexes(&disk) {
+                eventbus_log::Disk::remove(&disk, &name).unwrap();
+            }
+        }
+        let log = open_with(small(&disk), &clock).unwrap();
+        let orders = cursor(&log, "orders", "a").await;
+        assert_eq!(orders.stats().lag_events as usize, EVENTS - 700);
+        let mut next = 700;
+        while next < EVENTS {
+            let leases = lease(&orders, 400).await;
+            assert!(leases.iter().enumerate().all(|(n, lease)| number(lease) == next + n));
+            next += leases.len();
+            orders.settle(acks(leases)).await.unwrap();
+        }
+        assert_eq!(orders.stats().lag_events, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_new_cursor_starts_with_the_first_event_of_its_time() {
+    let disk = FaultyDisk::new(1 << 30);
+    let clock = clock();
+    let log = open_with(small(&disk), &clock).unwrap();
+    for n in 0..1_000 {
+        let batch = Batch::of_one(event("a", format!("{n:100}")));
+        log.append(batch, Durability::Written).await.unwrap();
+        clock.advance(std::time::Duration::from_millis(7));
+    }
+    for first in [0, 1, 142, 143, 500, 999, 1_000] {
+        let start = Start::AtMs(START_MS + first as u64 * 7);
+        let spec = eventbus_core::broker::CursorSpec { start, ..spec(&format!("{first}"), "a") };
+        let late = log.open(spec).await.unwrap();
+        assert_eq!(late.stats().lag_events as usize, 1_000 - first);
+        if first < 1_000 {
+            assert_eq!(number(&lease(&late, 1).await[0]), first);
+        }
+    }
+}
+
+#[tokio::test]
+async fn another_interest_keeps_the_place() {
+    let disk = FaultyDisk::new(1 << 30);
+    let log = open_with(small(&disk), &clock()).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    fill(&log, "a", 20, 100).await;
+    fill(&log, "b", 20, 100).await;
+    let leases = lease(&orders, 5).await;
+    let again = cursor(&log, "orders", "b").await;
+    // What was leased stays; what was not is looked for anew.
+    assert_eq!(orders.stats().lag_events, 25);
+    orders.settle(acks(leases)).await.unwrap();
+    let leases = lease(&again, 100).await;
+    assert!(leases.iter().all(|lease| lease.event().is_of(&interest("b"))));
+    assert_eq!(leases.len(), 20);
+    again.settle(acks(leases)).await.unwrap();
+    fill(&log, "b", 1, 100).await;
+    assert_eq!(lease(&again, 100).await.len(), 1);
+    assert_eq!(log.cursors().await.unwrap().len(), 1);
+}
