@@ -1,6 +1,8 @@
-//! Measures the API server in process: `cargo run --release -p eventbus-apiserver --example measure
-//! -- DEFINITIONS.json FOLDER [OBJECTS]`. The folder must be empty; the definitions must contain the
-//! widgets of the tests. Prints what each step took and the process's memory after it.
+//! Measures the API server in process:
+//! `cargo run --release -p eventbus-apiserver --example measure -- DEFINITIONS.json FOLDER [OBJECTS]`.
+//! The folder must be empty; the definitions must contain the widgets of the tests. Prints what each
+//! step took, and the process's memory after it.
+#![expect(clippy::print_stdout, reason = "what it measures is for whoever started it")]
 
 use std::{
     path::PathBuf,

@@ -1,8 +1,8 @@
-//! What goes because something else went: dependents of deleted owners, owners whose dependents went
-//! first, the contents of namespaces and the emptied namespaces themselves.
+//! What goes because something else went: dependents of deleted owners, owners whose dependents
+//! went first, the contents of namespaces and the emptied namespaces themselves.
 //!
-//! The collector asks the store what there is to do, not events: so it finds after a restart what it
-//! had not finished before, and a missed wake-up costs time only.
+//! The collector asks the store what there is to do, not events: so it finds after a restart what
+//! it had not finished before, and a missed wake-up costs time only.
 
 use std::sync::Arc;
 
@@ -71,6 +71,15 @@ fn sweep(transaction: &mut Transaction<'_>, deletion: &Deletion) -> Result<bool,
     }
 }
 
+/// Whether this is the one object that nothing may delete.
+fn is_kept(transaction: &Transaction<'_>, key: &Key) -> bool {
+    is_namespace(transaction, key) && key.name == crate::DEFAULT_NAMESPACE
+}
+
+fn is_namespace(transaction: &Transaction<'_>, key: &Key) -> bool {
+    transaction.registry().at(key.resource).is_some_and(|resource| resource.is_namespace())
+}
+
 /// An object of which an owner is gone: it goes too if no owner is left, else it forgets that one.
 /// Owners of kinds not served here may live elsewhere, so they hold it.
 fn collect_orphan(
@@ -89,7 +98,7 @@ fn collect_orphan(
             left += 1;
         }
     }
-    if left == 0 {
+    if left == 0 && !is_kept(transaction, key) {
         return delete(transaction, deletion, key, &stored);
     }
     forget_owners(&mut object, |uid| gone.iter().any(|gone| gone == uid));
@@ -105,9 +114,7 @@ fn advance(
 ) -> Result<bool, ApiError> {
     let Some(stored) = transaction.get(key)? else { return Ok(false) };
     let object = stored.object()?;
-    let is_namespace =
-        transaction.registry().at(key.resource).is_some_and(|resource| resource.is_namespace());
-    if is_namespace {
+    if is_namespace(transaction, key) {
         return empty_namespace(transaction, deletion, key, &stored);
     }
     if object::texts(&object, "finalizers").contains(&FOREGROUND) {
@@ -128,8 +135,9 @@ fn empty_namespace(
             changed |= delete(transaction, deletion, &inside, &stored)?;
         }
     }
-    if transaction.is_empty(&key.name)? {
-        let mut object = stored.object()?;
+    let mut object = stored.object()?;
+    let released = object::texts(&object, "finalizers").is_empty();
+    if released && transaction.empty(&key.name)? {
         transaction.remove(key, stored, &mut object)?;
         changed = true;
     }
@@ -145,7 +153,10 @@ fn delete_dependents(
     let mut object = stored.object()?;
     let uid = object::uid(&object).to_owned();
     let (mut changed, mut waiting) = (false, false);
-    for dependent in transaction.dependents(&uid, limits::COLLECT_TURN)? {
+    let mut dependents = transaction.dependents(&uid, limits::COLLECT_TURN)?;
+    // What owns itself waits for nobody.
+    dependents.retain(|dependent| dependent != key);
+    for dependent in dependents {
         let Some(stored) = transaction.get(&dependent)? else { continue };
         let found = stored.object()?;
         let blocks = object::owners(&found).any(|owner| owner.uid == uid && owner.blocks);

@@ -1,9 +1,10 @@
 //! Who may come in over HTTP: a layer around everything the API port serves.
 //!
 //! Two doors. The `Host` must be one we answer to, or a web page could reach the port through the
-//! reader's browser under a name of its own (DNS rebinding). And the token must be ours: as a bearer
-//! token, or as the password of basic authentication, because `kubectl` keeps its token to itself
-//! over plain HTTP but sends what stands in the server's URL (`http://name:TOKEN@127.0.0.1:8001`).
+//! reader's browser under a name of its own (DNS rebinding). And the token must be ours: as a
+//! bearer token, or as the password of basic authentication, because `kubectl` keeps its token to
+//! itself over plain HTTP but sends what stands in the server's URL
+//! (`http://name:TOKEN@127.0.0.1:8001`).
 
 use std::{
     future::ready,

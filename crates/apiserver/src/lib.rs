@@ -126,3 +126,11 @@ impl ApiServer {
         self.api.store.close().await;
     }
 }
+
+impl Drop for ApiServer {
+    /// Ends the watches and the collector; whoever wants to wait for the file calls
+    /// [`ApiServer::close`] before.
+    fn drop(&mut self) {
+        self.api.closing.send_replace(true);
+    }
+}

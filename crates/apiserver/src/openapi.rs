@@ -136,7 +136,10 @@ fn describe_paths(resource: &Resource, paths: &mut Map<String, Value>) {
         false => format!("{root}/{}", resource.plural),
     };
     let (one, list) = (schema_name(resource), format!("{}List", schema_name(resource)));
-    let in_path = |name: &str| json!({ "name": name, "in": "path", "required": true, "schema": { "type": "string" } });
+    let in_path = |name: &str| {
+        let text = json!({ "type": "string" });
+        json!({ "name": name, "in": "path", "required": true, "schema": text })
+    };
     let scope = if resource.namespaced { vec![in_path("namespace")] } else { Vec::new() };
     let operation = |action: &str, schema: &str| operation(resource, action, schema);
     paths.insert(

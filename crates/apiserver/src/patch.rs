@@ -1,5 +1,5 @@
-//! Merge patches (RFC 7396) and JSON patches (RFC 6902), bounded so that a small patch cannot make a
-//! huge or endlessly deep object.
+//! Merge patches (RFC 7396) and JSON patches (RFC 6902), bounded so that a small patch cannot make
+//! a huge or endlessly deep object.
 
 use json_patch::{PatchOperation, jsonptr::Pointer};
 use serde_json::Value;

@@ -12,7 +12,10 @@ mod ring;
 mod transaction;
 mod writer;
 
-use std::sync::Arc;
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
 
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
@@ -34,9 +37,14 @@ type Reply = Box<dyn FnOnce(Option<&ApiError>) + Send>;
 pub(crate) struct Store {
     jobs: std::sync::Mutex<Option<mpsc::Sender<Job>>>,
     writer: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
-    readers: std::sync::Mutex<Vec<rusqlite::Connection>>,
-    permits: Semaphore,
+    readers: Arc<Readers>,
     shared: Arc<Shared>,
+}
+
+/// The connections that read, each with its permit.
+struct Readers {
+    idle: std::sync::Mutex<Vec<rusqlite::Connection>>,
+    permits: Arc<Semaphore>,
 }
 
 /// What the writer publishes and everybody else follows.
@@ -81,17 +89,20 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&rusqlite::Connection, &Shared) -> Result<T, ApiError> + Send + 'static,
     {
-        let _permit = self.permits.acquire().await.map_err(|_| ApiError::closing())?;
-        let connection = lock(&self.readers).pop().ok_or_else(ApiError::closing)?;
-        let shared = Arc::clone(&self.shared);
-        let (connection, outcome) = tokio::task::spawn_blocking(move || {
-            let outcome = work(&connection, &shared);
-            (connection, outcome)
-        })
-        .await
-        .map_err(|error| ApiError::internal(format!("a read was cut off: {error}")))?;
-        lock(&self.readers).push(connection);
-        outcome
+        let permits = Arc::clone(&self.readers.permits);
+        let permit = permits.acquire_owned().await.map_err(|_| ApiError::closing())?;
+        let (readers, shared) = (Arc::clone(&self.readers), Arc::clone(&self.shared));
+        let read = tokio::task::spawn_blocking(move || {
+            let connection = lock(&readers.idle).pop().ok_or_else(ApiError::closing)?;
+            let outcome = catch_unwind(AssertUnwindSafe(|| work(&connection, &shared)));
+            // Given back here and not by the asker, who may have gone meanwhile.
+            lock(&readers.idle).push(connection);
+            drop(permit);
+            outcome.unwrap_or_else(|_| {
+                Err(ApiError::internal("a defect in the server stopped this read".into()))
+            })
+        });
+        read.await.map_err(|_| ApiError::closing())?
     }
 
     /// The ring of the resource with this index.
@@ -112,7 +123,11 @@ impl Store {
 
     /// Lets the queued writes finish, ends the writer, and closes every connection.
     pub(crate) async fn close(&self) {
-        self.permits.close();
+        let everyone = u32::try_from(limits::READERS).unwrap_or(u32::MAX);
+        if let Ok(_read) = self.readers.permits.acquire_many(everyone).await {
+            self.readers.permits.close();
+            lock(&self.readers.idle).clear();
+        }
         drop(lock(&self.jobs).take());
         let writer = lock(&self.writer).take();
         if let Some(writer) = writer {
@@ -121,7 +136,6 @@ impl Store {
                 tracing::error!("the resource store's writer ended by a panic");
             }
         }
-        lock(&self.readers).clear();
     }
 }
 

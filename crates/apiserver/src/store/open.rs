@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, watch};
 
 use super::{
-    Shared, Store,
+    Readers, Shared, Store,
     layout::{APPLICATION_ID, FORMAT, TABLES},
     queue,
     ring::Ring,
@@ -104,8 +104,10 @@ impl Store {
         Ok(Self {
             jobs: Some(jobs).into(),
             writer: Some(writer).into(),
-            readers: readers.into(),
-            permits: Semaphore::new(limits::READERS),
+            readers: Arc::new(Readers {
+                idle: readers.into(),
+                permits: Arc::new(Semaphore::new(limits::READERS)),
+            }),
             shared,
         })
     }
@@ -164,7 +166,9 @@ fn inspect(path: &Path) -> Result<(), StoreError> {
     if checked == "ok" { Ok(()) } else { Err(corrupted(path, checked)) }
 }
 
-/// Makes a whole store under another name and renames it into place.
+/// Makes a whole store under another name and renames it into place. It is in WAL mode from then
+/// on: changing the mode of the file in its place would leave, at a kill in between, a journal that
+/// the read-only check may not play back.
 fn make(path: &Path) -> Result<(), StoreError> {
     let io = |source| StoreError::Io { path: path.into(), source };
     let mut fresh = path.as_os_str().to_owned();
@@ -176,7 +180,7 @@ fn make(path: &Path) -> Result<(), StoreError> {
     }
     let made = Connection::open(&fresh).and_then(|connection| {
         connection.execute_batch(&format!(
-            "PRAGMA synchronous = FULL; BEGIN; {TABLES} \
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; BEGIN; {TABLES} \
              PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; COMMIT;"
         ))?;
         connection.close().map_err(|(_, error)| error)

@@ -140,8 +140,8 @@ fn read_page(
     Ok(page)
 }
 
-/// The table as it was at a moment, in order: today's rows, and in place of what changed since, what
-/// it was.
+/// The table as it was at a moment, in order: today's rows, and in place of what changed since,
+/// what it was.
 struct Moment<'s> {
     rows: Rows<'s>,
     ahead: Option<(Place, Bytes)>,

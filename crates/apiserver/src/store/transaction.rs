@@ -39,6 +39,8 @@ pub(crate) struct Transaction<'c> {
     connection: &'c Connection,
     registry: &'c Registry,
     ids: &'c [i64],
+    /// The same, as SQL lists them.
+    served: String,
     /// The revision of the last change.
     pub(super) revision: u64,
     /// Changes made so far, with the index of their resource.
@@ -55,9 +57,10 @@ impl<'c> Transaction<'c> {
         ids: &'c [i64],
         revision: u64,
     ) -> Self {
+        let served = ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
         let events = Vec::new();
         let (collect, failure) = (false, None);
-        Self { connection, registry, ids, revision, events, collect, failure }
+        Self { connection, registry, ids, served, revision, events, collect, failure }
     }
 
     /// Runs one piece of work so that its error or its panic leaves no trace.
@@ -175,47 +178,45 @@ impl<'c> Transaction<'c> {
 
     /// At most `limit` objects that name `uid` as an owner.
     pub(crate) fn dependents(&self, uid: &str, limit: usize) -> Result<Vec<Key>, ApiError> {
-        self.keys(
-            "SELECT o.resource, o.namespace, o.name FROM owners w JOIN objects o ON o.id = w.object \
-             WHERE w.uid = ?1 LIMIT ?2",
-            params![uid, count(limit)],
-        )
+        let select = "JOIN owners w ON w.object = o.id WHERE w.uid = ?1";
+        self.keys(select, "LIMIT ?2", params![uid, count(limit)])
     }
 
     /// At most `limit` objects of which an owner of a served kind does not exist.
     pub(crate) fn orphans(&self, limit: usize) -> Result<Vec<Key>, ApiError> {
-        self.keys(
-            "SELECT DISTINCT o.resource, o.namespace, o.name FROM owners w \
-             JOIN objects o ON o.id = w.object WHERE o.deleting = 0 \
-             AND NOT EXISTS (SELECT 1 FROM objects p WHERE p.uid = w.uid) LIMIT ?1",
-            params![count(limit)],
-        )
+        let select = "JOIN owners w ON w.object = o.id WHERE o.deleting = 0 \
+                      AND NOT EXISTS (SELECT 1 FROM objects p WHERE p.uid = w.uid)";
+        self.keys(select, "GROUP BY o.id LIMIT ?1", params![count(limit)])
     }
 
     /// At most `limit` objects that are being deleted, oldest first, from the `skip`-th on.
     pub(crate) fn deleting(&self, limit: usize, skip: usize) -> Result<Vec<Key>, ApiError> {
-        self.keys(
-            "SELECT resource, namespace, name FROM objects WHERE deleting = 1 \
-             ORDER BY id LIMIT ?1 OFFSET ?2",
-            params![count(limit), count(skip)],
-        )
+        let bounds = params![count(limit), count(skip)];
+        self.keys("WHERE o.deleting = 1", "ORDER BY o.id LIMIT ?1 OFFSET ?2", bounds)
     }
 
     /// At most `limit` objects in a namespace that are not being deleted yet.
     pub(crate) fn within(&self, namespace: &str, limit: usize) -> Result<Vec<Key>, ApiError> {
-        self.keys(
-            "SELECT resource, namespace, name FROM objects \
-             WHERE namespace = ?1 AND namespace <> '' AND deleting = 0 LIMIT ?2",
-            params![namespace, count(limit)],
-        )
+        let select = "WHERE o.namespace = ?1 AND o.namespace <> '' AND o.deleting = 0";
+        self.keys(select, "LIMIT ?2", params![namespace, count(limit)])
     }
 
-    /// Whether nothing is left in a namespace.
-    pub(crate) fn is_empty(&self, namespace: &str) -> Result<bool, ApiError> {
-        let mut statement = self.connection.prepare_cached(
-            "SELECT NOT EXISTS (SELECT 1 FROM objects WHERE namespace = ?1 AND namespace <> '')",
-        )?;
-        Ok(statement.query_row([namespace], |row| row.get(0))?)
+    /// Whether nothing is left in a namespace. What this program no longer serves, nobody could
+    /// delete: it is forgotten here.
+    pub(crate) fn empty(&self, namespace: &str) -> Result<bool, ApiError> {
+        let left = "SELECT EXISTS (SELECT 1 FROM objects o \
+                    WHERE o.namespace = ?1 AND o.namespace <> '' AND o.resource IN";
+        let mut statement =
+            self.connection.prepare_cached(&format!("{left} ({}))", self.served))?;
+        if statement.query_row([namespace], |row| row.get(0))? {
+            return Ok(false);
+        }
+        let unserved = "SELECT id FROM objects WHERE namespace = ?1 AND namespace <> ''";
+        for delete in ["DELETE FROM owners WHERE object IN", "DELETE FROM objects WHERE id IN"] {
+            let sql = format!("{delete} ({unserved})");
+            self.connection.prepare_cached(&sql)?.execute([namespace])?;
+        }
+        Ok(true)
     }
 
     /// Whether an object with this uid exists.
@@ -226,9 +227,19 @@ impl<'c> Transaction<'c> {
         Ok(statement.query_row([uid], |row| row.get(0))?)
     }
 
-    /// Objects of resources that this program no longer serves are left out: nobody can name them.
-    fn keys(&self, sql: &str, parameters: impl rusqlite::Params) -> Result<Vec<Key>, ApiError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
+    /// Where the selected objects are, of the resources served: nobody could name others.
+    fn keys(
+        &self,
+        select: &str,
+        order: &str,
+        parameters: impl rusqlite::Params,
+    ) -> Result<Vec<Key>, ApiError> {
+        let sql = format!(
+            "SELECT o.resource, o.namespace, o.name FROM objects o {select} \
+             AND o.resource IN ({}) {order}",
+            self.served
+        );
+        let mut statement = self.connection.prepare_cached(&sql)?;
         let mut rows = statement.query(parameters)?;
         let mut keys = Vec::new();
         while let Some(row) = rows.next()? {
@@ -298,4 +309,117 @@ impl<'c> Transaction<'c> {
 
 fn count(limit: usize) -> i64 {
     i64::try_from(limit).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::store::Store;
+
+    fn namespace(name: &str, text: &str) -> (Key, Value) {
+        let key = Key { resource: 0, namespace: String::new(), name: name.into() };
+        let object = json!({ "metadata": { "name": name, "uid": name }, "text": text });
+        (key, object)
+    }
+
+    async fn insert(store: &Store, name: &str, text: &str) -> Result<u64, ApiError> {
+        let (key, mut object) = namespace(name, text);
+        store
+            .write(move |transaction| {
+                transaction.insert(&key, &mut object)?;
+                Ok(transaction.revision)
+            })
+            .await
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Store {
+        let registry = Registry::read(&[]).unwrap();
+        Store::open(&folder.path().join("resources.db"), Arc::new(registry)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_failing_write_leaves_nothing_and_its_neighbours_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder);
+        let fails = |name: &'static str, panics: bool| {
+            store.write(move |transaction| -> Result<(), ApiError> {
+                let (key, mut object) = namespace(name, "");
+                transaction.insert(&key, &mut object)?;
+                assert!(!panics, "a defect");
+                Err(ApiError::bad_request("no"))
+            })
+        };
+        let (one, two, three, four) = tokio::join!(
+            insert(&store, "one", ""),
+            fails("two", false),
+            fails("three", true),
+            insert(&store, "four", ""),
+        );
+        assert_eq!((one.unwrap(), four.unwrap()), (1, 2));
+        assert_eq!(two.unwrap_err().code(), 400);
+        assert_eq!(three.unwrap_err().code(), 500);
+        for (name, there) in [("one", true), ("two", false), ("three", false), ("four", true)] {
+            let found = store.get(namespace(name, "").0).await.unwrap();
+            assert_eq!(found.is_some(), there, "{name}");
+        }
+        let events = store.ring(0).unwrap().after(0, 9).unwrap();
+        assert_eq!(events.iter().map(|event| event.revision).collect::<Vec<_>>(), [1, 2]);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_refuses_and_recovers() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder);
+        let bound = |pages: u32| {
+            store.write(move |transaction| {
+                transaction.connection.pragma_update(None, "max_page_count", pages)?;
+                Ok(())
+            })
+        };
+        bound(40).await.unwrap();
+        let text = "x".repeat(3000);
+        let (mut stored, mut refused) = (0, 0);
+        for number in 0..60 {
+            match insert(&store, &format!("n{number}"), &text).await {
+                Ok(revision) => {
+                    stored += 1;
+                    assert_eq!(revision, stored);
+                }
+                Err(error) => {
+                    refused += 1;
+                    assert_eq!(error.code(), 500);
+                }
+            }
+        }
+        assert!(stored > 10 && refused > 10, "{stored} stored, {refused} refused");
+        bound(1000).await.unwrap();
+        assert_eq!(insert(&store, "after", &text).await.unwrap(), stored + 1);
+        store.close().await;
+        drop(store);
+        let store = open(&folder);
+        assert!(store.get(namespace("after", "").0).await.unwrap().is_some());
+        assert_eq!(insert(&store, "last", &text).await.unwrap(), stored + 2);
+        store.close().await;
+    }
+
+    #[tokio::test]
+    async fn readers_that_give_up_give_their_connection_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder);
+        insert(&store, "one", "").await.unwrap();
+        for _ in 0..50 {
+            let read = store.get(namespace("one", "").0);
+            // Polled once, so that the reading has begun, then dropped.
+            assert!(futures::poll!(Box::pin(read)).is_pending());
+        }
+        for _ in 0..10 {
+            assert!(store.get(namespace("one", "").0).await.unwrap().is_some());
+        }
+        store.close().await;
+    }
 }

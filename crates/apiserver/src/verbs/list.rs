@@ -15,11 +15,11 @@ use crate::{
     store::{PageError, PageRequest},
 };
 
-const EXPIRED_PAGE: &str = "The provided continue parameter is too old to display a consistent list \
-    result. You can start a new list without the continue parameter, or use the continue token in \
-    this response to retrieve the remainder of the results. Continuing with the provided token \
-    results in an inconsistent list - objects that were created, modified, or deleted between the \
-    time the first chunk was returned and now may show up in the list.";
+const EXPIRED_PAGE: &str = "The provided continue parameter is too old to display a consistent \
+    list result. You can start a new list without the continue parameter, or use the continue \
+    token in this response to retrieve the remainder of the results. Continuing with the provided \
+    token results in an inconsistent list - objects that were created, modified, or deleted \
+    between the time the first chunk was returned and now may show up in the list.";
 
 /// The object that the path names.
 pub(crate) async fn get(api: &Api, call: &Call) -> Result<Response<Body>, ApiError> {
@@ -84,8 +84,8 @@ pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
     call.form.list(resource, page.bodies, metadata)
 }
 
-/// The revision that a list without a continue token must show: none means now, which is never older
-/// than what was asked for once that is reached.
+/// The revision that a list without a continue token must show: none means now, which is never
+/// older than what was asked for once that is reached.
 async fn start(api: &Api, query: &Query, limited: bool) -> Result<Option<u64>, ApiError> {
     let written = query.text("resourceVersion");
     let matching = query.text("resourceVersionMatch");

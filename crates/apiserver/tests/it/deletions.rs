@@ -123,6 +123,27 @@ async fn dependents_go_when_all_their_owners_are_gone() {
 }
 
 #[tokio::test]
+async fn nothing_stops_the_collector() {
+    let fixture = Fixture::new().await;
+    let ghost = json!([{ "apiVersion": "shop.example/v1", "kind": "Widget", "name": "ghost",
+        "uid": "22222222-2222-4222-8222-222222222222" }]);
+    // The default namespace may not go, though its owner is gone; an object may own itself.
+    let owners = json!({ "metadata": { "ownerReferences": ghost } });
+    let default = "/api/v1/namespaces/default";
+    assert_eq!(fixture.send("PATCH", default, owners).await.0, 200);
+    let narcissus = fixture.create("stage", "narcissus", 1).await;
+    let mirror = json!({ "metadata": { "ownerReferences": [{ "apiVersion": "shop.example/v1",
+        "kind": "Widget", "name": "narcissus", "uid": narcissus["metadata"]["uid"],
+        "blockOwnerDeletion": true }] } });
+    assert_eq!(fixture.send("PATCH", &path("narcissus"), mirror).await.0, 200);
+    let foreground = json!({ "propagationPolicy": "Foreground" });
+    assert_eq!(fixture.send("DELETE", &path("narcissus"), foreground).await.0, 200);
+    eventually(&fixture, &path("narcissus"), |code, _| code == 404).await;
+    let forgotten = |_, answer: &Value| answer["metadata"].get("ownerReferences").is_none();
+    eventually(&fixture, default, forgotten).await;
+}
+
+#[tokio::test]
 async fn orphans_stay_and_forget_their_owner() {
     let fixture = Fixture::new().await;
     let owner = fixture.create("stage", "owner", 1).await;

@@ -3,7 +3,7 @@
 use http::Request;
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, read};
+use crate::fixture::{Fixture, definitions, open_with, read};
 
 #[tokio::test]
 async fn what_is_served_is_listed_and_nothing_else() {
@@ -94,6 +94,35 @@ fn check_references(value: &Value, document: &Value) {
         Value::Array(items) => items.iter().for_each(|item| check_references(item, document)),
         _ => {}
     }
+}
+
+#[tokio::test]
+async fn definitions_that_cannot_be_served_are_named() {
+    let refused = async |change: fn(&mut Value)| {
+        let mut definitions = definitions();
+        change(&mut definitions[0]);
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("resources.db");
+        let error = open_with(&path, definitions).await.err().unwrap().to_string();
+        assert!(!path.exists());
+        error
+    };
+    let twice = refused(|widgets| {
+        widgets["spec"]["names"]["plural"] = "gadgets".into();
+    });
+    assert_eq!(twice.await, "resource definition: gadgets.shop.example: defined twice");
+    let unserved = refused(|widgets| widgets["spec"]["versions"][0]["served"] = false.into());
+    assert!(unserved.await.ends_with("exactly one served version is needed"));
+    let rules = refused(|widgets| {
+        let schema = &mut widgets["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
+        schema["x-kubernetes-validations"] = json!([{ "rule": "true" }]);
+    });
+    assert!(rules.await.contains("widgets.shop.example: schema: x-kubernetes-validations: "));
+    let path = refused(|widgets| {
+        widgets["spec"]["versions"][0]["additionalPrinterColumns"][0]["jsonPath"] = "..".into();
+    });
+    assert!(path.await.ends_with("not a JSONPath this server reads: .."));
+    assert!(refused(|widgets| *widgets = json!({})).await.contains("missing field `spec`"));
 }
 
 #[tokio::test]

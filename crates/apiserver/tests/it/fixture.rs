@@ -18,6 +18,8 @@ pub(crate) struct Fixture {
     pub(crate) server: ApiServer,
     pub(crate) clock: Arc<ManualClock>,
     pub(crate) folder: tempfile::TempDir,
+    /// Each opening rolls its own dice: uids never come again.
+    seed: u64,
 }
 
 /// The moment at which tests begin.
@@ -32,16 +34,17 @@ impl Fixture {
     async fn within(folder: tempfile::TempDir) -> Result<Self, OpenError> {
         let clock = Arc::new(ManualClock::at(START_MS));
         let server = open(&folder.path().join("resources.db"), &clock, 1).await?;
-        Ok(Self { server, clock, folder })
+        Ok(Self { server, clock, folder, seed: 1 })
     }
 
     /// Closes the server and opens its file again.
     pub(crate) async fn reopen(self) -> Self {
-        let Self { server, clock, folder } = self;
+        let Self { server, clock, folder, seed } = self;
+        let seed = seed + 1;
         server.close().await;
         drop(server);
-        let server = open(&folder.path().join("resources.db"), &clock, 2).await.unwrap();
-        Self { server, clock, folder }
+        let server = open(&folder.path().join("resources.db"), &clock, seed).await.unwrap();
+        Self { server, clock, folder, seed }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -104,6 +107,16 @@ pub(crate) async fn open(
         entropy: Arc::new(SeededEntropy::new(seed)),
     };
     ApiServer::open(config).await
+}
+
+/// Opens a server for these definitions.
+pub(crate) async fn open_with(
+    path: &Path,
+    definitions: Vec<Value>,
+) -> Result<ApiServer, OpenError> {
+    let (clock, entropy) = (ManualClock::at(START_MS), SeededEntropy::new(1));
+    let (clock, entropy) = (Arc::new(clock), Arc::new(entropy));
+    ApiServer::open(Config { path: path.into(), definitions, clock, entropy }).await
 }
 
 /// The group version of the widgets.

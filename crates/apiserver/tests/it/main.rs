@@ -1,9 +1,11 @@
 //! The API server as its clients see it: raw requests, and `kube` over the service in process.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
 mod deletions;
 mod documents;
 mod fixture;
 mod lists;
+mod model;
 mod roads;
 mod stores;
 mod total;
