@@ -1,7 +1,6 @@
-//! Measures the API server in process:
-//! `cargo run --release -p eventbus-apiserver --example measure -- DEFINITIONS.json FOLDER [OBJECTS]`.
-//! The folder must be empty; the definitions must contain the widgets of the tests. Prints what each
-//! step took, and the process's memory after it.
+//! Measures the API server in process, with the tests' definitions in FILE, in an empty FOLDER:
+//! `cargo run --release -p eventbus-apiserver --example measure -- FILE FOLDER [COUNT]`.
+//! Prints what each step took, and the process's memory after it.
 #![expect(clippy::print_stdout, reason = "what it measures is for whoever started it")]
 
 use std::{
@@ -35,7 +34,7 @@ static MADE: AtomicU64 = AtomicU64::new(0);
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [definitions, folder, count @ ..] = arguments.as_slice() else {
-        return Err("usage: measure DEFINITIONS.json FOLDER [OBJECTS]".into());
+        return Err("usage: measure FILE FOLDER [COUNT]".into());
     };
     let count: usize = count.first().map_or(Ok(10_000), |count| count.parse())?;
     let server = ApiServer::open(Config {

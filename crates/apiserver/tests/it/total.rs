@@ -70,8 +70,9 @@ fn any_json() -> impl Strategy<Value = Value> {
     let name = prop_oneof![
         8 => prop::sample::select(vec![
             "apiVersion", "kind", "metadata", "spec", "status", "name", "namespace", "labels",
-            "size", "annotations", "finalizers", "ownerReferences", "uid", "resourceVersion", "conditions",
-            "generation", "op", "path", "from", "value", "preconditions", "dryRun", "generateName",
+            "size", "annotations", "finalizers", "ownerReferences", "uid", "resourceVersion",
+            "conditions", "generation", "op", "path", "from", "value", "preconditions", "dryRun",
+            "generateName",
         ]).prop_map(str::to_owned),
         1 => "\\PC{0,4}",
     ];
