@@ -52,6 +52,10 @@ pub const IDLE_CONNECTIONS: usize = 1024;
 /// allows.
 pub const PUSH_CONNECTIONS: usize = 16 * 1024;
 
+/// How soon a subscription that wants more connections than its share looks whether it may have
+/// more now. Seldom enough that thousands who look cost nothing.
+pub const SLOTS_AGAIN: Duration = Duration::from_millis(250);
+
 /// An idle connection to an endpoint is closed after this time.
 pub const IDLE_TIME: Duration = Duration::from_secs(30);
 

@@ -2,9 +2,11 @@
 //!
 //! `cargo run --release -p eventbus-push --example deliveries [-- EVENTS [IN_FLIGHT [ROUNDS]]]`
 //!
-//! Both send the same POSTs of 1 KiB to one subscriber in this process, in turns: push from a broker
-//! in memory, and hyper-util's pooled client in as many loops as push has requests in flight. The
-//! ratio of the two is the figure; the rest depends on the machine.
+//! Both send the same POSTs of 1 KiB to one subscriber in this process, in turns: push from a
+//! broker in memory, and hyper-util's pooled client in as many loops as push has requests in
+//! flight. The ratio of the two is the figure; the rest depends on the machine.
+
+#![expect(clippy::expect_used, clippy::unwrap_used, reason = "a measurement that fails, fails")]
 
 #[path = "../tests/it/memory.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
@@ -77,7 +79,8 @@ fn main() {
     assert_eq!(served.load(Ordering::SeqCst), 2 * rounds * events, "each event once");
 }
 
-/// What an event cost, subscriber included: on a busy machine processor time is the steadier figure.
+/// What an event cost, subscriber included. On a busy machine processor time is the steadier
+/// figure.
 struct Cost {
     time_us: f64,
     processor_us: f64,

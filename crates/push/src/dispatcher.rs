@@ -48,7 +48,7 @@ struct Pause {
 /// What ended a wait.
 enum Woken {
     Ordered,
-    InLine,
+    Slot,
     Rested,
     Ended(Result<Ended, JoinError>),
     Leased(Result<Vec<Lease>, CursorError>),
@@ -87,8 +87,7 @@ impl<T: Transport> Dispatcher<T> {
         let woken = self.wait(may_begin).await;
         let mut turn = Vec::new();
         match woken {
-            Woken::Ordered => {}
-            Woken::InLine => {}
+            Woken::Ordered | Woken::Slot => {}
             Woken::Rested => self.end_pause(),
             Woken::Leased(leased) => self.take(leased)?,
             Woken::Ended(ended) => {
@@ -123,14 +122,16 @@ impl<T: Transport> Dispatcher<T> {
 
     async fn wait(&mut self, may_begin: bool) -> Woken {
         let limit = if may_begin { self.lease_limit() } else { None };
-        let is_in_line = !self.ready.is_empty() && self.under_way.is_empty();
+        let is_starved = !self.ready.is_empty();
+        let is_in_line = is_starved && self.under_way.is_empty();
         let cursor = &self.plan.cursor;
         let pause = self.pause.as_mut();
         tokio::select! {
             biased;
             () = self.desk.changed() => Woken::Ordered,
             Some(ended) = self.under_way.join_next() => Woken::Ended(ended),
-            () = self.share.first(), if is_in_line => Woken::InLine,
+            () = self.share.first(), if is_in_line => Woken::Slot,
+            () = look_again(is_starved) => Woken::Slot,
             () = rest(pause) => Woken::Rested,
             leased = lease(cursor, limit) => Woken::Leased(leased),
         }
@@ -238,8 +239,8 @@ impl<T: Transport> Dispatcher<T> {
         }
     }
 
-    /// After a pause the broker is asked again; when it has not failed for as long as the pause was,
-    /// all is well. (Waiting for events does not fail: that alone says nothing.)
+    /// After a pause the broker is asked again; when it has not failed for as long as the pause
+    /// was, all is well: a lease that waits for events may wait long before it tells anything.
     fn end_pause(&mut self) {
         match self.pause.take() {
             Some(Pause { length, on_probation: false, .. }) => self.pause(length, true),
@@ -279,6 +280,16 @@ async fn lease(
     match limit {
         Some(limit) => cursor.lease(limit).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Waits until a look at the budget may be worth it, for who wants more slots than it has. (Its own
+/// attempts that end are a better reason to look; but they may take a minute.)
+async fn look_again(is_starved: bool) {
+    if is_starved {
+        Box::pin(sleep(limits::SLOTS_AGAIN)).await;
+    } else {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -106,8 +106,8 @@ impl Push {
     }
 
     /// Ends well: begins no more attempts, waits for those under way for
-    /// [`limits::DRAIN_TIME`] and settles them. What has not ended then is abandoned, and comes again
-    /// after the next start.
+    /// [`limits::DRAIN_TIME`] and settles them. What has not ended then is abandoned, and comes
+    /// again after the next start.
     pub async fn drain(mut self) {
         self.drain.cancel();
         while self.tasks.join_next().await.is_some() {}

@@ -84,7 +84,7 @@ impl Connection {
 
     /// Readies the connection for waiting in the pool. False when it cannot be used again.
     ///
-    /// It also makes the connection forget the task that used it, which could not be freed otherwise.
+    /// It also makes the connection forget the task that used it: a waker keeps its task's memory.
     pub(super) fn rest(&mut self) -> bool {
         let mut cx = Context::from_waker(Waker::noop());
         self.drive(&mut cx).is_pending() && self.sender.is_ready()

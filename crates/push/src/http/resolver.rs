@@ -1,4 +1,4 @@
-//! Host names to addresses: remembered for seconds, one lookup a host at a time, hanging ones apart.
+//! Host names to addresses: remembered for seconds, one lookup a host at a time, slow ones apart.
 //!
 //! The system's lookup blocks and cannot be interrupted. It runs on threads of its own, which exist
 //! while there is something to look up: a name server that hangs then holds neither the runtime's

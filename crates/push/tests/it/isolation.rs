@@ -38,16 +38,19 @@ async fn five_bad_endpoints_take_nothing_from_a_healthy_one() {
     let (endpoints, _bad) = bad_endpoints().await;
     let healthy = Subscriber::start().await;
     // So few connections that the bad ones together want many times what there is.
-    let mut world = World::with(|parts| parts.connections = 64);
+    let mut world = World::with(|parts| parts.connections = 128);
     for (uid, endpoint) in endpoints.iter().enumerate() {
         let mut bad = subscription(&format!("bad{uid}"), endpoint);
         (bad.max_inflight, bad.timeout) = (400, Duration::from_millis(500));
         world.declare_open(bad).await;
     }
+    healthy.close_gate();
     world.declare_open(subscription("healthy", &healthy.url())).await;
-    world.publish((0..3_000).map(|number| number.to_string()));
+    world.publish((0..2_000).map(|number| number.to_string()));
+    eventually("it has all its slots", || healthy.in_work() == 10).await;
+    healthy.open_gate(2_000);
     eventually("all is settled", || world.lag("healthy") == 0).await;
-    assert_eq!(healthy.count(), 3_000);
+    assert_eq!(healthy.count(), 2_000);
     assert!(world.lag("bad0") > 0, "the black hole still has most of its events");
 }
 

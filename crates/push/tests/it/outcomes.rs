@@ -5,12 +5,11 @@ use std::time::Duration;
 use eventbus_core::delivery::Verdict;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinSet;
 
 use crate::subscriber::{Subscriber, raw, read_request};
 use crate::world::{World, eventually, subscription};
 
-/// The outcome of the first attempt at an endpoint; `timeout` is short only where it is what counts.
+/// The outcome of the first attempt at an endpoint, which may take so long.
 async fn outcome_at(endpoint: &str, timeout: Duration) -> (&'static str, Verdict) {
     let mut world = World::new();
     let mut hasty = subscription("a", endpoint);
@@ -70,7 +69,8 @@ async fn every_2xx_takes_the_event() {
         b"HTTP/1.1 299 \r\nContent-Length: 0\r\n\r\n",
         b"HTTP/1.0 200 OK\r\n\r\nuntil the end",
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
-        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n",
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\n\
+          HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n",
     ] {
         assert_eq!(outcome_of(answer, Then::Close).await, "success");
     }
@@ -288,7 +288,6 @@ async fn a_failing_event_is_retried_and_does_not_block_the_next() {
 async fn connections_are_shared_by_endpoints_of_one_origin() {
     let subscriber = Subscriber::start().await;
     let mut world = World::new();
-    let mut pushes = JoinSet::new();
     for uid in 0..20 {
         let endpoint = format!("{}{uid}", subscriber.url());
         let mut narrow = subscription(&uid.to_string(), &endpoint);
@@ -300,7 +299,6 @@ async fn connections_are_shared_by_endpoints_of_one_origin() {
         let is_settled = || (0..20).all(|uid| world.lag(&uid.to_string()) == 0);
         eventually("all is settled", is_settled).await;
     }
-    pushes.spawn(async {});
     assert_eq!(subscriber.count(), 100);
     assert!(subscriber.connections() <= 20, "{} connections", subscriber.connections());
 }
