@@ -13,7 +13,7 @@ use tokio::sync::Notify;
 
 use crate::bytes::entry::Opened;
 use crate::fresh::Fresh;
-use crate::index::Stretch;
+use crate::index::{self, Stretch};
 use crate::ledger::Request;
 use crate::reader::ReadError;
 use crate::shared::Shared;
@@ -55,11 +55,6 @@ impl Place {
             looking_up: false,
             timer_ms: None,
         }
-    }
-
-    /// The first unsettled event whose place is known.
-    pub(crate) fn first_spot(&self) -> Option<Spot> {
-        self.progress.first_unsettled().or_else(|| self.fresh.first())
     }
 
     /// The first position this cursor holds back from being trimmed.
@@ -365,13 +360,27 @@ impl LogCursor {
         }
     }
 
+    /// The first event it holds back, or the beginning of the segment that event lies in.
+    pub(crate) fn holds(&self) -> Option<Spot> {
+        let (position, spot) = {
+            let place = self.place();
+            let spot = place.progress.first_unsettled().or_else(|| place.fresh.first());
+            (place.holds_from()?, spot)
+        };
+        spot.filter(|spot| spot.position == position).or_else(|| {
+            let segments = self.shared.segments.above(Position(position.0 - 1));
+            let place = index::place(segments.first()?.number, 0);
+            Some(Spot { position, place })
+        })
+    }
+
     /// How the cursor is.
     pub(crate) fn stats(&self) -> CursorStats {
-        let (counts, fresh, dropped, spot) = {
+        let (counts, fresh, dropped) = {
             let place = self.place();
-            let counts = place.progress.counts();
-            (counts, place.fresh.count(), place.dropped, place.first_spot())
+            (place.progress.counts(), place.fresh.count(), place.dropped)
         };
+        let spot = self.holds();
         let lag_events = fresh + counts.unsettled as u64;
         CursorStats {
             lag_events,

@@ -268,7 +268,17 @@ impl Recovery<'_> {
         let (number, base, log) = (segment.number, segment.base, self.log);
         let promised = after.map_or(self.promised, |after| self.promised.min(after.before));
         let scan = scan::scan(Whole { bytes: &bytes, log, number, base, promised });
-        for range in &scan.torn {
+        let mut torn = scan.torn.clone();
+        if let Some(after) = after
+            && scan.expected <= after.before
+            && !scan.end_is_corrupt
+        {
+            // The commits at the end are torn: where they were, a gap finds room.
+            let (from, to) = (scan.end, scan.end + batch::BYTES);
+            let count = after.before.0 + 1 - scan.expected.0;
+            torn.push(scan::BadRange { from, to, first: scan.expected, count });
+        }
+        for range in &torn {
             let gap = BatchHead {
                 kind: Kind::Gap,
                 epoch: scan.epoch,
@@ -287,7 +297,7 @@ impl Recovery<'_> {
         self.next = self.next.max(scan.next);
         self.committed_ms = self.committed_ms.max(scan.committed_ms);
         self.corrupt.extend(&scan.corrupt);
-        self.torn_ranges += scan.torn.len();
+        self.torn_ranges += torn.len();
         Ok(scan)
     }
 

@@ -78,13 +78,10 @@ impl Retention {
 
     /// The oldest segment a cursor holds, when it holds more than it may.
     fn too_long(&self, cursor: &LogCursor) -> Option<Arc<Segment>> {
-        let (from, spot) = {
-            let place = cursor.place();
-            (place.holds_from()?, place.first_spot())
-        };
-        let segment = self.shared.segments.above(Position(from.0 - 1)).into_iter().next()?;
-        let place = spot.map_or_else(|| index::place(segment.number, 0), |spot| spot.place);
-        let bytes = self.shared.segments.bytes_from(place);
+        let spot = cursor.holds()?;
+        let bytes = self.shared.segments.bytes_from(spot.place);
+        let (number, _) = index::segment_and_byte(spot.place);
+        let segment = self.shared.segments.numbered(number)?;
         (bytes > self.shared.limits.backlog_max_bytes).then_some(segment)
     }
 

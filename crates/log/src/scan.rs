@@ -54,7 +54,7 @@ pub(crate) struct Scan {
     pub(crate) end: usize,
     /// Something promised is missing at the end: nothing may be written behind it.
     pub(crate) end_is_corrupt: bool,
-    /// The position the next frame would have to carry.
+    /// The position the next frame must carry, once gaps lie over what is torn.
     pub(crate) expected: Position,
     /// The first position that was never used.
     pub(crate) next: Position,
@@ -198,14 +198,17 @@ impl<'a> Walk<'a> {
         let torn = merged(torn);
         let kept = |found: &&Found| !torn.iter().any(|t| t.from <= found.at && found.at < t.to);
         let records: Vec<Found> = self.records.iter().filter(kept).copied().collect();
+        // A gap over what is torn uses its positions up.
+        let after_gaps = torn.iter().map(|range| range.first.0 + range.count).max().unwrap_or(0);
+        let expected = Position(self.expected.0.max(after_gaps));
         let times = heads().map(|head| head.committed_ms);
         let times = times.chain(records.iter().map(|found| found.head.committed_ms));
         Scan {
             corrupt,
             end: self.at,
-            expected: self.expected,
+            expected,
             end_is_corrupt,
-            next: Position(self.expected.0.max(announced.unwrap_or(0)).max(promised.0 + 1)),
+            next: Position(expected.0.max(announced.unwrap_or(0)).max(promised.0 + 1)),
             epoch: self.epoch,
             committed_ms: times.max().unwrap_or(0),
             synced_upto,
@@ -281,3 +284,6 @@ fn merged(mut ranges: Vec<BadRange>) -> Vec<BadRange> {
     }
     merged
 }
+
+#[cfg(test)]
+mod tests;

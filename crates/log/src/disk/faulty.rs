@@ -43,6 +43,7 @@ struct World {
     files: Vec<Contents>,
     operations: u64,
     faults: BTreeMap<u64, Fault>,
+    struck: bool,
     volume_bytes: u64,
 }
 
@@ -75,9 +76,16 @@ impl FaultyDisk {
         self.world().faults.insert(operation, fault);
     }
 
+    /// Did a fault strike since the disk was made, killed or healed?
+    pub fn has_struck(&self) -> bool {
+        self.world().struck
+    }
+
     /// Takes all faults back that did not strike yet.
     pub fn heal(&self) {
-        self.world().faults.clear();
+        let mut world = self.world();
+        world.faults.clear();
+        world.struck = false;
     }
 
     /// Changes the size of the volume.
@@ -94,6 +102,7 @@ impl FaultyDisk {
     pub fn after_kill(&self) -> Self {
         let mut world = self.world();
         world.life += 1;
+        world.struck = false;
         world.faults.clear();
         Self { world: self.world.clone(), life: world.life }
     }
@@ -187,6 +196,7 @@ impl FaultyDisk {
 
 impl World {
     fn strike(&mut self, fault: Fault) -> io::Error {
+        self.struck = true;
         match fault {
             Fault::Error => Errno::IO.into(),
             Fault::Full => Errno::NOSPC.into(),

@@ -117,11 +117,24 @@ impl Bus {
         }
     }
 
+    /// Has the operation of that number fail.
+    pub(crate) fn failing_at(self, operation: u64, fault: Fault) -> Self {
+        self.disk.fail_at(operation, fault);
+        self
+    }
+
+    /// How many changing operations the whole run does.
+    pub(crate) fn operations(self) -> Result<u64, Broken> {
+        let disk = self.disk.clone();
+        self.run().map(|_| disk.operations())
+    }
+
     /// Runs to the end; returns the hash of everything that happened.
     pub(crate) fn run(mut self) -> Result<(u64, Checker), Broken> {
         for _ in 0..self.mix.steps {
             if self.parts.is_none() {
                 self.open()?;
+                continue;
             }
             self.any_step()?;
             self.answers()?;
@@ -152,9 +165,15 @@ impl Bus {
         let machines = match opened {
             Ok((machines, _, _)) => machines,
             Err(_) if self.disk.is_dead() => return self.crash(false),
+            // Whoever starts the process tries again.
+            Err(_) if self.disk.has_struck() => return self.crash(false),
             Err(error) => return Err(format!("the log does not open: {error}")),
         };
         let Machines { shared, writer, ledger } = machines;
+        let corrupt = shared.telemetry.corrupt_ranges.load(Ordering::Relaxed);
+        if corrupt > 0 {
+            return Err(format!("{corrupt} ranges are called corrupt that were not"));
+        }
         for cursor in self.checker.must_exist() {
             if !shared.table.state().by_id.contains_key(&CursorId(cursor.into())) {
                 return Err(format!("cursor {cursor} is gone"));

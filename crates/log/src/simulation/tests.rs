@@ -2,6 +2,7 @@
 
 use super::Mutation;
 use super::bus::{Bus, Mix};
+use crate::disk::Fault;
 
 const STEPS: u64 = 300;
 
@@ -51,6 +52,23 @@ fn the_same_seed_does_the_same() {
     for seed in seeds(5) {
         let trace = || Bus::new(seed, mix).run().map(|(trace, _)| trace);
         assert_eq!(trace(), trace(), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_fault_at_any_operation_loses_nothing() {
+    let mix = Mix { steps: 60, power_cuts: false, faults: false };
+    for seed in seeds(2) {
+        let count = Bus::new(seed, mix).operations().unwrap();
+        for operation in 1..=count {
+            for fault in [Fault::Kill, Fault::Error, Fault::Full] {
+                let bus = Bus::new(seed, mix).failing_at(operation, fault);
+                if let Err(broken) = bus.run() {
+                    panic!("seed {seed}, {fault:?} at operation {operation}: {broken}");
+                }
+            }
+        }
+        println!("seed {seed}: {count} operations, each failed in three ways");
     }
 }
 
