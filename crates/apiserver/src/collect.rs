@@ -12,7 +12,7 @@ use crate::{
     store::{Key, Stored, Transaction},
     verbs::{
         Api,
-        delete::{Deletion, FOREGROUND, forget_owners},
+        delete::{Deletion, forget_owners},
     },
 };
 
@@ -60,12 +60,12 @@ fn sweep(transaction: &mut Transaction<'_>, deletion: &Deletion) -> Result<bool,
     }
     let mut skip = 0;
     loop {
-        let deleting = transaction.deleting(limits::COLLECT_TURN, skip)?;
-        if deleting.is_empty() || changed {
+        let pending = transaction.pending(limits::COLLECT_TURN, skip)?;
+        if pending.is_empty() || changed {
             return Ok(changed);
         }
-        skip += deleting.len();
-        for key in deleting {
+        skip += pending.len();
+        for key in pending {
             changed |= advance(transaction, deletion, &key)?;
         }
     }
@@ -117,7 +117,7 @@ fn advance(
     if is_namespace(transaction, key) {
         return empty_namespace(transaction, deletion, key, &stored);
     }
-    if object::texts(&object, "finalizers").contains(&FOREGROUND) {
+    if object::texts(&object, "finalizers").contains(&object::FOREGROUND) {
         return delete_dependents(transaction, deletion, key, &stored);
     }
     Ok(false)
@@ -152,25 +152,17 @@ fn delete_dependents(
 ) -> Result<bool, ApiError> {
     let mut object = stored.object()?;
     let uid = object::uid(&object).to_owned();
-    let (mut changed, mut waiting) = (false, false);
-    let mut dependents = transaction.dependents(&uid, limits::COLLECT_TURN)?;
-    // What owns itself waits for nobody.
-    dependents.retain(|dependent| dependent != key);
-    for dependent in dependents {
-        let Some(stored) = transaction.get(&dependent)? else { continue };
-        let found = stored.object()?;
-        let blocks = object::owners(&found).any(|owner| owner.uid == uid && owner.blocks);
-        let going = object::is_deleting(&found);
-        if !going {
+    let mut changed = false;
+    for dependent in transaction.staying_dependents(&uid, limits::COLLECT_TURN)? {
+        if let Some(stored) = transaction.get(&dependent)? {
             changed |= delete(transaction, deletion, &dependent, &stored)?;
         }
-        waiting |= blocks && transaction.get(&dependent)?.is_some();
     }
-    if changed || waiting {
+    if changed || transaction.is_blocked(&uid)? {
         return Ok(changed);
     }
     let mut left = object::texts(&object, "finalizers");
-    left.retain(|finalizer| *finalizer != FOREGROUND);
+    left.retain(|finalizer| *finalizer != object::FOREGROUND);
     let released = left.is_empty();
     let left = (!released).then(|| left.into());
     object::set(&mut object, "finalizers", left);

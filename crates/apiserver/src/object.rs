@@ -15,6 +15,9 @@ pub(crate) struct Owner<'o> {
     pub(crate) blocks: bool,
 }
 
+/// The finalizer of an object whose dependents go first.
+pub(crate) const FOREGROUND: &str = "foregroundDeletion";
+
 /// A text of the metadata; empty when absent.
 pub(crate) fn text<'o>(object: &'o Value, field: &str) -> &'o str {
     object["metadata"][field].as_str().unwrap_or_default()

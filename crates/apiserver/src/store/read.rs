@@ -10,7 +10,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Rows, params};
 
 use super::{Key, Overrun, Shared, Store};
-use crate::{selector::Selection, status::ApiError};
+use crate::{limits, selector::Selection, status::ApiError};
 
 /// Which objects to read.
 #[derive(Clone, Debug)]
@@ -194,7 +194,9 @@ fn changed_since(
     // The table may be a moment ahead of the rings. This thread is one that may block.
     let mut published = shared.published.subscribe();
     let caught_up = published.wait_for(|published| *published >= present);
-    tokio::runtime::Handle::current().block_on(caught_up).map_err(|_| ApiError::closing())?;
+    let caught_up = tokio::time::timeout(limits::FRESH_WAIT, caught_up);
+    let caught_up = tokio::runtime::Handle::current().block_on(caught_up);
+    caught_up.map_err(|_| ApiError::closing())?.map_err(|_| ApiError::closing())?;
     let events = ring.after(revision, usize::MAX).map_err(|Overrun| PageError::Expired)?;
     for event in events.iter().take_while(|event| event.revision <= present) {
         let place = (event.namespace.to_string(), event.name.to_string());

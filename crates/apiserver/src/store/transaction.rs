@@ -18,6 +18,14 @@ pub(crate) struct Key {
     pub(crate) name: String,
 }
 
+/// How far an object's deletion is, as the table holds it.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Deletion {
+    No = 0,
+    Held = 1,
+    Pending = 2,
+}
+
 /// An object as it lies in the store.
 #[derive(Clone, Debug)]
 pub(crate) struct Stored {
@@ -125,7 +133,7 @@ impl<'c> Transaction<'c> {
         let event = self.stamp(EventKind::Added, key, object, None)?;
         self.connection
             .prepare_cached(
-                "INSERT INTO objects (resource, namespace, name, uid, deleting, body) \
+                "INSERT INTO objects (resource, namespace, name, uid, deletion, body) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
@@ -133,7 +141,7 @@ impl<'c> Transaction<'c> {
                 key.namespace,
                 key.name,
                 object::uid(object),
-                object::is_deleting(object),
+                self.deletion(key, object) as u8,
                 &event.body[..],
             ])?;
         self.own(self.connection.last_insert_rowid(), object)?;
@@ -148,13 +156,13 @@ impl<'c> Transaction<'c> {
         object: &mut Value,
     ) -> Result<Bytes, ApiError> {
         let event = self.stamp(EventKind::Modified, key, object, Some(before.body.clone()))?;
-        let deleting = object::is_deleting(object);
+        let deletion = self.deletion(key, object);
         self.connection
-            .prepare_cached("UPDATE objects SET deleting = ?2, body = ?3 WHERE id = ?1")?
-            .execute(params![before.id, deleting, &event.body[..]])?;
+            .prepare_cached("UPDATE objects SET deletion = ?2, body = ?3 WHERE id = ?1")?
+            .execute(params![before.id, deletion as u8, &event.body[..]])?;
         self.disown(before.id)?;
         self.own(before.id, object)?;
-        self.collect |= deleting;
+        self.collect |= deletion == Deletion::Pending;
         Ok(self.changed(key.resource, event))
     }
 
@@ -184,20 +192,37 @@ impl<'c> Transaction<'c> {
 
     /// At most `limit` objects of which an owner of a served kind does not exist.
     pub(crate) fn orphans(&self, limit: usize) -> Result<Vec<Key>, ApiError> {
-        let select = "JOIN owners w ON w.object = o.id WHERE o.deleting = 0 \
+        let select = "JOIN owners w ON w.object = o.id WHERE o.deletion = 0 \
                       AND NOT EXISTS (SELECT 1 FROM objects p WHERE p.uid = w.uid)";
         self.keys(select, "GROUP BY o.id LIMIT ?1", params![count(limit)])
     }
 
-    /// At most `limit` objects that are being deleted, oldest first, from the `skip`-th on.
-    pub(crate) fn deleting(&self, limit: usize, skip: usize) -> Result<Vec<Key>, ApiError> {
+    /// At most `limit` of these that are not being deleted yet.
+    pub(crate) fn staying_dependents(&self, uid: &str, limit: usize) -> Result<Vec<Key>, ApiError> {
+        let select = "JOIN owners w ON w.object = o.id WHERE w.uid = ?1 AND o.deletion = 0";
+        self.keys(select, "LIMIT ?2", params![uid, count(limit)])
+    }
+
+    /// Whether the foreground deletion of an object waits for dependents; what owns itself does
+    /// not wait for itself.
+    pub(crate) fn is_blocked(&self, uid: &str) -> Result<bool, ApiError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM owners w JOIN objects o ON o.id = w.object \
+             WHERE w.uid = ?1 AND w.blocks = 1 AND o.uid <> ?1)",
+        )?;
+        Ok(statement.query_row([uid], |row| row.get(0))?)
+    }
+
+    /// At most `limit` objects whose deletion waits for what the collector does, oldest first, from
+    /// the `skip`-th on.
+    pub(crate) fn pending(&self, limit: usize, skip: usize) -> Result<Vec<Key>, ApiError> {
         let bounds = params![count(limit), count(skip)];
-        self.keys("WHERE o.deleting = 1", "ORDER BY o.id LIMIT ?1 OFFSET ?2", bounds)
+        self.keys("WHERE o.deletion = 2", "ORDER BY o.id LIMIT ?1 OFFSET ?2", bounds)
     }
 
     /// At most `limit` objects in a namespace that are not being deleted yet.
     pub(crate) fn within(&self, namespace: &str, limit: usize) -> Result<Vec<Key>, ApiError> {
-        let select = "WHERE o.namespace = ?1 AND o.namespace <> '' AND o.deleting = 0";
+        let select = "WHERE o.namespace = ?1 AND o.namespace <> '' AND o.deletion = 0";
         self.keys(select, "LIMIT ?2", params![namespace, count(limit)])
     }
 
@@ -256,6 +281,17 @@ impl<'c> Transaction<'c> {
         id.ok_or_else(|| ApiError::internal("no such resource".into()))
     }
 
+    fn deletion(&self, key: &Key, object: &Value) -> Deletion {
+        if !object::is_deleting(object) {
+            return Deletion::No;
+        }
+        let is_namespace = self.registry.at(key.resource).is_some_and(|at| at.is_namespace());
+        match object::texts(object, "finalizers").contains(&object::FOREGROUND) || is_namespace {
+            true => Deletion::Pending,
+            false => Deletion::Held,
+        }
+    }
+
     /// Gives the object the next revision and serialises the line that every watcher gets.
     fn stamp(
         &mut self,
@@ -289,8 +325,8 @@ impl<'c> Transaction<'c> {
                 continue;
             }
             self.connection
-                .prepare_cached("INSERT OR IGNORE INTO owners (uid, object) VALUES (?1, ?2)")?
-                .execute(params![reference.uid, id])?;
+                .prepare_cached("INSERT OR REPLACE INTO owners VALUES (?1, ?2, ?3)")?
+                .execute(params![reference.uid, id, reference.blocks])?;
             self.collect |= !self.lives(reference.uid)?;
         }
         Ok(())

@@ -18,9 +18,6 @@ use crate::{
     store::{Key, PageError, PageRequest, Stored, Transaction},
 };
 
-/// Held by an object whose dependents go first.
-pub(crate) const FOREGROUND: &str = "foregroundDeletion";
-
 /// How a deletion treats the object's dependents.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub(crate) enum Propagation {
@@ -211,7 +208,7 @@ impl Deletion {
         if self.propagation == Propagation::Foreground
             && !transaction.dependents(&uid, 1)?.is_empty()
         {
-            hold(&mut object, FOREGROUND);
+            hold(&mut object, object::FOREGROUND);
         }
         let held = !object::texts(&object, "finalizers").is_empty() || resource.is_namespace();
         if held {
