@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use crate::bytes::entry::{Change, Opened};
 use crate::config::{LogConfig, OpenError, Storage};
 use crate::cursor::{LogCursor, OpenCursor, Place};
-use crate::disk::{Disk, FileDisk};
+use crate::disk::{DirLock, Disk, FileDisk};
 use crate::flow::Flow;
 use crate::fresh::Fresh;
 use crate::index::Stretch;
@@ -77,7 +77,7 @@ impl Machines {
         clock: Arc<dyn Clock>,
         entropy: &dyn Entropy,
         observer: Arc<dyn Observer>,
-    ) -> Result<(Self, Option<crate::disk::DirLock>, PathBuf), OpenError> {
+    ) -> Result<(Self, Option<DirLock>, PathBuf), OpenError> {
         let (disk, lock, path) = disk_of(&config.storage)?;
         let failed = |error| OpenError::Io { path: path.clone(), error };
         let began = clock.elapsed();
@@ -108,9 +108,10 @@ impl Machines {
     }
 }
 
-fn disk_of(
-    storage: &Storage,
-) -> Result<(Arc<dyn Disk>, Option<crate::disk::DirLock>, PathBuf), OpenError> {
+/// A disk, what keeps others from it, and its name in errors.
+type DiskOpened = (Arc<dyn Disk>, Option<DirLock>, PathBuf);
+
+fn disk_of(storage: &Storage) -> Result<DiskOpened, OpenError> {
     Ok(match storage {
         Storage::Dir(path) => {
             let (disk, lock) = FileDisk::open(path)?;

@@ -150,7 +150,7 @@ impl Segments {
             before: beginning.before,
             epoch: beginning.epoch,
         };
-        if let Err(error) = spare.file.write_at(&head.encode(), head.slot_at()) {
+        if let Err(error) = head.write(spare.file.as_ref()) {
             self.write().spares.push(spare);
             return Err(error.into());
         }
@@ -230,7 +230,7 @@ impl Segments {
             before: Position(0),
             epoch: 0,
         };
-        segment.file.write_at(&head.encode(), head.slot_at())?;
+        head.write(segment.file.as_ref())?;
         segment.file.sync()?;
         if segment.index_bytes() > 0 {
             self.disk.remove(&index_name(segment.file_number))?;

@@ -1,11 +1,15 @@
-//! The head of a segment file: two slots, of which the younger valid one counts.
+//! The head of a segment file, in two slots: of the valid ones the younger counts.
 //!
-//! A segment file is recycled by writing the other slot. A torn write of it leaves the old slot, so
-//! the file is still what it was.
+//! Both slots are written when a segment begins in a spare file, and when it becomes a spare again.
+//! A torn write leaves the old head in a slot, or the new one, or none: an old segment, a spare or
+//! the new segment, of which nothing was promised yet. And one damaged slot costs nothing.
+
+use std::io;
 
 use eventbus_core::Position;
 
 use super::{Fields, LogId, Seed, VERSION, opened, seal};
+use crate::disk::DiskFile;
 
 const MARK: [u8; 4] = *b"EBSG";
 
@@ -22,7 +26,7 @@ pub(crate) const CONTENT_AT: u64 = 2 * SLOT_STRIDE;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SegmentHead {
     pub(crate) log: LogId,
-    /// Counts the writes of this head; chooses the slot.
+    /// Counts the writes of this head: the younger one counts.
     pub(crate) generation: u64,
     /// The number of the segment; 0 means spare: the file holds nothing.
     pub(crate) number: u64,
@@ -46,12 +50,14 @@ pub(crate) enum HeadRead {
 }
 
 impl SegmentHead {
-    /// Where this head is written.
-    pub(crate) fn slot_at(&self) -> u64 {
-        self.generation % 2 * SLOT_STRIDE
+    /// Writes the head into both slots.
+    pub(crate) fn write(&self, file: &dyn DiskFile) -> io::Result<()> {
+        let bytes = self.encode();
+        file.write_at(&bytes, 0)?;
+        file.write_at(&bytes, SLOT_STRIDE)
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SLOT_BYTES);
         out.extend_from_slice(&MARK);
         out.extend_from_slice(&[0; 4]);
@@ -127,8 +133,8 @@ mod tests {
 
     fn file(heads: &[SegmentHead]) -> Vec<u8> {
         let mut bytes = vec![0; CONTENT_AT as usize];
-        for head in heads {
-            let at = head.slot_at() as usize;
+        for (slot, head) in heads.iter().enumerate() {
+            let at = slot * SLOT_STRIDE as usize;
             bytes[at..at + SLOT_BYTES].copy_from_slice(&head.encode());
         }
         bytes
@@ -139,7 +145,7 @@ mod tests {
         let mut bytes = file(&[head(4), head(5)]);
         assert_eq!(SegmentHead::read(&bytes), HeadRead::Valid(head(5)));
         for torn in 0..SLOT_BYTES {
-            let at = head(5).slot_at() as usize + torn;
+            let at = SLOT_STRIDE as usize + torn;
             bytes[at] ^= 1;
             assert_eq!(SegmentHead::read(&bytes), HeadRead::Valid(head(4)), "byte {torn}");
             bytes[at] ^= 1;

@@ -122,7 +122,7 @@ impl FaultyDisk {
                 tear(at, &bytes, |at, sector| match all {
                     0 => {}
                     1 => put(&mut file.durable, at, sector),
-                    _ if dice.next_u64() % 2 == 0 => put(&mut file.durable, at, sector),
+                    _ if dice.next_u64().is_multiple_of(2) => put(&mut file.durable, at, sector),
                     _ => {}
                 });
             }

@@ -139,10 +139,6 @@ impl Checker {
         self.cursors.iter().filter(|(_, place)| place.opened).map(|(id, _)| id.as_str())
     }
 
-    pub(crate) fn topic_of(&self, cursor: &str) -> Option<String> {
-        self.cursors.get(cursor).map(|place| place.topic.clone())
-    }
-
     /// What a cursor must still get.
     pub(crate) fn owed(&self, cursor: &str) -> BTreeSet<Id> {
         let Some(place) = self.cursors.get(cursor) else { return BTreeSet::new() };

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::broker::{AppendError, BrokerHealth, Position, Receipt};
+use eventbus_core::testing::ManualClock;
 use eventbus_core::{Batch, Broker, Durability};
 use eventbus_log::LogEvent;
 use eventbus_log::disk::{Fault, FaultyDisk};
@@ -87,6 +88,56 @@ async fn damaged_events_are_stepped_over_counted_and_reported() {
         .map(|event| if let LogEvent::Corrupt { count, .. } = event { *count } else { 0 })
         .sum();
     assert_eq!(reported, lost);
+}
+
+/// Flips one bit in each of many bytes of a small log, in every file, one at a time.
+/// `EVENTBUS_EVERY_BYTE=1` takes every byte there is.
+#[tokio::test]
+async fn a_flipped_bit_anywhere_costs_at_most_the_event_it_hits() {
+    let disk = FaultyDisk::new(1 << 30);
+    let clock = clock();
+    let log = open_with(small(&disk), &clock).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    fill(&log, "a", 12, 30).await;
+    let leases = lease(&orders, 3).await;
+    orders.settle(acks(leases)).await.unwrap();
+    log.close().await.unwrap();
+    drop(orders);
+    let step = if std::env::var_os("EVENTBUS_EVERY_BYTE").is_some() { 1 } else { 13 };
+    let (mut flips, mut lost) = (0, 0);
+    for (name, used) in [("segment-000001", 8192 + 4096), ("ledger-0", 9216), ("ledger-1", 9216)] {
+        let heads = (0..128).chain(4096..4224).step_by(step);
+        for byte in heads.chain((8192..used).step_by(step)) {
+            let disk = disk.copy();
+            disk.flip(name, byte * 8 + flips % 8);
+            flips += 1;
+            lost += flipped(&disk, &clock, (name, byte)).await;
+        }
+    }
+    println!("{flips} flips, {lost} of them cost an event");
+    assert!(lost > 0, "no flip hit an event: the test looks elsewhere");
+}
+
+/// Everything that was not settled comes, as it was published; returns how many are missing.
+async fn flipped(disk: &FaultyDisk, clock: &Arc<ManualClock>, at: (&str, usize)) -> usize {
+    let log = open_with(small(disk), clock).unwrap_or_else(|error| panic!("{at:?}: {error}"));
+    let orders = cursor(&log, "orders", "a").await;
+    // What was settled may come again when the ledger was hit; the mark behind ends the reading.
+    log.append(Batch::of_one(event("a", "999")), Durability::Synced).await.unwrap();
+    let mut got = Vec::new();
+    while got.last() != Some(&999) {
+        let leases = lease(&orders, 50).await;
+        for lease in &leases {
+            got.push(number(lease));
+            let payload = format!("{:30}", number(lease));
+            assert!(number(lease) == 999 || lease.event().payload == payload, "{at:?}");
+        }
+        orders.settle(acks(leases)).await.unwrap();
+    }
+    let missing = (3..12).filter(|n| !got.contains(n)).count();
+    assert!(missing <= 1, "{at:?}: {got:?}");
+    assert!(missing == 0 || log.stats().corrupt_ranges == 1, "{at:?}: lost in silence");
+    missing
 }
 
 #[tokio::test]

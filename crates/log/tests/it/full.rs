@@ -23,7 +23,7 @@ async fn fill_up(log: &Log) -> usize {
 async fn empties_and_recovers(log: &Log, stored: usize) {
     let orders = cursor(log, "orders", "a").await;
     assert_eq!(log.stats().health, BrokerHealth::Full);
-    assert_eq!(orders.stats().lag_events as usize, stored);
+    lag(&orders, stored).await;
     let mut next = 0;
     while next < stored {
         let leases = lease(&orders, 100).await;

@@ -105,33 +105,3 @@ fn newer(slot: &mut [u8], name: &str) {
     let checksum = crc32c::crc32c_append(seed, &slot[8..]);
     slot[4..8].copy_from_slice(&checksum.to_le_bytes());
 }
-
-/// Makes the fixture anew: run by hand when the format changes, into a directory of its own.
-#[tokio::test]
-#[ignore = "writes the fixture"]
-async fn write_the_fixture() {
-    let dir = tempfile::tempdir().unwrap();
-    let config = LogConfig {
-        segment_bytes: 64 * 1024,
-        max_bytes: Some(8 * 1024 * 1024),
-        ..LogConfig::in_dir(dir.path())
-    };
-    let log = open_with(config, &clock()).unwrap();
-    let orders = cursor(&log, "orders", "order.created").await;
-    for payload in ["zero", "one", "two", "three"] {
-        let batch = eventbus_core::Batch::of_one(event("order.created", payload));
-        log.append(batch, eventbus_core::Durability::Synced).await.unwrap();
-    }
-    let mut leases = lease(&orders, 2).await;
-    let retry = eventbus_core::delivery::Verdict::Retry { due_ms: START_MS + 30_000 };
-    let turn = vec![settled(leases.remove(0), retry)];
-    orders.settle(turn).await.unwrap();
-    orders.settle(acks(leases)).await.unwrap();
-    log.close().await.unwrap();
-    std::fs::create_dir_all(fixture()).unwrap();
-    for entry in std::fs::read_dir(dir.path()).unwrap().flatten() {
-        if entry.file_name() != "lock" {
-            std::fs::copy(entry.path(), fixture().join(entry.file_name())).unwrap();
-        }
-    }
-}

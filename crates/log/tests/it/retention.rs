@@ -39,6 +39,7 @@ async fn a_dead_cursor_loses_its_oldest_alone_and_the_loss_is_exact() {
     let healthy = cursor(&log, "healthy", "a").await;
     for _ in 0..4 {
         fill(&log, "a", 1_000, 100).await;
+        lag(&healthy, 1_000).await;
         while got % 1_000 != 0 || healthy.stats().lag_events > 0 {
             let leases = lease(&healthy, 100).await;
             got += leases.len();

@@ -75,6 +75,12 @@ pub(crate) fn number(lease: &Lease) -> usize {
     std::str::from_utf8(&lease.event().payload).unwrap().trim().parse().unwrap()
 }
 
+/// Waits until the cursor was told of `events` that it has not settled.
+pub(crate) async fn lag(cursor: &Arc<dyn Cursor>, events: usize) {
+    until("the lag", || cursor.stats().lag_events as usize >= events).await;
+    assert_eq!(cursor.stats().lag_events as usize, events);
+}
+
 /// Waits until `holds`, for as long as a slow machine may need.
 pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
     for _ in 0..1_000 {
