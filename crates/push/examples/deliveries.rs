@@ -1,4 +1,5 @@
-//! Deliveries a second beside those of a bare client doing the same requests.
+//! Deliveries a second beside those of a bare client doing the same requests; and what an idle
+//! subscription costs.
 //!
 //! `cargo run --release -p eventbus-push --example deliveries [-- EVENTS [IN_FLIGHT [ROUNDS]]]`
 //!
@@ -19,11 +20,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use eventbus_core::broker::{CursorSpec, Start};
 use eventbus_core::manifest::{Condition, ConditionStatus, ConditionType, SubscriptionStatus};
 use eventbus_core::subscription::Identity;
 use eventbus_core::testing::SeededEntropy;
 use eventbus_core::wire::delivery;
-use eventbus_core::{Catalog, Clock, Event, Interest, Source, Subscription};
+use eventbus_core::{Broker, Catalog, Clock, Event, Interest, Source, Subscription};
 use eventbus_push::{Parts, Push};
 use http::{HeaderMap, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -33,6 +35,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::{Builder, Runtime};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::memory::Memory;
@@ -61,6 +64,7 @@ fn main() {
     let in_flight: usize = words.next().unwrap_or(64);
     let rounds: usize = words.next().unwrap_or(5);
 
+    println!("{} bytes an idle subscription", runtime("idle").block_on(idle(10_000)));
     let served = Arc::new(AtomicUsize::new(0));
     let subscriber = runtime("subscriber");
     let port = subscriber.block_on(serve(served.clone()));
@@ -182,24 +186,69 @@ async fn bare(port: u16, events: usize, in_flight: usize) {
     }
 }
 
-async fn push(port: u16, events: usize, in_flight: usize) {
+/// Memory that each of `count` idle subscriptions costs push: the broker's cursors are there before.
+async fn idle(count: usize) -> usize {
     #[expect(clippy::disallowed_methods, reason = "the clock begins")]
     let clock = Arc::new(MachineClock(Instant::now()));
     let broker = Memory::new(clock.clone());
-    let subscription = Arc::new(subscription(port, in_flight));
-    let catalog = Catalog::new([subscription], HashSet::new());
-    let (_catalog, catalog_seen) = tokio::sync::watch::channel(Arc::new(catalog));
-    let (_deleted, deleted_seen) = tokio::sync::mpsc::channel(1);
+    let subscriptions = (0..count).map(|uid| {
+        let mut subscription = subscription(9, 10);
+        subscription.identity.uid = format!("0f1c2d3e-4b5a-6978-8796-{uid:012}").into();
+        Arc::new(subscription)
+    });
+    let subscriptions: Vec<_> = subscriptions.collect();
+    for subscription in &subscriptions {
+        let spec = CursorSpec {
+            id: subscription.cursor_id(),
+            interest: subscription.interest.clone(),
+            start: Start::AtMs(0),
+            waiting_max: 1,
+        };
+        broker.open(spec).await.expect("a cursor");
+    }
+    let catalog = Catalog::new(subscriptions, HashSet::new());
+    let before = resident_bytes();
+    let (_push, _catalog) = start(catalog, broker.clone(), clock);
+    while broker.leases() < count {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    (resident_bytes() - before) / count
+}
+
+/// Memory of this process, as Linux counts it.
+fn resident_bytes() -> usize {
+    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: usize = statm.split(' ').nth(1).expect("a field").parse().expect("a number");
+    pages * 4096
+}
+
+fn start(
+    catalog: Catalog,
+    broker: Arc<Memory>,
+    clock: Arc<MachineClock>,
+) -> (Push, watch::Sender<Arc<Catalog>>) {
+    let (catalog, catalog_seen) = watch::channel(Arc::new(catalog));
+    let (_, deleted) = mpsc::channel(1);
     let push = Push::start(Parts {
-        broker: broker.clone(),
+        broker,
         catalog: catalog_seen,
-        deleted: deleted_seen,
+        deleted,
         health: Arc::default(),
         clock,
         entropy: Arc::new(SeededEntropy::new(1)),
         connections: 4096,
         trusted: Vec::new(),
     });
+    (push, catalog)
+}
+
+async fn push(port: u16, events: usize, in_flight: usize) {
+    #[expect(clippy::disallowed_methods, reason = "the clock begins")]
+    let clock = Arc::new(MachineClock(Instant::now()));
+    let broker = Memory::new(clock.clone());
+    let subscription = Arc::new(subscription(port, in_flight));
+    let catalog = Catalog::new([subscription], HashSet::new());
+    let (push, _catalog) = start(catalog, broker.clone(), clock);
     let cursor = loop {
         match broker.cursor("uid") {
             Some(cursor) => break cursor,

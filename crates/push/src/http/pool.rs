@@ -133,3 +133,80 @@ impl Idle {
         Some(resting.connection)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::{TcpListener, TcpStream};
+    use tokio_util::either::Either;
+
+    use super::*;
+
+    struct Peer(TcpListener);
+
+    impl Peer {
+        async fn start() -> Self {
+            Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+        }
+
+        fn origin(&self) -> Arc<Origin> {
+            let port = self.0.local_addr().unwrap().port();
+            Arc::new(Origin { secure: false, host: "127.0.0.1".to_owned(), port })
+        }
+
+        /// Both ends of a connection.
+        async fn connect(&self, pool: &Pool) -> (Box<Connection>, TcpStream) {
+            let descriptor = pool.descriptor();
+            let stream = TcpStream::connect(self.0.local_addr().unwrap()).await.unwrap();
+            let Ok(mut connection) = Connection::open(Either::Left(stream), descriptor).await
+            else {
+                panic!("not connected");
+            };
+            assert!(connection.rest());
+            (Box::new(connection), self.0.accept().await.unwrap().0)
+        }
+    }
+
+    fn open(pool: &Pool) -> usize {
+        pool.open.load(Ordering::Relaxed)
+    }
+
+    #[tokio::test]
+    async fn the_longest_idle_makes_room_for_a_new_connection() {
+        let (one, other) = (Peer::start().await, Peer::start().await);
+        let pool = Pool::new(2);
+        let mut ends = Vec::new();
+        for peer in [&one, &other] {
+            let (connection, end) = peer.connect(&pool).await;
+            pool.put(&peer.origin(), connection, Duration::ZERO);
+            ends.push(end);
+        }
+        assert_eq!(open(&pool), 2);
+        let third = pool.descriptor();
+        assert_eq!(open(&pool), 2);
+        assert!(pool.take(&one.origin()).is_none(), "it was idle for longest");
+        let second = pool.take(&other.origin());
+        assert!(second.is_some());
+        drop((second, third));
+        assert_eq!(open(&pool), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_old_or_closed_is_not_given_out() {
+        let peer = Peer::start().await;
+        let pool = Pool::new(10);
+        let mut ends = Vec::new();
+        for second in 0..3 {
+            let (connection, end) = peer.connect(&pool).await;
+            pool.put(&peer.origin(), connection, Duration::from_secs(second));
+            ends.push(end);
+        }
+        pool.tidy(limits::IDLE_TIME);
+        assert_eq!(open(&pool), 2);
+        // The peer closes the newest; the other one is given out.
+        drop(ends.pop());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(pool.take(&peer.origin()).is_some());
+        assert_eq!(open(&pool), 0);
+        assert!(pool.take(&peer.origin()).is_none());
+    }
+}

@@ -131,3 +131,16 @@ async fn thousands_of_cursors_are_opened_and_only_once() {
     }
     assert_eq!(world.broker.opens(), 3_000);
 }
+
+#[tokio::test]
+async fn who_waits_for_events_asks_once() {
+    let mut world = World::new();
+    for uid in 0..10 {
+        world.declare_open(subscription(&uid.to_string(), "http://127.0.0.1:1/")).await;
+    }
+    eventually("all wait", || world.broker.leases() >= 10).await;
+    world.settle_down().await;
+    let before = world.broker.leases();
+    tokio::time::sleep(2 * limits::LOOK_EVERY).await;
+    assert_eq!(world.broker.leases(), before);
+}

@@ -24,6 +24,7 @@ pub(crate) struct Memory {
     state: Mutex<State>,
     out_of_order: Arc<AtomicBool>,
     opens: AtomicUsize,
+    leases: Arc<AtomicUsize>,
 }
 
 #[derive(Default)]
@@ -37,6 +38,7 @@ struct State {
 pub(crate) struct MemoryCursor {
     clock: Arc<dyn Clock>,
     out_of_order: Arc<AtomicBool>,
+    leases: Arc<AtomicUsize>,
     place: Mutex<Place>,
     wake: Notify,
     me: Weak<Self>,
@@ -71,6 +73,7 @@ impl Memory {
             state: Mutex::default(),
             out_of_order: Arc::default(),
             opens: AtomicUsize::new(0),
+            leases: Arc::default(),
         })
     }
 
@@ -113,6 +116,11 @@ impl Memory {
     /// How often `open` was called.
     pub(crate) fn opens(&self) -> usize {
         self.opens.load(Ordering::SeqCst)
+    }
+
+    /// How often events were asked for.
+    pub(crate) fn leases(&self) -> usize {
+        self.leases.load(Ordering::Relaxed)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -203,6 +211,7 @@ impl MemoryCursor {
         Arc::new_cyclic(|me| Self {
             clock: broker.clock.clone(),
             out_of_order: broker.out_of_order.clone(),
+            leases: broker.leases.clone(),
             place: Mutex::new(place),
             wake: Notify::new(),
             me: me.clone(),
@@ -234,6 +243,7 @@ impl MemoryCursor {
 
     /// Leases what is there; else tells how long the next retry is away.
     fn lease_now(&self, limit: usize) -> Result<Vec<Lease>, Result<Option<Duration>, CursorError>> {
+        self.leases.fetch_add(1, Ordering::Relaxed);
         let mut place = self.place();
         if place.is_forgotten {
             return Err(Err(CursorError::Forgotten));

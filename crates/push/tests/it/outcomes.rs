@@ -245,24 +245,49 @@ async fn an_idle_connection_that_was_closed_costs_no_attempt() {
 }
 
 #[tokio::test]
-async fn what_an_idle_connection_says_unasked_is_no_answer() {
-    let (url, _subscriber) = raw(|number, mut stream| async move {
-        while read_request(&mut stream).await.is_some() {
-            let mut answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n".to_vec();
-            if number == 0 {
-                answer.extend_from_slice(b"HTTP/1.1 500 Late\r\nContent-Length: 0\r\n\r\n");
-            }
-            stream.write_all(&answer).await.unwrap();
-        }
+async fn a_connection_that_closes_on_its_second_request_costs_no_attempt() {
+    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let (url, _subscriber) = raw(move |_, mut stream| async move {
+        read_request(&mut stream).await;
+        stream.write_all(answer).await.unwrap();
+        read_request(&mut stream).await;
     })
     .await;
     let mut world = World::new();
     let mut narrow = subscription("a", &url);
     narrow.max_inflight = 1;
     world.declare_open(narrow).await;
-    world.publish(["1", "2", "3"]);
+    world.publish((0..20).map(|number| number.to_string()));
     eventually("all is settled", || world.lag("a") == 0).await;
-    assert_eq!(world.outcomes("a"), ["success"; 3]);
+    assert_eq!(world.outcomes("a"), ["success"; 20]);
+}
+
+#[tokio::test]
+async fn what_an_idle_connection_says_unasked_is_no_answer() {
+    for pause in [Duration::ZERO, Duration::from_millis(10)] {
+        let (url, _subscriber) = raw(move |number, mut stream| async move {
+            while read_request(&mut stream).await.is_some() {
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+                if number == 0 {
+                    tokio::time::sleep(pause).await;
+                    let late = b"HTTP/1.1 500 Late\r\nContent-Length: 0\r\n\r\n";
+                    let _ = stream.write_all(late).await;
+                }
+            }
+        })
+        .await;
+        let mut world = World::new();
+        let mut narrow = subscription("a", &url);
+        narrow.max_inflight = 1;
+        world.declare_open(narrow).await;
+        for number in 0..3 {
+            world.publish([number.to_string()]);
+            eventually("it is settled", || world.lag("a") == 0).await;
+            world.settle_down().await;
+        }
+        assert_eq!(world.outcomes("a"), ["success"; 3]);
+    }
 }
 
 #[tokio::test]
