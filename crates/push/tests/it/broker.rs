@@ -114,6 +114,12 @@ async fn three_failures_in_a_row_are_told_and_one_success_ends_it() {
     }
     eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
     assert_eq!(world.lag("a"), 0);
+    // The count begins anew.
+    subscriber.answer("2", vec![500]);
+    world.publish(["2"]);
+    eventually("it failed", || world.outcomes("a").len() == 5).await;
+    world.settle_down().await;
+    assert_eq!(world.health("a"), DeliveryHealth::Delivering);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::subscriber::{Subscriber, raw, read_request};
-use crate::world::{World, eventually, subscription};
+use crate::world::{PATIENCE, World, eventually, set_active, subscription};
 
 /// Bad endpoints, each bad in its own way. They end with what is returned.
 async fn bad_endpoints() -> (Vec<String>, impl Sized) {
@@ -87,6 +87,27 @@ async fn the_hungry_leave_a_share_to_who_comes_later() {
     })
     .await;
     assert!(hungry.in_work() + late.in_work() <= 90);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_was_starved_takes_what_becomes_free_though_none_of_its_own_ends() {
+    let hungry = Subscriber::start().await;
+    let slow = Subscriber::start().await;
+    hungry.close_gate();
+    slow.close_gate();
+    let mut world = World::with(|parts| parts.connections = 16);
+    let mut greedy = subscription("greedy", &hungry.url());
+    greedy.max_inflight = 400;
+    world.declare_open(greedy).await;
+    world.publish((0..100).map(|number| number.to_string()));
+    eventually("half is taken", || hungry.in_work() == 8).await;
+    let mut starved = subscription("starved", &slow.url());
+    starved.timeout = 2 * PATIENCE;
+    world.declare_open(starved).await;
+    eventually("half of the rest is taken", || slow.in_work() == 4).await;
+    world.change("greedy", |greedy| set_active(greedy, false));
+    hungry.open_gate(8);
+    eventually("half of all is taken", || slow.in_work() == 8).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
