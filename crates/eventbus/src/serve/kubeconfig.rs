@@ -66,8 +66,13 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// Writes a file whole or not at all.
+/// Writes a file whole or not at all. One that says the same already is left alone, so that a full
+/// volume does not hinder a restart.
 fn replace(path: &Path, text: &str) -> io::Result<()> {
+    let same = std::fs::read_to_string(path).is_ok_and(|present| present == text);
+    if same && std::fs::set_permissions(path, Permissions::from_mode(MODE)).is_ok() {
+        return Ok(());
+    }
     let beside = path.with_extension("new");
     let mut file =
         OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&beside)?;

@@ -95,6 +95,8 @@ fn log(settings: &Settings) -> Result<(), Fault> {
     })?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A line that cannot be written would be told by `eprintln!`, which panics.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
     match settings.log_format {
