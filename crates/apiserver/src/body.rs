@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
+use futures::{Stream, StreamExt};
 use http_body::{Frame, SizeHint};
 
 /// The body of every answer. It never fails: what goes wrong in a watch is said in the watch.
@@ -28,11 +28,6 @@ impl Body {
     /// A body that comes piece by piece.
     pub(crate) fn stream(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self(Inner::Pieces(Box::pin(pieces)))
-    }
-
-    /// A body whose pieces are known, so that they need not be joined.
-    pub(crate) fn pieces(pieces: Vec<Bytes>) -> Self {
-        Self::stream(stream::iter(pieces))
     }
 }
 

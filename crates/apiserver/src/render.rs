@@ -1,6 +1,7 @@
 //! Answers: objects, lists and errors in the form the client asked for.
 
 use bytes::Bytes;
+use futures::stream;
 use http::{HeaderValue, Response, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -48,7 +49,7 @@ impl Form {
     ) -> Result<Response<Body>, ApiError> {
         if self.accept == Accept::default() {
             let pieces = join(resource, bodies, &metadata);
-            return Ok(respond(StatusCode::OK, Encoding::Json, Body::pieces(pieces)));
+            return Ok(respond(StatusCode::OK, Encoding::Json, Body::stream(stream::iter(pieces))));
         }
         let objects = bodies.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
         drop(bodies);
@@ -167,26 +168,35 @@ fn yaml(value: &Value) -> Result<String, ApiError> {
         .map_err(|error| ApiError::internal(format!("an answer does not become YAML: {error}")))
 }
 
-/// The pieces of a JSON list around objects that are JSON already.
-fn join(resource: &Resource, bodies: Vec<Bytes>, metadata: &Value) -> Vec<Bytes> {
+/// The pieces of a JSON list around objects that are JSON already, joined only as they are sent, so
+/// that a long list lies in memory once.
+fn join(
+    resource: &Resource,
+    bodies: Vec<Bytes>,
+    metadata: &Value,
+) -> impl Iterator<Item = Bytes> + Send + use<> {
     // Pieces of this size are handed on with little overhead and freed as they are sent.
     const PIECE: usize = 64 * 1024;
     let kind = Value::from(resource.list_kind.as_str());
     let version = Value::from(resource.api_version());
     let head =
         format!("{{\"apiVersion\":{version},\"kind\":{kind},\"metadata\":{metadata},\"items\":[");
-    let mut pieces = Vec::new();
     let mut piece = Vec::from(head);
-    for (index, body) in bodies.into_iter().enumerate() {
-        if index > 0 {
-            piece.push(b',');
+    let mut bodies = bodies.into_iter().peekable();
+    let mut ended = false;
+    std::iter::from_fn(move || {
+        while piece.len() < PIECE
+            && let Some(body) = bodies.next()
+        {
+            piece.extend_from_slice(&body);
+            if bodies.peek().is_some() {
+                piece.push(b',');
+            }
         }
-        piece.extend_from_slice(&body);
-        if piece.len() >= PIECE {
-            pieces.push(std::mem::take(&mut piece).into());
+        if bodies.peek().is_none() && !ended {
+            ended = true;
+            piece.extend_from_slice(b"]}\n");
         }
-    }
-    piece.extend_from_slice(b"]}\n");
-    pieces.push(piece.into());
-    pieces
+        (!piece.is_empty()).then(|| std::mem::take(&mut piece).into())
+    })
 }

@@ -68,6 +68,21 @@ async fn pages_show_the_moment_of_the_first() {
 }
 
 #[tokio::test]
+async fn a_long_list_is_whole() {
+    let fixture = Fixture::new().await;
+    let (_, empty) = fixture.get(ALL).await;
+    assert_eq!((&empty["kind"], &empty["items"]), (&json!("WidgetList"), &json!([])));
+    let mut made = Vec::new();
+    for number in 10..20 {
+        let mut big = widget(&format!("w{number}"), 1);
+        big["spec"]["source_id"] = "x".repeat(number * 3000).into();
+        let path = format!("{WIDGETS}/namespaces/stage/widgets");
+        made.push(fixture.send("POST", &path, big).await.1);
+    }
+    assert_eq!(list(&fixture, "").await["items"], Value::from(made));
+}
+
+#[tokio::test]
 async fn an_expired_list_is_410_and_may_go_on_inconsistently() {
     let fixture = Fixture::new().await;
     for name in ["a", "b", "c"] {
