@@ -45,7 +45,11 @@ async fn serve(settings: Settings, world: World) -> Result<(), Fault> {
         () = signals.next() => return Ok(()),
         started = wire::start(settings, world) => started?,
     };
-    signals.next().await;
+    let ended = tokio::select! {
+        biased;
+        () = signals.next() => Ok(()),
+        () = bus.failed() => Err(Fault::Failed("a part of the bus ended by a defect".to_owned())),
+    };
     info!("draining; a second signal ends the process at once");
     tokio::select! {
         biased;
@@ -53,7 +57,7 @@ async fn serve(settings: Settings, world: World) -> Result<(), Fault> {
             warn!("ended by a second signal: what was under way comes again");
             Err(Fault::Failed("ended by a second signal".to_owned()))
         }
-        drained = bus.drain() => drained,
+        drained = bus.drain() => ended.and(drained),
     }
 }
 

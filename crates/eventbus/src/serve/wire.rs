@@ -44,6 +44,7 @@ pub(super) struct Bus {
     push: Push,
     api: ApiServer,
     broker: Arc<dyn Broker>,
+    failed: CancellationToken,
 }
 
 /// Starts everything, in the order in which parts need each other.
@@ -68,9 +69,10 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let (publish_tasks, others) = (TaskTracker::new(), TaskTracker::new());
     let client = kube::Client::new(api.service(), DEFAULT_NAMESPACE);
     let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
-    others.spawn(watch);
+    let failed = CancellationToken::new();
+    others.spawn(vital(watch, failed.clone()));
     let health = Arc::new(HealthBoard::default());
-    spawn_control(&others, &serving, &watched, &client, (&health, &world));
+    spawn_control(&others, &serving, &watched, (&client, &failed), (&health, &world));
     let publish = publish(&settings, &world, &broker, &client, (&watched, &readiness));
     let (publish_address, api_address) = (publish_port.address(), api_port.address());
     publish_tasks.spawn(publish_port.serve(Arc::new(publish).service(), publishing.clone()));
@@ -92,10 +94,15 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
         latches.catalog.open();
     }
     welcome(publish_address, api_address, &settings.data_dir);
-    Ok(Bus { publishing, serving, publish_port: publish_tasks, others, push, api, broker })
+    Ok(Bus { publishing, serving, publish_port: publish_tasks, others, push, api, broker, failed })
 }
 
 impl Bus {
+    /// Ends when a part without which the bus only looks well has ended by a defect.
+    pub(super) async fn failed(&self) {
+        self.failed.cancelled().await;
+    }
+
     /// Stops: no event is acknowledged from now on, attempts under way end or are abandoned, then
     /// everything is closed.
     pub(super) async fn drain(self) -> Result<(), Fault> {
@@ -120,6 +127,14 @@ impl Bus {
         info!("drained");
         Ok(())
     }
+}
+
+/// A task without which the bus only looks well: its end by a panic is the end of the process, which
+/// whoever runs it will notice and start again.
+async fn vital(task: impl Future<Output = ()>, failed: CancellationToken) {
+    let armed = failed.drop_guard();
+    task.await;
+    armed.disarm();
 }
 
 /// What must have happened before the process is ready.
@@ -195,7 +210,7 @@ fn spawn_control(
     tasks: &TaskTracker,
     stop: &CancellationToken,
     watched: &Watched,
-    client: &kube::Client,
+    (client, failed): (&kube::Client, &CancellationToken),
     (health, world): (&Arc<HealthBoard>, &World),
 ) {
     let control = Control {
@@ -205,7 +220,10 @@ fn spawn_control(
         clock: world.clock.clone(),
     };
     let stop = stop.clone();
-    tasks.spawn(async move { stop.run_until_cancelled(control.run()).await });
+    let control = async move {
+        stop.run_until_cancelled(control.run()).await;
+    };
+    tasks.spawn(vital(control, failed.clone()));
 }
 
 /// Says on standard output where everything is. With a port number of 0 this is where to read the

@@ -43,6 +43,14 @@ pub(crate) fn start(args: &[&str]) -> Running {
     Running { child, stdout, stderr }
 }
 
+/// Starts the program with a standard error that takes no byte.
+pub(crate) fn start_unheard(args: &[&str]) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut child = command(args).stdin(Stdio::null()).stderr(full).spawn().unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    (child, stdout)
+}
+
 fn command(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_eventbus"));
     command.args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);

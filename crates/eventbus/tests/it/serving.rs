@@ -8,8 +8,8 @@ use http_body_util::Full;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::program::{run, start_unheard, within};
 use crate::served::Bus;
-use crate::program::{run, within};
 
 async fn refused(args: &[&str]) -> String {
     let ended = run(&[&["serve", "--publish-listen", "127.0.0.1:0"], args].concat(), "").await;
@@ -110,4 +110,18 @@ async fn a_stop_answers_what_is_in_work_and_ends() {
     let (code, answer) = tokio::join!(stopping, finishing);
     assert_eq!(code, 0);
     assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_written_hinders_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let ports = ["--publish-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"];
+    let args = [&["serve", "--data-dir", path, "--log-level", "debug"], &ports[..]].concat();
+    let (mut child, mut stdout) = start_unheard(&args);
+    while within(stdout.next_line()).await.unwrap().unwrap() != "ready" {}
+    let id = child.id().unwrap().try_into().unwrap();
+    let process = rustix::process::Pid::from_raw(id).unwrap();
+    rustix::process::kill_process(process, rustix::process::Signal::TERM).unwrap();
+    assert_eq!(within(child.wait()).await.unwrap().code(), Some(0));
 }
