@@ -8,8 +8,8 @@ pub(super) const FORMAT: u32 = 1;
 
 /// `store` holds the one counter. `objects.body` is the object as JSON, resourceVersion included.
 /// `deletion` is 0 for an object that stays, 1 for one whose finalizers hold it, 2 for one whose
-/// deletion waits for what the collector does. `owners` has a row for each owner reference to a kind
-/// this server serves; `blocks` when the owner's foreground deletion waits for the object.
+/// deletion waits for what the collector does. `owners` has a row for each owner reference to a
+/// kind this server serves; `blocks` when the owner's foreground deletion waits for the object.
 pub(super) const TABLES: &str = "
 CREATE TABLE store (
     id       INTEGER PRIMARY KEY CHECK (id = 0),
