@@ -13,8 +13,9 @@ use std::time::Duration;
 
 use eventbus_core::broker::CursorError;
 use eventbus_core::delivery::{Attempt, Verdict, verdict};
-use eventbus_core::{Cursor, Lease, Settled, limits};
+use eventbus_core::{Lease, Settled, limits};
 use futures::FutureExt;
+use futures::future::BoxFuture;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Sleep, sleep};
 
@@ -30,6 +31,9 @@ pub(crate) struct Dispatcher<T> {
     desk: Arc<Desk>,
     /// The last plan given. Only [`Order::Deliver`] lets attempts begin.
     plan: Arc<Plan>,
+    /// Asks for events. Kept over turns: what has begun to read a disk is not given up because an
+    /// attempt ended.
+    leasing: Option<Leasing>,
     /// Leased, waiting for a slot of the process's budget.
     ready: Vec<Lease>,
     under_way: JoinSet<Ended>,
@@ -37,6 +41,8 @@ pub(crate) struct Dispatcher<T> {
     failed_in_a_row: u32,
     pause: Option<Pause>,
 }
+
+type Leasing = BoxFuture<'static, Result<Vec<Lease>, CursorError>>;
 
 /// The broker failed: it is not asked for events for a while, and then on probation for as long.
 struct Pause {
@@ -64,6 +70,7 @@ impl<T: Transport> Dispatcher<T> {
             tools,
             desk,
             plan,
+            leasing: None,
             ready: Vec::new(),
             under_way: JoinSet::new(),
             failed_in_a_row: 0,
@@ -83,8 +90,10 @@ impl<T: Transport> Dispatcher<T> {
             Order::Drain if self.under_way.is_empty() => return Err(End),
             _ => {}
         }
-        let may_begin = self.may_begin();
-        let woken = self.wait(may_begin).await;
+        if self.may_begin() {
+            self.ask();
+        }
+        let woken = self.wait().await;
         let mut turn = Vec::new();
         match woken {
             Woken::Ordered | Woken::Slot => {}
@@ -112,19 +121,21 @@ impl<T: Transport> Dispatcher<T> {
     /// Takes the latest order in; tells whether it lets attempts begin.
     fn may_begin(&mut self) -> bool {
         if let Order::Deliver(plan) = &*self.desk.order() {
-            self.plan.clone_from(plan);
+            if !Arc::ptr_eq(plan, &self.plan) {
+                self.plan = plan.clone();
+                self.leasing = None;
+            }
             true
         } else {
+            self.leasing = None;
             self.ready.clear();
             false
         }
     }
 
-    async fn wait(&mut self, may_begin: bool) -> Woken {
-        let limit = if may_begin { self.lease_limit() } else { None };
+    async fn wait(&mut self) -> Woken {
         let is_starved = !self.ready.is_empty();
         let is_in_line = is_starved && self.under_way.is_empty();
-        let cursor = &self.plan.cursor;
         let pause = self.pause.as_mut();
         tokio::select! {
             biased;
@@ -133,7 +144,17 @@ impl<T: Transport> Dispatcher<T> {
             () = self.share.first(), if is_in_line => Woken::Slot,
             () = look_again(is_starved) => Woken::Slot,
             () = rest(pause) => Woken::Rested,
-            leased = lease(cursor, limit) => Woken::Leased(leased),
+            leased = lease(&mut self.leasing) => Woken::Leased(leased),
+        }
+    }
+
+    /// Asks for events when there is room for them.
+    fn ask(&mut self) {
+        if self.leasing.is_none()
+            && let Some(limit) = self.lease_limit()
+        {
+            let cursor = self.plan.cursor.clone();
+            self.leasing = Some(async move { cursor.lease(limit).await }.boxed());
         }
     }
 
@@ -148,7 +169,8 @@ impl<T: Transport> Dispatcher<T> {
 
     /// Fills what is free with events that can be leased without waiting.
     fn lease_what_is_there(&mut self) -> Result<(), End> {
-        match self.lease_limit().and_then(|limit| self.plan.cursor.lease(limit).now_or_never()) {
+        self.ask();
+        match lease(&mut self.leasing).now_or_never() {
             Some(leased) => self.take(leased),
             None => Ok(()),
         }
@@ -273,12 +295,13 @@ impl<T: Transport> Dispatcher<T> {
 }
 
 /// Waits for events; for ever when none are wanted.
-async fn lease(
-    cursor: &Arc<dyn Cursor>,
-    limit: Option<NonZeroUsize>,
-) -> Result<Vec<Lease>, CursorError> {
-    match limit {
-        Some(limit) => cursor.lease(limit).await,
+async fn lease(leasing: &mut Option<Leasing>) -> Result<Vec<Lease>, CursorError> {
+    match leasing {
+        Some(asked) => {
+            let leased = asked.await;
+            *leasing = None;
+            leased
+        }
         None => std::future::pending().await,
     }
 }

@@ -1,6 +1,7 @@
 //! The road from a stored event to its subscriber.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 use eventbus_core::Source;
@@ -136,6 +137,28 @@ async fn exactly_max_inflight_requests_are_under_way() {
     subscriber.open_gate(200);
     eventually("all is settled", || world.lag("a") == 0).await;
     assert_eq!(subscriber.in_work_max(), 7);
+}
+
+#[tokio::test]
+async fn a_lease_under_way_is_not_given_up_when_an_attempt_ends() {
+    let subscriber = Subscriber::start().await;
+    subscriber.close_gate();
+    let mut world = World::new();
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    world.publish((0..9).map(|number| number.to_string()));
+    eventually("nine are under way", || subscriber.in_work() == 9).await;
+    let cursor = world.broker.cursor("a").unwrap();
+    cursor.place().lease_takes = Duration::from_millis(100);
+    subscriber.open_gate(1);
+    eventually("one is settled", || world.lag("a") == 8).await;
+    world.publish(["last"]);
+    let before = world.broker.leases();
+    for lag in (1..9).rev() {
+        subscriber.open_gate(1);
+        eventually("one is settled", || world.lag("a") <= lag).await;
+    }
+    eventually("the last is under way", || subscriber.count() == 10).await;
+    assert!(world.broker.leases() <= before + 2, "each lease was waited for");
 }
 
 #[tokio::test]

@@ -63,6 +63,8 @@ pub(crate) struct Place {
     pub(crate) dropped_events: u64,
     /// What `stats` tells instead of the events that wait, when set.
     pub(crate) waiting_told: Option<u64>,
+    /// How long a lease takes, as if it had to read a disk.
+    pub(crate) lease_takes: Duration,
 }
 
 impl Memory {
@@ -207,6 +209,7 @@ impl MemoryCursor {
             keeps_history: true,
             dropped_events: 0,
             waiting_told: None,
+            lease_takes: Duration::ZERO,
         };
         Arc::new_cyclic(|me| Self {
             clock: broker.clock.clone(),
@@ -243,7 +246,6 @@ impl MemoryCursor {
 
     /// Leases what is there; else tells how long the next retry is away.
     fn lease_now(&self, limit: usize) -> Result<Vec<Lease>, Result<Option<Duration>, CursorError>> {
-        self.leases.fetch_add(1, Ordering::Relaxed);
         let mut place = self.place();
         if place.is_forgotten {
             return Err(Err(CursorError::Forgotten));
@@ -268,6 +270,11 @@ impl MemoryCursor {
     }
 
     async fn lease_when_there(&self, limit: usize) -> Result<Vec<Lease>, CursorError> {
+        let lease_takes = self.place().lease_takes;
+        self.leases.fetch_add(1, Ordering::Relaxed);
+        if !lease_takes.is_zero() {
+            tokio::time::sleep(lease_takes).await;
+        }
         loop {
             match self.lease_now(limit) {
                 Ok(leases) => return Ok(leases),
@@ -305,6 +312,9 @@ impl MemoryCursor {
             }
             lease.end();
         }
+        drop(place);
+        // Who waits may have to wait less long now.
+        self.wake.notify_one();
         Ok(())
     }
 }
