@@ -52,6 +52,9 @@ impl Entropy for FixedEntropy {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().unwrap_or_else(|| ".".into());
+    if directory == FILL {
+        fill_and_abort(Path::new(&arguments.next().unwrap()));
+    }
     let seconds = arguments.next().map_or(3, |seconds| seconds.parse().unwrap());
     let time = Duration::from_secs(seconds);
     let directory = tempfile::Builder::new().prefix("log-bench-").tempdir_in(directory).unwrap();
@@ -73,6 +76,71 @@ fn main() {
     let log = open(&directory.path().join("road"));
     let road = runtime.block_on(road(log, 64, time));
     println!("| append, synced → lease → settle | 64 | {road:.0} | |");
+    let (cursors, growth) = runtime.block_on(idle_cursors(&directory.path().join("idle")));
+    println!("\n{cursors} idle cursors: {growth} KiB of memory");
+    let took = recovery(&directory.path().join("recovery"));
+    println!("opened with 1 GiB of log after the process was aborted: {} ms", took.as_millis());
+}
+
+/// The word that makes this program fill a log and abort.
+const FILL: &str = "--fill";
+
+/// Writes 1 GiB and ends as if killed.
+fn fill_and_abort(path: &Path) -> ! {
+    let log = open(path);
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let events: Vec<Event> = (0..1_000).map(event).collect();
+    runtime.block_on(async {
+        cursor(&log).await;
+        for _ in 0..800 {
+            let batch = Batch { events: events.clone(), atomic: false };
+            log.append(batch, Durability::Written).await.unwrap();
+        }
+    });
+    std::process::abort()
+}
+
+/// How long a log takes to open after such an end.
+fn recovery(path: &Path) -> Duration {
+    let program = std::env::current_exe().unwrap();
+    let status = std::process::Command::new(program).arg(FILL).arg(path).status().unwrap();
+    assert!(!status.success(), "it aborts");
+    let began = now();
+    drop(open(path));
+    began.elapsed()
+}
+
+/// Resident memory, in KiB.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Opens many cursors, each with an interest of its own and a dispatcher that waits for events.
+async fn idle_cursors(path: &Path) -> (usize, u64) {
+    const CURSORS: usize = 10_000;
+    let log = open(path);
+    let before = resident_kib();
+    let mut cursors = Vec::new();
+    for n in 0..CURSORS / 100 {
+        let opening = (0..100).map(|m| {
+            let mut interest = event(1).interest();
+            interest.event_type = format!("type.{}", n * 100 + m).into();
+            log.open(CursorSpec {
+                id: CursorId(format!("{:08x}-0000-4000-8000-{:012x}", n, m).into()),
+                interest,
+                start: Start::AtMs(0),
+                waiting_max: limits::WAITING_EVENTS,
+            })
+        });
+        for opened in futures::future::join_all(opening).await {
+            cursors.push(opened.unwrap());
+        }
+    }
+    let growth = resident_kib() - before;
+    log.close().await.unwrap();
+    (cursors.len(), growth)
 }
 
 fn open(path: &Path) -> Arc<Log> {

@@ -68,7 +68,8 @@ impl LogConfig {
 pub enum OpenError {
     /// Another process has it.
     #[error(
-        "{} is in use by another process: stop that process, or give this one a directory of its own",
+        "{} is in use by another process: stop that process, \
+         or give this one a directory of its own",
         path.display()
     )]
     Locked {
@@ -77,7 +78,8 @@ pub enum OpenError {
     },
     /// It holds something else.
     #[error(
-        "{} holds {file}, which is no file of a log: give the log an empty directory, or one it made",
+        "{} holds {file}, which is no file of a log: \
+         give the log an empty directory, or one it made",
         path.display()
     )]
     Foreign {
@@ -88,7 +90,8 @@ pub enum OpenError {
     },
     /// A newer program made it.
     #[error(
-        "{} has format {found}, and this program reads up to {VERSION}: use the newer program; nothing was changed",
+        "{} has format {found}, and this program reads up to {VERSION}: \
+         use the newer program; nothing was changed",
         path.display()
     )]
     Newer {

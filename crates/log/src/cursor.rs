@@ -84,7 +84,7 @@ impl LogCursor {
         self.place.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(crate) fn topic(&self) -> TopicHash {
+    pub(crate) fn topic_hash(&self) -> TopicHash {
         self.place().interest.topic_hash()
     }
 
@@ -216,29 +216,27 @@ impl LogCursor {
 
     /// Reads the index for events the ring did not take. Blocks.
     pub(crate) fn look_up(&self, stretch: Stretch) -> Result<(), CursorError> {
-        let topic = self.topic();
+        let topic_hash = self.topic_hash();
         let mut spots = Vec::new();
         let mut result = Ok(());
         for segment in self.shared.segments.above(stretch.after) {
             if segment.base > stretch.upto || spots.len() >= limits::RING_POSITIONS {
                 break;
             }
-            result = segment.collect(topic, stretch, limits::RING_POSITIONS, &mut spots);
+            result = segment.collect(topic_hash, stretch, limits::RING_POSITIONS, &mut spots);
             if result.is_err() {
                 break;
             }
         }
         let mut place = self.place();
         place.looking_up = false;
-        match result {
-            Ok(()) => {
-                if place.interest.topic_hash() == topic {
-                    place.fresh.fill(stretch, spots);
-                }
-                Ok(())
-            }
-            Err(error) => Err(CursorError::Unavailable(format!("an index: {error}"))),
+        if result.is_ok() && place.interest.topic_hash() == topic_hash {
+            place.fresh.fill(stretch, spots);
         }
+        drop(place);
+        // Who asked may have given up meanwhile, and who looked since was told to wait.
+        self.wake();
+        result.map_err(|error| CursorError::Unavailable(format!("an index: {error}")))
     }
 
     /// Counts the events of the present interest in `stretch`. Blocks.
@@ -246,13 +244,13 @@ impl LogCursor {
         if stretch.is_empty() {
             return Ok(0);
         }
-        let topic = self.topic();
+        let topic_hash = self.topic_hash();
         let mut counted = 0;
         for segment in self.shared.segments.above(stretch.after) {
             if segment.base > stretch.upto {
                 break;
             }
-            counted += segment.count(topic, stretch)?;
+            counted += segment.count(topic_hash, stretch)?;
         }
         Ok(counted)
     }

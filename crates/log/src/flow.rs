@@ -59,7 +59,7 @@ pub(crate) struct Commit {
 /// An event of a commit.
 pub(crate) struct Committed {
     pub(crate) spot: Spot,
-    pub(crate) topic: TopicHash,
+    pub(crate) topic_hash: TopicHash,
     pub(crate) event: Arc<Event>,
     /// Bytes of the stored event.
     pub(crate) length: usize,

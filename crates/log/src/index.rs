@@ -1,4 +1,4 @@
-//! The index of one segment: which records are of which topic, and when they came.
+//! The index of one segment: which records are of which topic hash, and when they came.
 //!
 //! Kept in memory while the segment is written, in the very form in which it is written beside the
 //! segment when that is full: two or three bytes a record.
@@ -37,9 +37,9 @@ pub(crate) struct TimeMark {
     pub(crate) at: u64,
 }
 
-/// The records of one topic, as differences.
+/// The records of one topic hash, as differences.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct TopicList {
+pub(crate) struct HashList {
     pub(crate) count: u64,
     pub(crate) bytes: Vec<u8>,
     last_position: u64,
@@ -50,7 +50,7 @@ pub(crate) struct TopicList {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct SegmentIndex {
     pub(crate) facts: Facts,
-    pub(crate) topics: BTreeMap<TopicHash, TopicList>,
+    pub(crate) topic_hashes: BTreeMap<TopicHash, HashList>,
     /// Deduplication hashes in the order of the records.
     pub(crate) hashes: Vec<u128>,
     pub(crate) times: Vec<TimeMark>,
@@ -74,16 +74,16 @@ impl SegmentIndex {
             self.times.push(TimeMark { committed_ms, position, at });
         }
         self.hashes.push(head.deduplication);
-        self.topics.entry(head.topic).or_default().add(head.position, at);
+        self.topic_hashes.entry(head.topic_hash).or_default().add(head.position, at);
     }
 
-    /// The list of a topic.
-    pub(crate) fn list(&self, topic: TopicHash) -> Option<&[u8]> {
-        self.topics.get(&topic).map(|list| list.bytes.as_slice())
+    /// The list of a topic hash.
+    pub(crate) fn list(&self, topic_hash: TopicHash) -> Option<&[u8]> {
+        self.topic_hashes.get(&topic_hash).map(|list| list.bytes.as_slice())
     }
 }
 
-impl TopicList {
+impl HashList {
     fn add(&mut self, position: Position, at: u64) {
         put_varint(&mut self.bytes, position.0 - self.last_position);
         put_varint(&mut self.bytes, (at - self.last_at) / ALIGN as u64);
@@ -92,7 +92,7 @@ impl TopicList {
     }
 }
 
-/// Reads a topic's list: positions and bytes in the segment.
+/// Reads a topic hash's list: positions and bytes in the segment.
 pub(crate) fn entries(list: &[u8]) -> impl Iterator<Item = (Position, u64)> {
     let mut fields = Fields(list);
     let (mut position, mut at) = (0u64, 0u64);

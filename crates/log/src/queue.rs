@@ -32,7 +32,7 @@ pub(crate) struct Pending {
 pub(crate) struct Prepared {
     pub(crate) event: Arc<Event>,
     pub(crate) head: Range<usize>,
-    pub(crate) topic: TopicHash,
+    pub(crate) topic_hash: TopicHash,
     pub(crate) deduplication: u128,
     pub(crate) checksum: u32,
     /// Bytes of the stored event.
@@ -56,7 +56,7 @@ impl Pending {
         let length = head.len() + event.payload.len();
         self.bytes += record::size(length);
         self.events.push(Prepared {
-            topic: event.topic_hash(),
+            topic_hash: event.topic_hash(),
             deduplication: event.deduplication_hash(),
             event: Arc::new(event),
             head,

@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use eventbus_core::cursor::Spot;
 use eventbus_core::{Entropy, Position, TopicHash, limits};
 
 use crate::bytes::batch::{self, BatchHead, Kind};
@@ -13,7 +14,7 @@ use crate::bytes::{LogId, Seed};
 use crate::config::OpenError;
 use crate::disk::{Disk, read_range};
 use crate::fresh::Fresh;
-use crate::index::{SegmentIndex, Stretch};
+use crate::index::{SegmentIndex, Stretch, segment_and_byte};
 use crate::ledger_file::{self, Known, LedgerHead, LedgerRead, NAMES};
 use crate::scan::{self, Scan, Whole};
 use crate::segment::{Index, Segment};
@@ -108,6 +109,10 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
     let last_number = replayed.as_ref().map_or(0, |replayed| replayed.last_number);
     let ledger_damaged_at = replayed.as_ref().and_then(|replayed| replayed.damaged_at);
     let known = replayed.map(|replayed| replayed.cursors).unwrap_or_default();
+    let mut known: Vec<Known> = known.into_values().collect();
+    for known in &mut known {
+        lose_what_is_gone(known, &segments, &corrupt).map_err(failed)?;
+    }
     let cursors = count_lag(known, &segments, next).map_err(failed)?;
     let ledger = head.unwrap_or(LedgerHead { log, generation: 0, epoch });
     Ok(Recovered {
@@ -363,30 +368,60 @@ fn into_io(error: RollError) -> io::Error {
     }
 }
 
+/// The ledger may speak of events that were only written when the power was cut: nobody was promised
+/// them, and they are gone. They can only be missing where no index says that all was synced.
+fn lose_what_is_gone(
+    known: &mut Known,
+    segments: &Segments,
+    corrupt: &[scan::BadRange],
+) -> io::Result<()> {
+    let mut gone = Vec::new();
+    for Spot { position, place } in known.progress.unsettled() {
+        let was_promised = corrupt
+            .iter()
+            .any(|range| range.first <= position && position.0 < range.first.0 + range.count);
+        let (number, at) = segment_and_byte(place);
+        let is_there = match segments.numbered(number) {
+            // Trimmed ones are counted as dropped.
+            None => position < segments.first(),
+            Some(segment) => {
+                segment.has_index_on_disk() || segment.holds(segments.log, position, at)?
+            }
+        };
+        if !is_there && !was_promised {
+            gone.push(position);
+        }
+    }
+    for position in gone {
+        known.progress.lose(position);
+    }
+    Ok(())
+}
+
 /// Counts what lies before each cursor, in one walk over the indexes.
 fn count_lag(
-    known: BTreeMap<u64, Known>,
+    known: Vec<Known>,
     segments: &Segments,
     next: Position,
 ) -> io::Result<Vec<(Known, Fresh)>> {
     let first = segments.first();
-    let mut cursors: Vec<(Known, u64)> = known.into_values().map(|known| (known, 0)).collect();
-    let mut by_topic: BTreeMap<TopicHash, Vec<usize>> = BTreeMap::new();
+    let mut cursors: Vec<(Known, u64)> = known.into_iter().map(|known| (known, 0)).collect();
+    let mut by_topic_hash: BTreeMap<TopicHash, Vec<usize>> = BTreeMap::new();
     for (at, (known, _)) in cursors.iter_mut().enumerate() {
         // Its segment went, and with it the last word on what was lost.
         known.opened.dropped += known.progress.drop_upto(Position(first.0.saturating_sub(1)));
-        by_topic.entry(known.opened.interest.topic_hash()).or_default().push(at);
+        by_topic_hash.entry(known.opened.interest.topic_hash()).or_default().push(at);
     }
     for segment in segments.all() {
         let last = segment.facts().last;
-        for (topic, count) in segment.counts()? {
-            for at in by_topic.get(&topic).into_iter().flatten() {
+        for (topic_hash, count) in segment.counts()? {
+            for at in by_topic_hash.get(&topic_hash).into_iter().flatten() {
                 let (known, lag) = &mut cursors[*at];
                 let frontier = known.progress.frontier();
                 if frontier < segment.base {
                     *lag += count;
                 } else if frontier < last {
-                    *lag += segment.count(topic, Stretch { after: frontier, upto: last })?;
+                    *lag += segment.count(topic_hash, Stretch { after: frontier, upto: last })?;
                 }
             }
         }

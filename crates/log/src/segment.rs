@@ -108,36 +108,42 @@ impl Segment {
         matches!(&*self.index(), Index::Disk(_))
     }
 
-    /// Adds the records of `topic` in `stretch` to `found`, until that has `limit`.
+    /// Adds the records of `topic_hash` in `stretch` to `found`, until that has `limit`.
     pub(crate) fn collect(
         &self,
-        topic: TopicHash,
+        topic_hash: TopicHash,
         stretch: Stretch,
         limit: usize,
         found: &mut Vec<Spot>,
     ) -> io::Result<()> {
-        self.with_list(topic, |list| index::collect(list, self.number, stretch, limit, found))
+        self.with_list(topic_hash, |list| index::collect(list, self.number, stretch, limit, found))
     }
 
-    /// How many records of `topic` lie in `stretch`.
-    pub(crate) fn count(&self, topic: TopicHash, stretch: Stretch) -> io::Result<u64> {
+    /// How many records of `topic_hash` lie in `stretch`.
+    pub(crate) fn count(&self, topic_hash: TopicHash, stretch: Stretch) -> io::Result<u64> {
         let mut counted = 0;
-        self.with_list(topic, |list| counted = index::count(list, stretch))?;
+        self.with_list(topic_hash, |list| counted = index::count(list, stretch))?;
         Ok(counted)
     }
 
-    /// The records of every topic.
+    /// The records of every topic hash.
     pub(crate) fn counts(&self) -> io::Result<Vec<(TopicHash, u64)>> {
         let sidecar = match &*self.index() {
             Index::Memory(index) => {
-                return Ok(index.topics.iter().map(|(topic, list)| (*topic, list.count)).collect());
+                return Ok(index
+                    .topic_hashes
+                    .iter()
+                    .map(|(topic_hash, list)| (*topic_hash, list.count))
+                    .collect());
             }
             Index::Disk(sidecar) => sidecar.clone(),
         };
         match sidecar.counts()? {
             Some(counts) => Ok(counts),
             None => self.rescan().map(|()| match &*self.index() {
-                Index::Memory(index) => index.topics.iter().map(|(t, l)| (*t, l.count)).collect(),
+                Index::Memory(index) => {
+                    index.topic_hashes.iter().map(|(t, l)| (*t, l.count)).collect()
+                }
                 Index::Disk(_) => Vec::new(),
             }),
         }
@@ -152,6 +158,13 @@ impl Segment {
         };
         let after = times.partition_point(|mark| mark.committed_ms < committed_ms);
         times.get(after.saturating_sub(1)).copied()
+    }
+
+    /// Does the record of `position` lie at byte `at`?
+    pub(crate) fn holds(&self, log: LogId, position: Position, at: u64) -> io::Result<bool> {
+        let head = read_range(self.file.as_ref(), at, record::BYTES)?;
+        let head = RecordHead::decode(&head, self.seed(log));
+        Ok(head.is_some_and(|head| head.position == position))
     }
 
     /// The last position that was surely committed before `ms`.
@@ -203,22 +216,22 @@ impl Segment {
         times.get(after.saturating_sub(1)).map(|mark| mark.committed_ms)
     }
 
-    fn with_list(&self, topic: TopicHash, mut read: impl FnMut(&[u8])) -> io::Result<()> {
+    fn with_list(&self, topic_hash: TopicHash, mut read: impl FnMut(&[u8])) -> io::Result<()> {
         let sidecar = match &*self.index() {
             Index::Memory(index) => {
-                if let Some(list) = index.list(topic) {
+                if let Some(list) = index.list(topic_hash) {
                     read(list);
                 }
                 return Ok(());
             }
             Index::Disk(sidecar) => sidecar.clone(),
         };
-        match sidecar.list(topic)? {
+        match sidecar.list(topic_hash)? {
             Some(list) => read(&list),
             None => {
                 self.rescan()?;
                 if let Index::Memory(index) = &*self.index()
-                    && let Some(list) = index.list(topic)
+                    && let Some(list) = index.list(topic_hash)
                 {
                     read(list);
                 }

@@ -191,8 +191,8 @@ impl Segments {
         }
     }
 
-    /// Makes a spare file of `size` bytes and writes all of it once, unless there is one. Pre-written
-    /// files take records without the file system having to note new extents at each sync.
+    /// Makes a spare file of `size` bytes and writes all of it, unless there is one: a file that
+    /// was written takes records without the file system having to note new extents at each sync.
     pub(crate) fn prepare_spare(&self, size: u64) -> Result<(), RollError> {
         let spare = {
             let _making = self.making();

@@ -18,8 +18,8 @@ const MARK: [u8; 4] = *b"EBIX";
 /// Bytes of the head; the sections follow in the order of [`Sections`].
 const HEAD_BYTES: usize = 128;
 
-/// Bytes of a topic in the table: hash, count, byte of its list, bytes and checksum of the list.
-const TOPIC_BYTES: usize = 32;
+/// Bytes of a row of the table: topic hash, count, byte of its list, bytes and checksum of that.
+const ROW_BYTES: usize = 32;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Section {
@@ -30,7 +30,7 @@ struct Section {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Sections {
-    topics: Section,
+    topic_hashes: Section,
     lists: Section,
     hashes: Section,
     times_and_corrupt: Section,
@@ -53,9 +53,9 @@ pub(crate) fn encode(index: &SegmentIndex, log: LogId, segment: u64) -> Vec<u8> 
     let seed = Seed::new(log, segment);
     let mut out = vec![0; HEAD_BYTES];
     let mut lists = Vec::new();
-    let topics = section(&mut out, |out| {
-        for (topic, list) in &index.topics {
-            out.extend_from_slice(&topic.0.to_le_bytes());
+    let topic_hashes = section(&mut out, |out| {
+        for (topic_hash, list) in &index.topic_hashes {
+            out.extend_from_slice(&topic_hash.0.to_le_bytes());
             out.extend_from_slice(&list.count.to_le_bytes());
             out.extend_from_slice(&(lists.len() as u64).to_le_bytes());
             out.extend_from_slice(&(list.bytes.len() as u32).to_le_bytes());
@@ -68,7 +68,7 @@ pub(crate) fn encode(index: &SegmentIndex, log: LogId, segment: u64) -> Vec<u8> 
         out.extend(index.hashes.iter().flat_map(|hash| hash.to_le_bytes()));
     });
     let times_and_corrupt = section(&mut out, |out| put_times_and_corrupt(index, out));
-    let sections = Sections { topics, lists, hashes, times_and_corrupt };
+    let sections = Sections { topic_hashes, lists, hashes, times_and_corrupt };
     let head = encode_head(&index.facts, &sections, segment, seed);
     out[..HEAD_BYTES].copy_from_slice(&head);
     out
@@ -107,8 +107,8 @@ fn encode_head(facts: &Facts, sections: &Sections, segment: u64, seed: Seed) -> 
     for value in [segment, facts.count, facts.last.0, facts.first_ms, facts.last_ms] {
         out.extend_from_slice(&value.to_le_bytes());
     }
-    let Sections { topics, lists, hashes, times_and_corrupt } = sections;
-    for section in [topics, lists, hashes, times_and_corrupt] {
+    let Sections { topic_hashes, lists, hashes, times_and_corrupt } = sections;
+    for section in [topic_hashes, lists, hashes, times_and_corrupt] {
         out.extend_from_slice(&(section.at as u32).to_le_bytes());
         out.extend_from_slice(&(section.length as u32).to_le_bytes());
         out.extend_from_slice(&section.checksum.to_le_bytes());
@@ -136,13 +136,13 @@ impl Sidecar {
         let Some(marks) = sidecar.read(sections.times_and_corrupt)? else { return Ok(None) };
         let Some((times, corrupt)) = decode_times_and_corrupt(&marks) else { return Ok(None) };
         (sidecar.times, sidecar.corrupt) = (times, corrupt);
-        Ok(sidecar.read(sections.topics)?.map(|_| sidecar))
+        Ok(sidecar.read(sections.topic_hashes)?.map(|_| sidecar))
     }
 
-    /// The list of a topic, empty when there is none; `None` when the file is damaged.
-    pub(crate) fn list(&self, topic: TopicHash) -> io::Result<Option<Vec<u8>>> {
-        let Some(table) = self.read(self.sections.topics)? else { return Ok(None) };
-        Ok(match row(&table, topic) {
+    /// The list of a topic hash, empty when there is none; `None` when the file is damaged.
+    pub(crate) fn list(&self, topic_hash: TopicHash) -> io::Result<Option<Vec<u8>>> {
+        let Some(table) = self.read(self.sections.topic_hashes)? else { return Ok(None) };
+        Ok(match row(&table, topic_hash) {
             None => Some(Vec::new()),
             Some(row) => {
                 let at = self.sections.lists.at + row.at;
@@ -151,11 +151,11 @@ impl Sidecar {
         })
     }
 
-    /// The records of every topic; `None` when the file is damaged.
+    /// The records of every topic hash; `None` when the file is damaged.
     pub(crate) fn counts(&self) -> io::Result<Option<Vec<(TopicHash, u64)>>> {
-        let Some(table) = self.read(self.sections.topics)? else { return Ok(None) };
-        let rows = table.chunks_exact(TOPIC_BYTES).filter_map(decode_row);
-        Ok(Some(rows.map(|row| (row.topic, row.count)).collect()))
+        let Some(table) = self.read(self.sections.topic_hashes)? else { return Ok(None) };
+        let rows = table.chunks_exact(ROW_BYTES).filter_map(decode_row);
+        Ok(Some(rows.map(|row| (row.topic_hash, row.count)).collect()))
     }
 
     fn read(&self, section: Section) -> io::Result<Option<Vec<u8>>> {
@@ -184,7 +184,7 @@ fn decode_head(head: &[u8], segment: u64, seed: Seed) -> Option<(Facts, Sections
         })
     };
     let sections = Sections {
-        topics: section()?,
+        topic_hashes: section()?,
         lists: section()?,
         hashes: section()?,
         times_and_corrupt: section()?,
@@ -208,7 +208,7 @@ fn decode_times_and_corrupt(bytes: &[u8]) -> Option<(Vec<TimeMark>, Vec<BadRange
 }
 
 struct Row {
-    topic: TopicHash,
+    topic_hash: TopicHash,
     count: u64,
     at: u64,
     length: u32,
@@ -218,7 +218,7 @@ struct Row {
 fn decode_row(row: &[u8]) -> Option<Row> {
     let mut fields = Fields(row);
     Some(Row {
-        topic: TopicHash(fields.u64()?),
+        topic_hash: TopicHash(fields.u64()?),
         count: fields.u64()?,
         at: fields.u64()?,
         length: fields.u32()?,
@@ -226,14 +226,14 @@ fn decode_row(row: &[u8]) -> Option<Row> {
     })
 }
 
-/// The row of a topic: the table is sorted by hash.
-fn row(table: &[u8], topic: TopicHash) -> Option<Row> {
-    let rows = table.len() / TOPIC_BYTES;
+/// The row of a topic hash: the table is sorted by hash.
+fn row(table: &[u8], topic_hash: TopicHash) -> Option<Row> {
+    let rows = table.len() / ROW_BYTES;
     let (mut low, mut high) = (0, rows);
     while low < high {
         let middle = low + (high - low) / 2;
-        let row = decode_row(&table[middle * TOPIC_BYTES..])?;
-        match row.topic.cmp(&topic) {
+        let row = decode_row(&table[middle * ROW_BYTES..])?;
+        match row.topic_hash.cmp(&topic_hash) {
             std::cmp::Ordering::Equal => return Some(row),
             std::cmp::Ordering::Less => low = middle + 1,
             std::cmp::Ordering::Greater => high = middle,

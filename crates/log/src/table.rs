@@ -23,7 +23,7 @@ pub(crate) struct Table {
 pub(crate) struct TableState {
     pub(crate) by_id: BTreeMap<CursorId, Arc<LogCursor>>,
     pub(crate) by_number: BTreeMap<u64, Arc<LogCursor>>,
-    by_topic: BTreeMap<TopicHash, Vec<Arc<LogCursor>>>,
+    by_topic_hash: BTreeMap<TopicHash, Vec<Arc<LogCursor>>>,
     /// Everything up to here was offered to the cursors.
     pub(crate) visible: Position,
     pub(crate) last_number: u64,
@@ -51,7 +51,7 @@ impl Table {
 impl TableState {
     pub(crate) fn insert(&mut self, cursor: Arc<LogCursor>) {
         self.last_number = self.last_number.max(cursor.number);
-        self.listen(cursor.topic(), cursor.clone());
+        self.listen(cursor.topic_hash(), cursor.clone());
         self.by_number.insert(cursor.number, cursor.clone());
         self.by_id.insert(cursor.id.clone(), cursor);
     }
@@ -59,21 +59,21 @@ impl TableState {
     pub(crate) fn remove(&mut self, id: &CursorId) -> Option<Arc<LogCursor>> {
         let cursor = self.by_id.remove(id)?;
         self.by_number.remove(&cursor.number);
-        self.unlisten(cursor.topic(), cursor.number);
+        self.unlisten(cursor.topic_hash(), cursor.number);
         Some(cursor)
     }
 
-    /// Offers events of `topic` to the cursor from now on.
-    pub(crate) fn listen(&mut self, topic: TopicHash, cursor: Arc<LogCursor>) {
-        self.by_topic.entry(topic).or_default().push(cursor);
+    /// Offers events of `topic_hash` to the cursor from now on.
+    pub(crate) fn listen(&mut self, topic_hash: TopicHash, cursor: Arc<LogCursor>) {
+        self.by_topic_hash.entry(topic_hash).or_default().push(cursor);
     }
 
-    /// Offers no more events of `topic` to the cursor.
-    pub(crate) fn unlisten(&mut self, topic: TopicHash, number: u64) {
-        if let Some(cursors) = self.by_topic.get_mut(&topic) {
+    /// Offers no more events of `topic_hash` to the cursor.
+    pub(crate) fn unlisten(&mut self, topic_hash: TopicHash, number: u64) {
+        if let Some(cursors) = self.by_topic_hash.get_mut(&topic_hash) {
             cursors.retain(|cursor| cursor.number != number);
             if cursors.is_empty() {
-                self.by_topic.remove(&topic);
+                self.by_topic_hash.remove(&topic_hash);
             }
         }
     }
@@ -82,12 +82,12 @@ impl TableState {
 /// Tells the cursors what is visible.
 pub(crate) struct Router {
     shared: Arc<Shared>,
-    by_topic: BTreeMap<TopicHash, Vec<Spot>>,
+    by_topic_hash: BTreeMap<TopicHash, Vec<Spot>>,
 }
 
 impl Router {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, by_topic: BTreeMap::new() }
+        Self { shared, by_topic_hash: BTreeMap::new() }
     }
 
     /// Offers every commit that became visible, and wakes each cursor once.
@@ -99,8 +99,8 @@ impl Router {
         }
         let mut woken = Vec::new();
         let mut table = self.shared.table.state();
-        for (topic, spots) in &mut self.by_topic {
-            for cursor in table.by_topic.get(topic).into_iter().flatten() {
+        for (topic_hash, spots) in &mut self.by_topic_hash {
+            for cursor in table.by_topic_hash.get(topic_hash).into_iter().flatten() {
                 if cursor.offer(spots) {
                     woken.push(cursor.clone());
                 }
@@ -109,8 +109,8 @@ impl Router {
         }
         table.visible = last;
         drop(table);
-        if self.by_topic.len() > TOPICS_KEPT {
-            self.by_topic.clear();
+        if self.by_topic_hash.len() > HASHES_KEPT {
+            self.by_topic_hash.clear();
         }
         for cursor in woken {
             cursor.wake();
@@ -118,17 +118,17 @@ impl Router {
         Next::Again
     }
 
-    /// Moves a commit's events into the tail cache and sorts their spots by topic.
+    /// Moves a commit's events into the tail cache and sorts their spots by topic hash.
     fn take(&mut self, commit: Commit) {
-        let by_topic = &mut self.by_topic;
+        let by_topic_hash = &mut self.by_topic_hash;
         let committed_ms = commit.committed_ms;
         self.shared.tail.add(commit.events.into_iter().map(|committed| {
-            by_topic.entry(committed.topic).or_default().push(committed.spot);
+            by_topic_hash.entry(committed.topic_hash).or_default().push(committed.spot);
             let (position, event) = (committed.spot.position, committed.event);
             (Stored { position, event, committed_ms }, committed.length)
         }));
     }
 }
 
-/// Topics whose buffers are kept from batch to batch.
-const TOPICS_KEPT: usize = 1_024;
+/// Topic hashes whose buffers are kept from batch to batch.
+const HASHES_KEPT: usize = 1_024;

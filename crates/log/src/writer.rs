@@ -185,7 +185,7 @@ impl Writer {
             let head = RecordHead {
                 position,
                 committed_ms: self.committed_ms,
-                topic: prepared.topic,
+                topic_hash: prepared.topic_hash,
                 deduplication: prepared.deduplication,
                 epoch: self.shared.epoch,
                 length: prepared.length as u32,
@@ -198,7 +198,7 @@ impl Writer {
             pad(&mut self.buffer);
             events.push(Committed {
                 spot: Spot { position, place: index::place(self.active.number, at) },
-                topic: prepared.topic,
+                topic_hash: prepared.topic_hash,
                 event: prepared.event.clone(),
                 length: prepared.length,
             });
@@ -210,6 +210,12 @@ impl Writer {
     fn hand_over(&mut self, taken: &mut Vec<Pending>, commit: Commit, first: Position, now: Now) {
         let mut done: Vec<(Reply, Position)> = Vec::new();
         let mut state = self.shared.flow.state();
+        if self.shared.health.failed().is_some() {
+            // The log was poisoned while this was written, and those who waited were told so: these
+            // would wait for ever.
+            taken.clear();
+            return;
+        }
         let visible = !commit.needs_sync && state.commits.is_empty();
         state.written = commit.last;
         if commit.needs_sync {

@@ -74,6 +74,8 @@ pub struct Counts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Progress {
     frontier: Position,
+    /// Everything up to here was dropped: nothing brings it back.
+    floor: Position,
     held: BTreeMap<Position, Held>,
     /// Given back: leased again before everything else.
     released: BTreeSet<Position>,
@@ -105,6 +107,7 @@ impl Progress {
     pub fn new(frontier: Position, waiting_max: usize) -> Self {
         Self {
             frontier,
+            floor: Position(0),
             held: BTreeMap::new(),
             released: BTreeSet::new(),
             due: BTreeSet::new(),
@@ -238,6 +241,9 @@ impl Progress {
     /// Takes a turn back whose entry could not be written: its events are given back.
     pub fn undo(&mut self, turn: Turn) {
         for (position, held) in turn.undo.into_iter().rev() {
+            if position <= self.floor {
+                continue;
+            }
             if let Some(retry) = self.held.get(&position).and_then(|now| now.retry.as_ref()) {
                 self.due.remove(&(retry.due_ms, position));
             }
@@ -251,17 +257,23 @@ impl Progress {
 
     /// Loses every event up to `upto`; returns how many of them were held.
     pub fn drop_upto(&mut self, upto: Position) -> u64 {
-        let kept = self.held.split_off(&upto.next());
-        let dropped = std::mem::replace(&mut self.held, kept);
-        for (position, held) in &dropped {
-            self.released.remove(position);
-            self.taken.remove(position);
-            if let Some(retry) = &held.retry {
-                self.due.remove(&(retry.due_ms, *position));
-            }
+        let dropped: Vec<Position> = self.held.range(..=upto).map(|(at, _)| *at).collect();
+        for position in &dropped {
+            self.lose(*position);
         }
         self.frontier = self.frontier.max(upto);
+        self.floor = self.floor.max(upto);
         dropped.len() as u64
+    }
+
+    /// Loses one event, which the broker does not have any more.
+    pub fn lose(&mut self, position: Position) {
+        let Some(held) = self.held.remove(&position) else { return };
+        self.released.remove(&position);
+        self.taken.remove(&position);
+        if let Some(retry) = held.retry {
+            self.due.remove(&(retry.due_ms, position));
+        }
     }
 
     /// The whole place as one entry, to be replayed on a new one.

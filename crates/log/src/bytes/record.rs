@@ -19,7 +19,7 @@ const ATOMIC: u16 = 1;
 pub(crate) struct RecordHead {
     pub(crate) position: Position,
     pub(crate) committed_ms: u64,
-    pub(crate) topic: TopicHash,
+    pub(crate) topic_hash: TopicHash,
     pub(crate) deduplication: u128,
     pub(crate) epoch: u32,
     /// Bytes of the event after this head, padding not counted.
@@ -37,7 +37,7 @@ impl RecordHead {
         out[..4].copy_from_slice(&MARK);
         out[8..16].copy_from_slice(&self.position.0.to_le_bytes());
         out[16..24].copy_from_slice(&self.committed_ms.to_le_bytes());
-        out[24..32].copy_from_slice(&self.topic.0.to_le_bytes());
+        out[24..32].copy_from_slice(&self.topic_hash.0.to_le_bytes());
         out[32..48].copy_from_slice(&self.deduplication.to_le_bytes());
         out[48..52].copy_from_slice(&self.epoch.to_le_bytes());
         out[52..56].copy_from_slice(&self.length.to_le_bytes());
@@ -53,7 +53,7 @@ impl RecordHead {
         Some(Self {
             position: Position(fields.u64()?),
             committed_ms: fields.u64()?,
-            topic: TopicHash(fields.u64()?),
+            topic_hash: TopicHash(fields.u64()?),
             deduplication: fields.u128()?,
             epoch: fields.u32()?,
             length: fields.u32()?,
@@ -90,7 +90,7 @@ mod tests {
         let head = RecordHead {
             position: Position(77),
             committed_ms: 1_700_000_000_000,
-            topic: TopicHash(0xfeed),
+            topic_hash: TopicHash(0xfeed),
             deduplication: 1 << 100,
             epoch: 3,
             length: event.len() as u32,

@@ -36,7 +36,7 @@ impl Made {
             let head = RecordHead {
                 position: self.next,
                 committed_ms: 1_000 + self.next.0,
-                topic: TopicHash(9),
+                topic_hash: TopicHash(9),
                 deduplication: 5,
                 epoch: 2,
                 length: event.len() as u32,

@@ -20,7 +20,7 @@ pub(crate) struct Checker {
 }
 
 struct Sent {
-    topic: String,
+    event_type: String,
     durability: Durability,
     /// Its batch, when that is atomic, and how many belong to it.
     atomic: Option<(Id, usize)>,
@@ -30,7 +30,7 @@ struct Sent {
 
 #[derive(Default)]
 struct Place {
-    topic: String,
+    event_type: String,
     /// Events from this one on are owed to it.
     since: Id,
     /// Its making was confirmed.
@@ -43,11 +43,17 @@ struct Place {
 }
 
 impl Checker {
-    pub(crate) fn send(&mut self, ids: &[Id], topic: &str, durability: Durability, atomic: bool) {
+    pub(crate) fn send(
+        &mut self,
+        ids: &[Id],
+        event_type: &str,
+        durability: Durability,
+        atomic: bool,
+    ) {
         for id in ids {
             let atomic = atomic.then_some((ids[0], ids.len()));
-            let topic = topic.to_owned();
-            self.sent.insert(*id, Sent { topic, durability, atomic, kept: false });
+            let event_type = event_type.to_owned();
+            self.sent.insert(*id, Sent { event_type, durability, atomic, kept: false });
         }
     }
 
@@ -59,9 +65,9 @@ impl Checker {
     }
 
     /// The cursor is being made; `next` is the next event to be sent.
-    pub(crate) fn opening(&mut self, cursor: &str, topic: &str) {
+    pub(crate) fn opening(&mut self, cursor: &str, event_type: &str) {
         let place = self.cursors.entry(cursor.to_owned()).or_default();
-        place.topic = topic.to_owned();
+        place.event_type = event_type.to_owned();
     }
 
     pub(crate) fn opened(&mut self, cursor: &str, next: Id) {
@@ -82,8 +88,8 @@ impl Checker {
         let sent = self.sent.get_mut(&id).ok_or("an event nobody sent")?;
         sent.kept = true;
         let place = self.cursors.get_mut(cursor).ok_or("a cursor nobody made")?;
-        if sent.topic != place.topic {
-            return Err(format!("{cursor} got event {id} of {}", sent.topic));
+        if sent.event_type != place.event_type {
+            return Err(format!("{cursor} got event {id} of {}", sent.event_type));
         }
         if place.settled.contains(&id) {
             return Err(format!("{cursor} got event {id} after it was settled"));
@@ -144,7 +150,7 @@ impl Checker {
         let Some(place) = self.cursors.get(cursor) else { return BTreeSet::new() };
         let owed = self.sent.iter().filter(|(id, sent)| {
             sent.kept
-                && sent.topic == place.topic
+                && sent.event_type == place.event_type
                 && **id >= place.since
                 && place.opened
                 && !place.asked.contains(id)
