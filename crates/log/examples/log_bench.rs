@@ -52,38 +52,62 @@ impl Entropy for FixedEntropy {
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let directory = arguments.next().unwrap_or_else(|| ".".into());
-    if directory == FILL {
-        fill_and_abort(Path::new(&arguments.next().unwrap()));
+    match directory.as_str() {
+        FILL => fill_and_abort(Path::new(&arguments.next().unwrap())),
+        IDLE => return measure_idle(Path::new(&arguments.next().unwrap())),
+        _ => {}
     }
     let seconds = arguments.next().map_or(3, |seconds| seconds.parse().unwrap());
     let time = Duration::from_secs(seconds);
     let directory = tempfile::Builder::new().prefix("log-bench-").tempdir_in(directory).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    println!("| what | in flight | events/s | of the yardstick |\n|---|---|---|---|");
+    println!("| what | in flight | events/s | of the yardstick | CPU µs an event |");
+    println!("|---|---|---|---|---|");
     for in_flight in [1, 16, 64, 256, 1024] {
         let before = yardstick(directory.path(), in_flight, time);
         let log = open(&directory.path().join(format!("append-{in_flight}")));
+        let cpu = cpu_time();
         let ours = runtime.block_on(appends(log, in_flight, time));
+        let cpu = (cpu_time() - cpu).as_secs_f64() * 1e6 / (ours * time.as_secs_f64());
         let after = yardstick(directory.path(), in_flight, time);
         let bare = f64::midpoint(before, after);
-        println!("| bare write + fdatasync | {in_flight} | {bare:.0} | 1 |");
-        println!("| append, synced | {in_flight} | {ours:.0} | {:.2} |", ours / bare);
+        println!("| bare write + fdatasync | {in_flight} | {bare:.0} | 1 | |");
+        let share = ours / bare;
+        println!("| append, synced | {in_flight} | {ours:.0} | {share:.2} | {cpu:.1} |");
     }
     let log = open(&directory.path().join("settle"));
     let (leased, settled) = runtime.block_on(settles(log, 400_000));
-    println!("| lease + settle, turns of {TURN}, from memory and disk | | {leased:.0} | |");
-    println!("| settle alone, turns of {TURN} | | {settled:.0} | |");
+    println!("| lease + settle, turns of {TURN}, mostly from disk | | {leased:.0} | | |");
+    println!("| settle alone, turns of {TURN} | | {settled:.0} | | |");
     let log = open(&directory.path().join("road"));
+    let cpu = cpu_time();
     let road = runtime.block_on(road(log, 64, time));
-    println!("| append, synced → lease → settle | 64 | {road:.0} | |");
-    let (cursors, growth) = runtime.block_on(idle_cursors(&directory.path().join("idle")));
-    println!("\n{cursors} idle cursors: {growth} KiB of memory");
+    let cpu = (cpu_time() - cpu).as_secs_f64() * 1e6 / (road * time.as_secs_f64());
+    println!("| append, synced → lease → settle | 64 | {road:.0} | | {cpu:.1} |\n");
+    child(IDLE, &directory.path().join("idle"));
     let took = recovery(&directory.path().join("recovery"));
     println!("opened with 1 GiB of log after the process was aborted: {} ms", took.as_millis());
 }
 
 /// The word that makes this program fill a log and abort.
 const FILL: &str = "--fill";
+
+/// The word that makes this program measure cursors in a process of their own.
+const IDLE: &str = "--idle";
+
+/// Runs this program with a word; true when it ended well.
+fn child(word: &str, path: &Path) -> bool {
+    let program = std::env::current_exe().unwrap();
+    std::process::Command::new(program).arg(word).arg(path).status().unwrap().success()
+}
+
+/// Processor time of this process, user and system, to 10 ms.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
 
 /// Writes 1 GiB and ends as if killed.
 fn fill_and_abort(path: &Path) -> ! {
@@ -102,9 +126,7 @@ fn fill_and_abort(path: &Path) -> ! {
 
 /// How long a log takes to open after such an end.
 fn recovery(path: &Path) -> Duration {
-    let program = std::env::current_exe().unwrap();
-    let status = std::process::Command::new(program).arg(FILL).arg(path).status().unwrap();
-    assert!(!status.success(), "it aborts");
+    assert!(!child(FILL, path), "it aborts");
     let began = now();
     drop(open(path));
     began.elapsed()
@@ -117,8 +139,15 @@ fn resident_kib() -> u64 {
     line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }
 
+fn measure_idle(path: &Path) {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (alone, waited_on) = runtime.block_on(idle_cursors(path));
+    println!("10,000 idle cursors: {alone} KiB of memory; a task waiting on each: {waited_on} KiB");
+}
+
 /// Opens many cursors, each with an interest of its own and a dispatcher that waits for events.
-async fn idle_cursors(path: &Path) -> (usize, u64) {
+/// Says what both cost in KiB: the cursors alone, and with the tasks.
+async fn idle_cursors(path: &Path) -> (u64, u64) {
     const CURSORS: usize = 10_000;
     let log = open(path);
     let before = resident_kib();
@@ -138,9 +167,16 @@ async fn idle_cursors(path: &Path) -> (usize, u64) {
             cursors.push(opened.unwrap());
         }
     }
-    let growth = resident_kib() - before;
+    let alone = resident_kib() - before;
+    let waiting: Vec<_> = cursors
+        .into_iter()
+        .map(|cursor| tokio::spawn(async move { cursor.lease(NonZeroUsize::MIN).await.map(drop) }))
+        .collect();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let waited_on = resident_kib() - before;
     log.close().await.unwrap();
-    (cursors.len(), growth)
+    drop(waiting);
+    (alone, waited_on)
 }
 
 fn open(path: &Path) -> Arc<Log> {
@@ -211,6 +247,13 @@ async fn appends(log: Arc<Log>, in_flight: usize, time: Duration) -> f64 {
         publisher.await.unwrap();
     }
     log.close().await.unwrap();
+    let telemetry = log.telemetry();
+    let commits = telemetry.commits.load(Ordering::Relaxed) as f64;
+    let events = telemetry.events.load(Ordering::Relaxed) as f64;
+    let syncs = telemetry.syncs.count() as f64;
+    let (commit, sync) = (events / commits, events / syncs);
+    let took_us = telemetry.syncs.total_us.load(Ordering::Relaxed) as f64 / syncs;
+    println!("<!-- {commit:.0} events a commit, {sync:.0} a sync of {took_us:.0} µs -->");
     rate
 }
 

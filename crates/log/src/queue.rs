@@ -45,6 +45,11 @@ impl Pending {
         Self { events, heads, atomic, durability, reply: None, bytes }
     }
 
+    /// Does its publisher wait for the write and not for the sync?
+    fn is_hurried(&self) -> bool {
+        self.reply.is_some() && self.durability < Durability::Synced
+    }
+
     /// Prepares an event and adds it. Head and payload are hashed here, on the publisher's thread,
     /// so that the one writer has little left to do.
     pub(crate) fn add(&mut self, event: Event) {
@@ -78,8 +83,24 @@ struct State {
     pending: VecDeque<Pending>,
     bytes: usize,
     events: usize,
+    /// Appends that wait for the write alone, and so cannot be held.
+    hurried: usize,
+    /// A sync runs: what comes now had better go into one commit, unless it is much.
+    held: bool,
     closed: Option<String>,
 }
+
+impl State {
+    /// Is there anything the writer should take now?
+    fn is_ready(&self) -> bool {
+        let waits = self.held && self.hurried == 0 && self.bytes < HELD_BYTES;
+        !self.pending.is_empty() && !waits
+    }
+}
+
+/// While a sync runs, less than this waits for its end, so that one write and one sync serve all of
+/// it; more is written beside the sync.
+const HELD_BYTES: usize = 256 * 1024;
 
 impl Queue {
     /// Queues `parts` side by side. Refuses rather than waits when the disk does not keep up: the
@@ -99,15 +120,33 @@ impl Queue {
         }
         state.bytes += bytes;
         state.events += events;
+        state.hurried += parts.iter().filter(|part| part.is_hurried()).count();
         state.pending.extend(parts);
+        let is_ready = state.is_ready();
         drop(state);
-        self.signal.raise();
+        if is_ready {
+            self.signal.raise();
+        }
         Ok(())
+    }
+
+    /// A sync begins, or ends.
+    pub(crate) fn hold(&self, held: bool) {
+        let mut state = self.state();
+        state.held = held;
+        let is_ready = !held && state.is_ready();
+        drop(state);
+        if is_ready {
+            self.signal.raise();
+        }
     }
 
     /// Takes what comes next, up to `bytes` but at least one.
     pub(crate) fn take(&self, bytes: usize, taken: &mut Vec<Pending>) {
         let mut state = self.state();
+        if !state.is_ready() {
+            return;
+        }
         let mut room = bytes;
         while let Some(first) = state.pending.front() {
             if first.bytes > room && !taken.is_empty() {
@@ -117,6 +156,7 @@ impl Queue {
             if let Some(first) = state.pending.pop_front() {
                 state.bytes -= first.bytes;
                 state.events -= first.events.len();
+                state.hurried -= usize::from(first.is_hurried());
                 taken.push(first);
             }
         }

@@ -151,14 +151,33 @@ impl Segments {
             epoch: beginning.epoch,
         };
         if let Err(error) = head.write(spare.file.as_ref()) {
-            self.write().spares.push(spare);
-            return Err(error.into());
+            return Err(self.give_back(spare, error));
         }
         let mut state = self.write();
         let before_bytes = state.all.back().map_or(0, |last| last.end_bytes());
         let segment = Arc::new(Segment::begun(spare, beginning, before_bytes));
         state.all.push_back(segment.clone());
         Ok(segment)
+    }
+
+    /// A segment could not begin in a spare file. The file must say that it is a spare, durably,
+    /// before anything is written elsewhere: a head that was half written claims positions which
+    /// the segment before it is still to use.
+    fn give_back(&self, mut spare: Spare, error: io::Error) -> RollError {
+        spare.generation += 2;
+        let head = self.spare_head(spare.generation);
+        match head.write(spare.file.as_ref()).and_then(|()| spare.file.sync()) {
+            Ok(()) => {
+                self.write().spares.push(spare);
+                error.into()
+            }
+            Err(error) => RollError::Io(error),
+        }
+    }
+
+    fn spare_head(&self, generation: u64) -> SegmentHead {
+        let (base, before) = (Position(0), Position(0));
+        SegmentHead { log: self.log, generation, number: 0, base, before, epoch: 0 }
     }
 
     fn take_spare(&self, size: u64) -> Option<Spare> {
@@ -222,14 +241,7 @@ impl Segments {
     /// shows old positions with new bytes.
     pub(crate) fn retire_oldest(&self) -> io::Result<()> {
         let Some(segment) = self.write().all.pop_front() else { return Ok(()) };
-        let head = SegmentHead {
-            log: self.log,
-            generation: segment.generation + 1,
-            number: 0,
-            base: Position(0),
-            before: Position(0),
-            epoch: 0,
-        };
+        let head = self.spare_head(segment.generation + 1);
         head.write(segment.file.as_ref())?;
         segment.file.sync()?;
         if segment.index_bytes() > 0 {

@@ -34,11 +34,12 @@ impl Syncer {
             }
             (state.written, state.files.clone())
         };
-        for file in &files {
-            if let Err(error) = self.sync(file.as_ref()) {
-                self.shared.poison(format!("a sync of the log failed: {error}"));
-                return Next::Sleep;
-            }
+        self.shared.queue.hold(true);
+        let result = files.iter().try_for_each(|file| self.sync(file.as_ref()));
+        self.shared.queue.hold(false);
+        if let Err(error) = result {
+            self.shared.poison(format!("a sync of the log failed: {error}"));
+            return Next::Sleep;
         }
         self.shared.telemetry.syncs.record(self.shared.clock.elapsed().saturating_sub(now.elapsed));
         let synced = {
