@@ -1,8 +1,16 @@
 //! Drives the built program over real sockets.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed, and one that cannot run says so"
+)]
 
 mod bench;
 mod bus;
+mod corpus;
+mod faults;
 mod kubectl;
 mod listen;
 mod program;
