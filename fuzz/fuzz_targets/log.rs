@@ -1,3 +1,5 @@
+//! Damaged files of the log.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| eventbus_fuzz::log(bytes));

@@ -1,3 +1,5 @@
+//! Stored events.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| eventbus_fuzz::stored(bytes));

@@ -11,7 +11,7 @@ use http_body_util::{BodyExt, Full};
 use tokio::runtime::Runtime;
 use tower::ServiceExt;
 
-use crate::Still;
+use super::Still;
 
 /// A watch is not listened to for longer.
 const WAIT: Duration = Duration::from_millis(20);

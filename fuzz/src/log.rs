@@ -14,7 +14,7 @@ use eventbus_log::disk::{Disk, MemoryDisk};
 use eventbus_log::{Log, LogConfig, LogEvent, Observer};
 use tokio::runtime::Runtime;
 
-use crate::Still;
+use super::Still;
 
 const EVENTS: usize = 60;
 const SETTLED: usize = 20;

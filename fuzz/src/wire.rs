@@ -5,7 +5,7 @@ use eventbus_core::wire::trace::Trace;
 use eventbus_core::wire::{contract, delivery, front, stored};
 use eventbus_core::{Event, Source};
 
-use crate::Still;
+use super::Still;
 
 /// A publish request: the body, and after a byte FF (which is in no text) the header `Source-Id`.
 pub fn contract(bytes: &[u8]) {

@@ -25,6 +25,10 @@ const FLOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("eventbus-bench", &[]),
+    (
+        "eventbus-fuzz",
+        &["eventbus-apiserver", "eventbus-core", "eventbus-log", "eventbus-resources"],
+    ),
     ("eventbus-tidy", &[]),
 ];
 
