@@ -24,7 +24,7 @@ use eventbus_core::broker::{CursorSpec, Start};
 use eventbus_core::manifest::{Condition, ConditionStatus, ConditionType, SubscriptionStatus};
 use eventbus_core::subscription::Identity;
 use eventbus_core::testing::SeededEntropy;
-use eventbus_core::wire::delivery;
+use eventbus_core::wire::{delivery, stored};
 use eventbus_core::{Broker, Catalog, Clock, Event, Interest, Source, Subscription};
 use eventbus_push::{Parts, Push};
 use http::{HeaderMap, Method, Request, Response};
@@ -39,6 +39,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use self::memory::Memory;
+
+/// The program's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const PAYLOAD_BYTES: usize = 1024;
 const CORES: usize = 2;
@@ -256,12 +260,13 @@ async fn push(port: u16, events: usize, in_flight: usize) {
         }
     };
     cursor.place().keeps_history = false;
+    let ready: Vec<Event> = (0..1_024).map(event).collect();
     let mut published = 0;
     while published < events || cursor.place().lag() > 0 {
         // Never more than a few thousand in memory, as from a log.
         let missing = 4_096usize.saturating_sub(cursor.place().lag());
         for _ in 0..missing.min(events - published) {
-            broker.publish(event(published));
+            broker.publish(ready[published % ready.len()].clone());
             published += 1;
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -282,9 +287,10 @@ fn interest() -> Interest {
     }
 }
 
+/// An event as a log gives it out: all its text is part of one buffer.
 fn event(number: usize) -> Event {
     let Interest { source, event_type, event_type_version } = interest();
-    Event {
+    let event = Event {
         source,
         event_type,
         event_type_version,
@@ -293,7 +299,11 @@ fn event(number: usize) -> Event {
         content_type: "application/json".into(),
         trace: Default::default(),
         payload: Bytes::from_static(&[b'x'; PAYLOAD_BYTES]),
-    }
+    };
+    let mut bytes = Vec::new();
+    stored::encode_head(&event, &mut bytes);
+    bytes.extend_from_slice(&event.payload);
+    stored::decode(&Bytes::from(bytes)).expect("an event")
 }
 
 fn subscription(port: u16, in_flight: usize) -> Subscription {

@@ -78,8 +78,9 @@ impl<T: Transport> Dispatcher<T> {
         }
     }
 
-    /// Works until it is told to end, or its cursor was forgotten.
-    pub(crate) async fn run(mut self) {
+    /// Works until it is told to end, or its cursor was forgotten. (In a box, because a future
+    /// keeps what it is given twice.)
+    pub(crate) async fn run(mut self: Box<Self>) {
         while let Ok(()) = self.turn().await {}
         self.under_way.shutdown().await;
     }
@@ -141,7 +142,7 @@ impl<T: Transport> Dispatcher<T> {
             biased;
             () = self.desk.changed() => Woken::Ordered,
             Some(ended) = self.under_way.join_next() => Woken::Ended(ended),
-            () = self.share.first(), if is_in_line => Woken::Slot,
+            () = stand_in_line(is_in_line, &mut self.share) => Woken::Slot,
             () = look_again(is_starved) => Woken::Slot,
             () = rest(pause) => Woken::Rested,
             leased = lease(&mut self.leasing) => Woken::Leased(leased),
@@ -306,6 +307,15 @@ async fn lease(leasing: &mut Option<Leasing>) -> Result<Vec<Lease>, CursorError>
     }
 }
 
+/// Waits for the first slot. In a box, as hardly any dispatcher ever does.
+async fn stand_in_line(is_in_line: bool, share: &mut Share) {
+    if is_in_line {
+        Box::pin(share.first()).await;
+    } else {
+        std::future::pending::<()>().await;
+    }
+}
+
 /// Waits until a look at the budget may be worth it, for who wants more slots than it has. (Its own
 /// attempts that end are a better reason to look; but they may take a minute.)
 async fn look_again(is_starved: bool) {
@@ -321,5 +331,58 @@ async fn rest(pause: Option<&mut Pause>) {
     match pause {
         Some(pause) => pause.over.as_mut().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use eventbus_core::Cursor;
+    use eventbus_core::broker::CursorStats;
+    use eventbus_core::delivery::Outcome;
+    use eventbus_core::testing::{ManualClock, SeededEntropy};
+
+    use super::*;
+    use crate::slots::Slots;
+    use crate::transport::Delivery;
+
+    struct Nowhere;
+
+    impl Transport for Nowhere {
+        async fn attempt(&self, _: &Delivery<'_>) -> Outcome {
+            Outcome::Connect
+        }
+    }
+
+    struct Empty;
+
+    impl Cursor for Empty {
+        fn lease(&self, _: NonZeroUsize) -> BoxFuture<'_, Result<Vec<Lease>, CursorError>> {
+            std::future::pending().boxed()
+        }
+
+        fn settle(&self, _: Vec<Settled>) -> BoxFuture<'_, Result<(), CursorError>> {
+            std::future::ready(Ok(())).boxed()
+        }
+
+        fn stats(&self) -> CursorStats {
+            CursorStats::default()
+        }
+    }
+
+    /// Thousands of Subscriptions are idle most of the time.
+    #[test]
+    fn an_idle_dispatcher_is_small() {
+        let tools = Arc::new(Tools {
+            transport: Nowhere,
+            clock: Arc::new(ManualClock::at(0)),
+            entropy: Arc::new(SeededEntropy::new(1)),
+            slots: Slots::new(1),
+            telemetry: Arc::default(),
+        });
+        let desk = Arc::new(Desk::new("uid".into(), Arc::default()));
+        let plan = Arc::new(Plan::new(crate::desk::tests::subscription(), Arc::new(Empty)));
+        let dispatcher = Box::new(Dispatcher::new(tools, desk, plan));
+        let bytes = size_of::<Dispatcher<Nowhere>>() + size_of_val(&dispatcher.run());
+        assert!(bytes <= 640, "{bytes} bytes");
     }
 }

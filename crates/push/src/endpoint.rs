@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 
 /// Where a Subscription's events go.
@@ -11,7 +12,7 @@ pub struct Endpoint {
     /// What is connected to.
     pub origin: Arc<Origin>,
     /// Path and query, as in the request line.
-    pub target: Uri,
+    pub target: PathAndQuery,
     /// The `Host` header.
     pub host: HeaderValue,
     /// The `Authorization` header, when the URL names a user.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::broker::{CursorError, CursorId, CursorSpec, OpenError, Start};
-use eventbus_core::{Broker, Catalog, Cursor, Interest, Subscription, Text, limits};
+use eventbus_core::{Broker, Catalog, Cursor, Subscription, Text, limits};
 use eventbus_resources::HealthBoard;
 use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
@@ -29,7 +29,7 @@ pub(crate) struct Supervisor<T> {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) board: Arc<HealthBoard>,
     pub(crate) wards: HashMap<Text, Ward>,
-    pub(crate) dispatchers: JoinSet<Text>,
+    pub(crate) dispatchers: JoinSet<Arc<Desk>>,
     pub(crate) chores: JoinSet<Done>,
     pub(crate) chores_at_once: Arc<Semaphore>,
     /// Counts the snapshots.
@@ -44,7 +44,8 @@ pub(crate) struct Ward {
     /// The snapshot that listed it last.
     listed: u64,
     stage: Stage,
-    cursor: Option<(Interest, Arc<dyn Cursor>)>,
+    /// Its cursor, and the Subscription as it was when the cursor was opened.
+    cursor: Option<(Arc<Subscription>, Arc<dyn Cursor>)>,
     /// A call of the broker runs. There is never a second one, so they cannot overtake each other.
     is_busy: bool,
     failures: u32,
@@ -64,7 +65,7 @@ enum Stage {
 
 /// A call of the broker has ended.
 pub(crate) enum Done {
-    Opened { uid: Text, interest: Interest, cursor: Result<Arc<dyn Cursor>, OpenError> },
+    Opened { subscription: Arc<Subscription>, cursor: Result<Arc<dyn Cursor>, OpenError> },
     Forgot { uid: Text, result: Result<(), CursorError> },
 }
 
@@ -91,7 +92,9 @@ impl<T: Transport> Supervisor<T> {
                     self.compare(&catalog);
                 }
                 Some(Ok(done)) = self.chores.join_next() => self.chore_done(done),
-                Some(Ok(uid)) = self.dispatchers.join_next() => self.dispatcher_ended(&uid),
+                Some(Ok(desk)) = self.dispatchers.join_next() => {
+                    self.dispatcher_ended(desk.uid());
+                }
                 _ = look.tick() => self.look(),
             }
         }
@@ -155,10 +158,10 @@ impl<T: Transport> Supervisor<T> {
                 let plan = plan.clone();
                 ward.desk.give(order);
                 let dispatcher = Dispatcher::new(self.tools.clone(), ward.desk.clone(), plan);
-                let uid = uid.clone();
+                let (dispatcher, desk) = (Box::new(dispatcher), ward.desk.clone());
                 self.dispatchers.spawn(async move {
                     dispatcher.run().await;
-                    uid
+                    desk
                 });
             }
             (_, false) => {}
@@ -168,12 +171,11 @@ impl<T: Transport> Supervisor<T> {
         }
         match (ward.stage, &ward.subscription) {
             (Stage::Living, Some(subscription)) => {
-                let opened = ward.cursor.as_ref().map(|(interest, _)| interest);
+                let opened = ward.cursor.as_ref().map(|(opened, _)| &opened.interest);
                 if opened != Some(&subscription.interest) {
                     ward.is_busy = true;
-                    let spec = spec(subscription);
-                    let pause = ward.pause();
-                    self.open(spec, pause);
+                    let (subscription, pause) = (subscription.clone(), ward.pause());
+                    self.open(subscription, pause);
                 }
             }
             (Stage::Deleted, _) if !ward.is_dispatched => {
@@ -186,14 +188,13 @@ impl<T: Transport> Supervisor<T> {
         }
     }
 
-    fn open(&mut self, spec: CursorSpec, pause: Duration) {
+    fn open(&mut self, subscription: Arc<Subscription>, pause: Duration) {
         let (broker, at_once) = (self.broker.clone(), self.chores_at_once.clone());
         self.chores.spawn(async move {
             sleep(pause).await;
             let _turn = at_once.acquire().await;
-            let (CursorId(uid), interest) = (spec.id.clone(), spec.interest.clone());
-            let cursor = broker.open(spec).await;
-            Done::Opened { uid, interest, cursor }
+            let cursor = broker.open(spec(&subscription)).await;
+            Done::Opened { subscription, cursor }
         });
     }
 
@@ -209,14 +210,15 @@ impl<T: Transport> Supervisor<T> {
 
     fn chore_done(&mut self, done: Done) {
         let uid = match &done {
-            Done::Opened { uid, .. } | Done::Forgot { uid, .. } => uid.clone(),
+            Done::Opened { subscription, .. } => subscription.identity.uid.clone(),
+            Done::Forgot { uid, .. } => uid.clone(),
         };
         let Some(ward) = self.wards.get_mut(&uid) else { return };
         ward.is_busy = false;
         match done {
-            Done::Opened { interest, cursor: Ok(cursor), .. } => {
+            Done::Opened { subscription, cursor: Ok(cursor) } => {
                 ward.succeeded();
-                ward.cursor = Some((interest, cursor));
+                ward.cursor = Some((subscription, cursor));
             }
             Done::Opened { cursor: Err(error), .. } => ward.failed(&error),
             Done::Forgot { result: Ok(()) | Err(CursorError::Forgotten), .. } => {

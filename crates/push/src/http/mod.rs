@@ -128,7 +128,7 @@ fn request(delivery: &Delivery<'_>) -> Request<Payload> {
     let Delivery { endpoint, event, .. } = *delivery;
     let mut request = Request::new(Payload::new(event.payload.clone()));
     *request.method_mut() = Method::POST;
-    *request.uri_mut() = endpoint.target.clone();
+    *request.uri_mut() = endpoint.target.clone().into();
     let mut headers = delivery::headers(event, delivery.subscription_name, delivery.request_id);
     headers.insert(HOST, endpoint.host.clone());
     headers.insert(USER_AGENT, AGENT);

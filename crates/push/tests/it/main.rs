@@ -7,6 +7,7 @@ mod changes;
 mod delivery;
 mod drain;
 mod isolation;
+mod log;
 mod memory;
 mod outcomes;
 mod random;
