@@ -142,8 +142,8 @@ impl Definition {
         }
     }
 
-    /// Short names for `kubectl`: only the first group of a kind has one, or `kubectl` would warn at
-    /// each use that it could mean either.
+    /// Short names for `kubectl`: only the first group of a kind has one, or `kubectl` would warn
+    /// at each use that it could mean either.
     fn short_names(self) -> Vec<&'static str> {
         let first = DEFINITIONS.iter().find(|definition| definition.kind == self.kind);
         if first == Some(&self) { vec![self.kind.short_name()] } else { Vec::new() }

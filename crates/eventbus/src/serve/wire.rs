@@ -129,8 +129,8 @@ impl Bus {
     }
 }
 
-/// A task without which the bus only looks well: its end by a panic is the end of the process, which
-/// whoever runs it will notice and start again.
+/// A task without which the bus only looks well: its end by a panic is the end of the process,
+/// which whoever runs it will notice and start again.
 async fn vital(task: impl Future<Output = ()>, failed: CancellationToken) {
     let armed = failed.drop_guard();
     task.await;
