@@ -369,7 +369,8 @@ fn into_io(error: RollError) -> io::Error {
 }
 
 /// The ledger may speak of events that were only written when the power was cut: nobody was
-/// promised them, and they are gone. They can only be missing where no index says that all was synced.
+/// promised them, and they are gone. They can only be missing where no index says that all was
+/// synced.
 fn lose_what_is_gone(
     known: &mut Known,
     segments: &Segments,

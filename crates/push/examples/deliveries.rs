@@ -190,7 +190,8 @@ async fn bare(port: u16, events: usize, in_flight: usize) {
     }
 }
 
-/// Memory that each of `count` idle subscriptions costs push: the broker's cursors are there before.
+/// Memory that each of `count` idle subscriptions costs push: the broker's cursors are there
+/// before.
 async fn idle(count: usize) -> usize {
     #[expect(clippy::disallowed_methods, reason = "the clock begins")]
     let clock = Arc::new(MachineClock(Instant::now()));
