@@ -71,16 +71,14 @@ impl Table for Measured {
         if let Some(delivered) = &self.delivered {
             lines.push(row("delivered", delivered));
         }
+        if self.delivered.is_some() {
+            let (backlog, most) = (self.backlog, self.backlog_max);
+            lines.push(format!("at the end {backlog} deliveries were under way, at most {most}"));
+        }
         lines.push(format!(
-            "{:.1} s measured; backlog {} of at most {} deliveries; {} events and {} deliveries in \
-             all, each once; drained in {:.2} s; {:.1} s of CPU for the load",
-            self.seconds,
-            self.backlog,
-            self.backlog_max,
-            self.events,
-            self.deliveries,
-            self.drain_s,
-            self.generator_cpu_s,
+            "{:.1} s measured; {} events and {} deliveries in all, each once; drained in {:.2} s; \
+             {:.1} s of CPU for the load",
+            self.seconds, self.events, self.deliveries, self.drain_s, self.generator_cpu_s,
         ));
         lines
     }

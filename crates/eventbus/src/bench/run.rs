@@ -30,7 +30,8 @@ const GRACE: Duration = Duration::from_millis(500);
 /// does not cause repeats.
 const TIMEOUT_MS: u32 = 20_000;
 
-/// How long the answers under way may take once no more is published.
+/// How long the slowest answer may take: longer than any bus should work on one event, and than the
+/// pause between two events at the lowest rate.
 const ANSWER_TIME: Duration = Duration::from_secs(60);
 
 /// Pause between two looks at the counters.
@@ -208,19 +209,33 @@ impl<'a> Stage<'a> {
             Until::Events(events) => (Duration::MAX, Some(events)),
         };
         self.board.measure(events);
-        let all_done = tokio::time::timeout(time, &mut done).await;
+        let mut latency = None;
+        tokio::select! {
+            () = tokio::time::sleep(time) => {}
+            all = &mut done => latency = Some(all),
+            () = self.silence() => return Err(no_answer()),
+        }
         let to = self.moment();
         self.board.stop();
-        let latency = match all_done {
-            Ok(latency) => latency,
-            Err(_) => tokio::time::timeout(ANSWER_TIME, done).await.unwrap_or_else(|_| {
-                let late = format!("an answer did not come within {}s", ANSWER_TIME.as_secs());
-                Err(Fault::Failed(late))
-            }),
+        let latency = match latency {
+            Some(latency) => latency,
+            None => {
+                let late = tokio::time::timeout(ANSWER_TIME, done).await;
+                late.unwrap_or_else(|_| Err(no_answer()))
+            }
         };
         match self.board.complaint() {
             Some(complaint) => Err(Fault::Failed(complaint)),
             None => Ok((latency?, from, to)),
+        }
+    }
+
+    /// Resolves when no event has been taken for [`ANSWER_TIME`].
+    async fn silence(&self) {
+        let mut before = None;
+        while before != Some(self.board.counters().published) {
+            before = Some(self.board.counters().published);
+            tokio::time::sleep(ANSWER_TIME).await;
         }
     }
 
@@ -300,6 +315,11 @@ pub(super) fn wanted(shape: &Shape, layout: &Layout, urls: &[String], bad: usize
         timeout_ms: (!is_bad(place)).then_some(TIMEOUT_MS),
     })
     .collect()
+}
+
+fn no_answer() -> Fault {
+    let seconds = ANSWER_TIME.as_secs();
+    Fault::Failed(format!("no answer for {seconds}s, or no delivery that opens the window"))
 }
 
 fn cannot_start(error: std::io::Error) -> Fault {
