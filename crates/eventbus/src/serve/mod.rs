@@ -9,7 +9,6 @@ mod kubeconfig;
 mod settings;
 mod wire;
 
-use std::future::Future;
 use std::io::IsTerminal;
 use std::time::Duration;
 
@@ -79,12 +78,10 @@ impl Signals {
         })
     }
 
-    fn next(&mut self) -> impl Future<Output = ()> {
-        async {
-            tokio::select! {
-                _ = self.terminate.recv() => {}
-                _ = self.interrupt.recv() => {}
-            }
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
         }
     }
 }
