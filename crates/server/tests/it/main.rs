@@ -1,5 +1,10 @@
 //! Drives the publish port's service with requests, over a broker and an API that tests steer.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![allow(
+    clippy::expect_used,
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod publish;
 mod world;
