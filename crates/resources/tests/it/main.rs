@@ -167,7 +167,7 @@ async fn a_status_is_written_and_a_stale_wish_is_asked_for_again() {
     let writer = StatusWriter::new(bench.client.clone());
     let running = writer.clone();
     bench.tasks.spawn(async move { running.run().await });
-    let stale = only(&bench.catalog(|catalog| catalog.subscriptions().len() == 1).await);
+    let stale = only(&*bench.catalog(|catalog| catalog.subscriptions().len() == 1).await);
     // Somebody writes in between, so the first wish speaks of a version that is gone.
     let label = json!({ "metadata": { "labels": { "app": "x" } } });
     let api = bench.api(0, "stage");
@@ -177,9 +177,9 @@ async fn a_status_is_written_and_a_stale_wish_is_asked_for_again() {
     tokio::time::timeout(PATIENCE, writer.failed()).await.unwrap();
     let fresh =
         bench.catalog(|c| only(c).identity.resource_version > stale.identity.resource_version);
-    let fresh = only(&fresh.await);
+    let fresh = only(&*fresh.await);
     writer.want(&fresh, reconcile(&fresh, world, 1_541_196_521_000));
-    let active = only(&bench.catalog(|catalog| only(catalog).is_active()).await);
+    let active = only(&*bench.catalog(|catalog| only(catalog).is_active()).await);
     assert!(active.status.is_true(&ConditionType::Ready));
     assert_eq!(active.identity.generation, 1, "a status is no change of the spec");
     // At rest: the status is as it should be, so there is nothing to write.
