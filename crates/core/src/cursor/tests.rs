@@ -177,7 +177,7 @@ impl Bench {
     }
 
     fn drop_oldest(&mut self, count: usize) {
-        let Some(upto) = self.model.keys().take(count).last().copied() else { return };
+        let Some(upto) = self.model.keys().take(count).next_back().copied() else { return };
         let fresh_before = self.fresh.len();
         self.fresh.retain(|spot| spot.position > upto);
         let dropped_fresh = (fresh_before - self.fresh.len()) as u64;
