@@ -8,6 +8,7 @@
 //! The bytes are drawn in `docs/format.md`. Every part is a step function over a [`Disk`], with a
 //! thread around it in a running log and a simulation around it in the tests.
 
+mod admit;
 mod bytes;
 mod config;
 mod cursor;

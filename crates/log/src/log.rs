@@ -6,20 +6,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use eventbus_core::broker::{
     AppendError, BrokerStats, Capabilities, CloseError, Cursor, CursorError, CursorId, CursorSpec,
-    OpenError as CursorOpenError, Receipts, Start,
+    OpenError as CursorOpenError, Receipts,
 };
 use eventbus_core::{Batch, Broker, Clock, Durability, Entropy, Position, Receipt, limits};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
-use crate::bytes::entry::{Change, Opened};
+use crate::bytes::entry::Change;
 use crate::config::{LogConfig, OpenError, Storage};
 use crate::cursor::{LogCursor, OpenCursor, Place};
 use crate::disk::{DirLock, Disk, FileDisk};
 use crate::flow::Flow;
-use crate::fresh::Fresh;
-use crate::index::Stretch;
 use crate::ledger::{Ledger, LedgerQueue, Request};
 use crate::ledger_file::LedgerFiles;
 use crate::queue::{Pending, Queue};
@@ -274,53 +272,6 @@ impl Shared {
         let reason = self.health.failed().unwrap_or_else(|| "the log is closed".into());
         AppendError::Unavailable(reason)
     }
-
-    /// Makes or updates a cursor; the answer comes when that is durable. Blocks.
-    pub(crate) fn admit(self: &Arc<Self>, spec: CursorSpec) -> Result<Admitted, CursorError> {
-        let failed = |error| CursorError::Unavailable(format!("the log: {error}"));
-        let Start::AtMs(start_ms) = spec.start;
-        let visible = self.table.state().visible;
-        let from = crate::retention::position_at(self, start_ms, visible).map_err(failed)?;
-        let mut table = self.table.state();
-        let (cursor, uncounted) = match table.by_id.get(&spec.id).cloned() {
-            Some(cursor) => {
-                let uncounted = cursor.change(&spec, &mut table);
-                (cursor, uncounted)
-            }
-            None => {
-                let frontier = Position(from.0.saturating_sub(1));
-                let opened = Opened {
-                    cursor: table.last_number + 1,
-                    id: spec.id.clone(),
-                    interest: spec.interest,
-                    waiting_max: spec.waiting_max,
-                    frontier,
-                    dropped: 0,
-                };
-                let progress = eventbus_core::cursor::Progress::new(frontier, spec.waiting_max);
-                let fresh = Fresh::uncounted_from(frontier, table.visible);
-                let mut place = Place::new(&opened, progress, fresh);
-                place.looking_up = true;
-                let cursor = LogCursor::new(self.clone(), opened.cursor, spec.id, place);
-                table.insert(cursor.clone());
-                (cursor, Some(Stretch { after: frontier, upto: table.visible }))
-            }
-        };
-        let (reply, answer) = oneshot::channel();
-        let change = Change::Open(cursor.opened());
-        self.ledger.push(Request::Change { change, reply: Some(reply) })?;
-        drop(table);
-        if let Some(stretch) = uncounted {
-            cursor.count_in(stretch).map_err(failed)?;
-        }
-        Ok(Admitted { cursor, answer })
-    }
-}
-
-/// A cursor that is not durable yet.
-pub(crate) struct Admitted {
-    pub(crate) cursor: Arc<LogCursor>,
-    pub(crate) answer: oneshot::Receiver<Result<(), CursorError>>,
 }
 
 impl Broker for Log {
@@ -356,7 +307,11 @@ impl Broker for Log {
         async move {
             let shared = self.shared.clone();
             let opened = async {
-                let admitted = crate::cursor::blocking(move || shared.admit(spec)).await?;
+                let admitted = if shared.admits_at_once(&spec) {
+                    shared.admit(spec)?
+                } else {
+                    crate::cursor::blocking(move || shared.admit(spec)).await?
+                };
                 admitted.answer.await.map_err(|_| CursorError::Closed)??;
                 Ok::<_, CursorError>(admitted.cursor)
             };

@@ -69,7 +69,8 @@ impl Retention {
         for cursor in self.shared.table.all() {
             while let Some(segment) = self.too_long(&cursor) {
                 let upto = segment.facts().last;
-                if !segment.is_full() || !self.drop_upto(&cursor, upto, DropLimit::Backlog) {
+                let may_go = segment.is_full() && upto <= self.told();
+                if !may_go || !self.drop_upto(&cursor, upto, DropLimit::Backlog) {
                     break;
                 }
             }
@@ -96,6 +97,7 @@ impl Retention {
                 break;
             }
         }
+        let old = old.min(self.told());
         if old == Position(0) {
             return;
         }
@@ -111,7 +113,8 @@ impl Retention {
     fn segments_to_end(&self, now: Now) -> usize {
         let cursors = self.shared.table.all();
         let held = cursors.iter().filter_map(|cursor| cursor.place().holds_from()).min();
-        let synced = self.shared.flow.state().synced;
+        // What no cursor was told of yet is held by none, and wanted perhaps.
+        let told = self.told();
         let limits = &self.shared.limits;
         let Some(end_bytes) = self.shared.segments.active().map(|active| active.end_bytes()) else {
             return 0;
@@ -122,7 +125,7 @@ impl Retention {
         for segment in self.shared.segments.all() {
             let facts = segment.facts();
             let settled = held.is_none_or(|held| facts.last < held);
-            if !segment.is_full() || !settled || facts.last > synced {
+            if !segment.is_full() || !settled || facts.last > told {
                 break;
             }
             let is_old = facts.last_ms.saturating_add(limits.age_ms) < now.ms;
@@ -135,6 +138,12 @@ impl Retention {
             count += 1;
         }
         count
+    }
+
+    /// Up to here everything is durable and the cursors know of it.
+    fn told(&self) -> Position {
+        let synced = self.shared.flow.state().synced;
+        self.shared.table.state().visible.min(synced)
     }
 
     /// Takes everything up to `upto` from a cursor; false when it must be tried again later.

@@ -160,11 +160,12 @@ impl Segment {
         times.get(after.saturating_sub(1)).copied()
     }
 
-    /// Does the record of `position` lie at byte `at`?
+    /// Does the record of `position` lie whole at byte `at`?
     pub(crate) fn holds(&self, log: LogId, position: Position, at: u64) -> io::Result<bool> {
         let head = read_range(self.file.as_ref(), at, record::BYTES)?;
-        let head = RecordHead::decode(&head, self.seed(log));
-        Ok(head.is_some_and(|head| head.position == position))
+        let Some(head) = RecordHead::decode(&head, self.seed(log)) else { return Ok(false) };
+        let bytes = read_range(self.file.as_ref(), at, head.size())?;
+        Ok(head.position == position && head.event(&bytes).is_some())
     }
 
     /// The last position that was surely committed before `ms`.

@@ -54,6 +54,7 @@ pub(crate) struct Bus {
     leases: Vec<(String, Arc<LogCursor>, Lease)>,
     settlings: Vec<Settling>,
     trace: DefaultHasher,
+    chronicle: Arc<Chronicle>,
     mix: Mix,
 }
 
@@ -92,10 +93,21 @@ impl Clock for SimulatedClock {
     }
 }
 
-struct Deaf;
+/// Prints the run when `EVENTBUS_TRACE` is set: to be used with one seed.
+struct Chronicle(bool);
 
-impl Observer for Deaf {
-    fn observe(&self, _: &LogEvent) {}
+impl Chronicle {
+    fn note(&self, what: impl FnOnce() -> String) {
+        if self.0 {
+            println!("{}", what());
+        }
+    }
+}
+
+impl Observer for Chronicle {
+    fn observe(&self, event: &LogEvent) {
+        self.note(|| format!("{event:?}"));
+    }
 }
 
 impl Bus {
@@ -113,6 +125,7 @@ impl Bus {
             leases: Vec::new(),
             settlings: Vec::new(),
             trace: DefaultHasher::new(),
+            chronicle: Arc::new(Chronicle(std::env::var_os("EVENTBUS_TRACE").is_some())),
             mix,
         }
     }
@@ -153,6 +166,8 @@ impl Bus {
     fn config(&self) -> LogConfig {
         LogConfig {
             history_bytes: 64 * 1024,
+            // The clock jumps, and what is dropped would have to be known to the checker.
+            age: Duration::from_secs(10_000 * 3600),
             max_bytes: Some(VOLUME_BYTES / 2),
             segment_bytes: 64 * 1024,
             tail_cache_bytes: 16 * 1024,
@@ -161,7 +176,10 @@ impl Bus {
     }
 
     fn open(&mut self) -> Result<(), Broken> {
-        let opened = Machines::open(self.config(), self.clock.clone(), &self.dice, Arc::new(Deaf));
+        let opened = {
+            let (clock, chronicle) = (self.clock.clone(), self.chronicle.clone());
+            Machines::open(self.config(), clock, &self.dice, chronicle)
+        };
         let machines = match opened {
             Ok((machines, _, _)) => machines,
             Err(_) if self.disk.is_dead() => return self.crash(false),
@@ -197,7 +215,8 @@ impl Bus {
 
     /// The process ends: by a kill, or with the power.
     fn crash(&mut self, power_cut: bool) -> Result<(), Broken> {
-        (if power_cut { 1u8 } else { 0 }).hash(&mut self.trace);
+        power_cut.hash(&mut self.trace);
+        self.chronicle.note(|| format!("crash, power cut: {power_cut}"));
         self.disk =
             if power_cut { self.disk.after_power_cut(&self.dice) } else { self.disk.after_kill() };
         self.answers()?;
@@ -267,6 +286,8 @@ impl Bus {
             event(event_type, format!("{id}:{:padding$}", "").as_bytes())
         });
         let batch = Batch { events: events.collect(), atomic };
+        let level = durability.as_str();
+        self.chronicle.note(|| format!("{ids:?} of {event_type}, {level}, atomic: {atomic}"));
         self.checker.send(&ids, event_type, durability, atomic);
         let Ok(answers) = parts.shared.begin_append(batch, durability) else { return };
         let mut ids = ids.into_iter();
@@ -315,6 +336,7 @@ impl Bus {
         let count = leases.len();
         for lease in leases {
             let event = number(&lease)?;
+            self.chronicle.note(|| format!("{id} leases {event} at {}", lease.position()));
             (id, event, lease.position()).hash(&mut self.trace);
             self.checker.leased(id, event, lease.position())?;
             self.leases.push((id.to_owned(), cursor.clone(), lease));
@@ -395,6 +417,7 @@ impl Bus {
             _ => Fault::Kill,
         };
         let at = self.disk.operations() + 1 + self.roll(12);
+        self.chronicle.note(|| format!("operation {at} will fail: {fault:?}"));
         self.disk.fail_at(at, fault);
     }
 
@@ -404,6 +427,7 @@ impl Bus {
             match append.answer.try_recv() {
                 Ok(Ok(first)) => {
                     for (n, id) in append.ids.iter().enumerate() {
+                        self.chronicle.note(|| format!("acknowledged {id} at {first} + {n}"));
                         (*id, first.0).hash(&mut self.trace);
                         self.checker.acknowledged(*id, Position(first.0 + n as u64))?;
                     }
