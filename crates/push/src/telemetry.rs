@@ -170,7 +170,61 @@ fn load(count: &AtomicU64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nobody_forges_a_line() {
+        let page = Page::default();
+        let writer = page.clone();
+        let log = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::DEBUG)
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .finish();
+        let evil = "a\n2026-01-01 INFO all is well\r\u{1b}[31m";
+        let subscription = Identity {
+            uid: evil.into(),
+            group: "eventing.kyma.cx",
+            namespace: evil.into(),
+            name: evil.into(),
+            generation: 1,
+            resource_version: 1,
+            created_ms: 0,
+        };
+        tracing::subscriber::with_default(log, || {
+            Telemetry::default().delivery_attempted(&DeliveryAttempted {
+                subscription: &subscription,
+                event_id: evil,
+                position: Position(1),
+                attempt: 1,
+                outcome: Outcome::Status(204),
+                took: Duration::from_millis(1),
+            });
+            subscription_failing(&subscription, Outcome::Dns);
+            subscription_recovered(&subscription);
+            broker_failed(&subscription.uid, &io::Error::other(evil));
+            attempt_lost(&subscription.uid);
+        });
+        let page = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(page.lines().count(), 5, "{page}");
+        assert!(page.lines().all(|line| !line.contains(char::is_control)), "{page}");
+    }
 
     #[test]
     fn each_outcome_is_counted_under_its_word() {
