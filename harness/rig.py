@@ -84,16 +84,22 @@ def require_strace():
 
 
 class Bus:
-    """A bus on `data_dir`, under strace where `strace` holds arguments of it."""
+    """A bus on `data_dir`, under strace where `strace` holds arguments of it.
 
-    def __init__(self, program, data_dir, flags=(), strace=(), log=None):
+    What it says goes to files in the folder `beside`, which is that of the data directory unless
+    told otherwise; its log goes to `log` instead where that is given.
+    """
+
+    def __init__(self, program, data_dir, flags=(), strace=(), beside=None, log=None):
         self.data_dir = data_dir
-        self.log = log or data_dir.with_name(data_dir.name + ".log")
-        self._said = data_dir.with_name(data_dir.name + ".said")
+        beside = beside or data_dir.parent
+        self.log = log or beside / f"{data_dir.name}.log"
+        self._said = beside / f"{data_dir.name}.said"
         # -D: the bus stays our child, with its own id; the tracer looks on from the side.
         tracer = ["strace", "-D", "-f", "-y", "-Y", *strace] if strace else []
         command = [*tracer, program, "serve", "--data-dir", data_dir, *flags]
-        command += ["--publish-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]
+        for port in ("--publish-listen", "--api-listen"):
+            command += [] if port in flags else [port, "127.0.0.1:0"]
         with open(self._said, "w") as said, open(self.log, "a") as log:
             self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said,
                                           stderr=log, preexec_fn=_die_with_us)
