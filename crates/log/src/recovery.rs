@@ -173,6 +173,10 @@ fn read_heads(place: &Place) -> Result<(Vec<Headed>, Vec<Spare>), OpenError> {
             HeadRead::Neither => spares.push(spare),
         }
     }
+    for spare in &spares {
+        // It is a spare by what is seen; a power cut must not show an earlier head again.
+        spare.file.sync().map_err(failed)?;
+    }
     headed.sort_by_key(|headed| headed.head.number);
     Ok((headed, spares))
 }
