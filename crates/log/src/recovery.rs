@@ -275,8 +275,9 @@ impl Recovery<'_> {
         let file = segment.file.as_ref();
         let bytes = read_range(file, 0, segment.size as usize)?;
         let (number, base, log) = (segment.number, segment.base, self.log);
-        let promised = after.map_or(self.promised, |after| self.promised.min(after.before));
-        let scan = scan::scan(Whole { bytes: &bytes, log, number, base, promised });
+        let last = after.map_or(Position(u64::MAX), |after| after.before);
+        let promised = self.promised.min(last);
+        let scan = scan::scan(Whole { bytes: &bytes, log, number, base, promised, last });
         let mut torn = scan.torn.clone();
         if let Some(after) = after
             && scan.expected <= after.before

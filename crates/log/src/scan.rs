@@ -23,6 +23,8 @@ pub(crate) struct Whole<'a> {
     pub(crate) base: Position,
     /// What is known from elsewhere to have been durable.
     pub(crate) promised: Position,
+    /// The last position that counts: what lies above was left behind by a write that failed.
+    pub(crate) last: Position,
 }
 
 /// A sound record.
@@ -195,6 +197,7 @@ impl<'a> Walk<'a> {
             corrupt.push(BadRange { from: self.at, to: self.at, first, count });
         }
         torn.extend(self.broken_atomic(promised));
+        torn.extend(self.left_behind());
         let torn = merged(torn);
         let kept = |found: &&Found| !torn.iter().any(|t| t.from <= found.at && found.at < t.to);
         let records: Vec<Found> = self.records.iter().filter(kept).copied().collect();
@@ -215,6 +218,27 @@ impl<'a> Walk<'a> {
             records,
             torn,
         }
+    }
+
+    /// The extents of what does not count though it is whole.
+    fn left_behind(&self) -> Vec<BadRange> {
+        let last = self.whole.last;
+        let batches = self.batches.iter().filter(|(_, head)| head.base > last);
+        let batches = batches.filter(|(_, head)| head.kind != Kind::Gap);
+        let batches = batches.map(|(at, head)| BadRange {
+            from: *at,
+            to: (at + batch::BYTES + head.length as usize).min(self.at),
+            first: head.base,
+            count: u64::from(head.count),
+        });
+        let records = self.records.iter().filter(|found| found.head.position > last);
+        let records = records.map(|found| BadRange {
+            from: found.at,
+            to: found.at + found.head.size(),
+            first: found.head.position,
+            count: 1,
+        });
+        batches.chain(records).collect()
     }
 
     /// The extents of atomic batches above `promised` of which something is missing.

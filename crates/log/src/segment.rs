@@ -249,7 +249,8 @@ impl Segment {
         };
         let bytes = read_range(self.file.as_ref(), 0, self.size as usize)?;
         let (number, base) = (self.number, self.base);
-        let whole = Whole { bytes: &bytes, log, number, base, promised: facts.last };
+        let last = facts.last;
+        let whole = Whole { bytes: &bytes, log, number, base, promised: last, last };
         let scan = scan::scan(whole);
         let mut index = SegmentIndex { facts, ..SegmentIndex::default() };
         index.facts.count = 0;

@@ -64,8 +64,12 @@ impl Made {
     }
 
     fn scan(&self, promised: Position) -> Scan {
+        self.scan_upto(promised, Position(u64::MAX))
+    }
+
+    fn scan_upto(&self, promised: Position, last: Position) -> Scan {
         let (log, number, base) = (LOG, NUMBER, BASE);
-        scan(Whole { bytes: &self.bytes, log, number, base, promised })
+        scan(Whole { bytes: &self.bytes, log, number, base, promised, last })
     }
 
     fn small() -> Self {
@@ -112,6 +116,18 @@ fn a_sound_segment_is_read_whole() {
         assert_eq!(positions(&scan), all);
         assert_eq!((scan.end, scan.next, scan.expected), (made.end, made.next, made.next));
         assert!(scan.corrupt.is_empty() && scan.torn.is_empty() && !scan.end_is_corrupt);
+    }
+}
+
+#[test]
+fn what_a_failed_write_left_behind_does_not_count() {
+    for kind in [Kind::Records, Kind::Atomic] {
+        let mut made = Made::small();
+        let last = Position(made.next.0 - 1);
+        made.commit(kind, &[b"refused", b"too"], true);
+        let scan = made.scan_upto(Position(0), last);
+        assert_eq!(positions(&scan), positions(&Made::small().scan(Position(0))));
+        assert_eq!((scan.torn.len(), scan.next), (1, made.next), "{scan:?}");
     }
 }
 
