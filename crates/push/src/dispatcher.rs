@@ -238,7 +238,7 @@ impl<T: Transport> Dispatcher<T> {
             }
         }
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let now_ms = self.tools.clock.now_ms();
+        let now_ms = began_ms + took_ms;
         turn.push(Settled {
             attempt: Some(Attempt::new(began_ms, took_ms, outcome)),
             verdict: verdict(outcome, lease.attempts(), now_ms, &*self.tools.entropy),

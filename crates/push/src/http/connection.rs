@@ -131,7 +131,8 @@ impl Connection {
         let is_no_http = self.tally.is_exhausted() || error.is_some_and(hyper::Error::is_parse);
         Failure {
             outcome: if is_no_http { Outcome::BadAnswer } else { Outcome::Broken },
-            untouched: self.tally.is_untouched(),
+            // A request that is canceled was not even sent.
+            untouched: self.tally.is_untouched() || error.is_some_and(hyper::Error::is_canceled),
         }
     }
 }

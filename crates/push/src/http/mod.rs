@@ -92,7 +92,8 @@ impl Transport for Http {
                 Err(failure) => return failure.outcome,
             }
         }
-        let fresh = match self.open(origin, delivery.deadline).await {
+        // In a box, because connecting is rare and its state larger than all the rest.
+        let fresh = match Box::pin(self.open(origin, delivery.deadline)).await {
             Ok(fresh) => fresh,
             Err(outcome) => return outcome,
         };
