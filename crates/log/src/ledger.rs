@@ -178,7 +178,12 @@ impl Ledger {
         self.at = end;
         let mut unsynced = self.shared.ledger.unsynced();
         unsynced.file = Some(self.files.current());
+        let is_first = unsynced.since.is_none();
         unsynced.since.get_or_insert(now.elapsed);
+        drop(unsynced);
+        if is_first {
+            self.shared.ledger.sync.raise();
+        }
         Ok(())
     }
 
@@ -213,8 +218,8 @@ impl Ledger {
         }
         if !applied.changes.is_empty() {
             self.shared.ledger.unsynced().waiting.extend(applied.changes);
+            self.shared.ledger.sync.raise();
         }
-        self.shared.ledger.sync.raise();
     }
 
     /// Gives every event of every turn back.

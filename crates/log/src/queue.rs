@@ -93,8 +93,8 @@ struct State {
 impl State {
     /// Is there anything the writer should take now?
     fn is_ready(&self) -> bool {
-        let waits = self.held && self.hurried == 0 && self.bytes < HELD_BYTES;
-        !self.pending.is_empty() && !waits
+        let is_urgent = self.hurried > 0 || self.bytes >= HELD_BYTES || self.closed.is_some();
+        !self.pending.is_empty() && (is_urgent || !self.held)
     }
 }
 

@@ -278,8 +278,7 @@ fn is_zone(zone: &[u8]) -> bool {
 /// Is the JSON nested deeper than [`DEPTH_MAX`]? Counts first, since few bodies have so many
 /// brackets at all.
 fn is_too_deep(json: &str) -> bool {
-    let opening = json.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
-    if opening <= DEPTH_MAX {
+    if memchr::memchr2_iter(b'[', b'{', json.as_bytes()).nth(DEPTH_MAX).is_none() {
         return false;
     }
     let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
