@@ -12,7 +12,7 @@ use crate::bytes::batch::{self, BatchHead, Kind};
 use crate::bytes::segment::{CONTENT_AT, HeadRead, SegmentHead};
 use crate::bytes::{LogId, Seed};
 use crate::config::OpenError;
-use crate::disk::{Disk, read_range};
+use crate::disk::{Disk, read_range, read_whole};
 use crate::fresh::Fresh;
 use crate::index::{SegmentIndex, Stretch, segment_and_byte};
 use crate::ledger_file::{self, Known, LedgerHead, LedgerRead, NAMES};
@@ -273,7 +273,7 @@ impl Recovery<'_> {
     /// Reads a segment, writes gaps over what was torn, and makes durable what was found.
     fn scan(&mut self, segment: &Segment, after: Option<SegmentHead>) -> io::Result<Scan> {
         let file = segment.file.as_ref();
-        let bytes = read_range(file, 0, segment.size as usize)?;
+        let bytes = read_whole(file, segment.size)?;
         let (number, base, log) = (segment.number, segment.base, self.log);
         let last = after.map_or(Position(u64::MAX), |after| after.before);
         let promised = self.promised.min(last);

@@ -11,7 +11,7 @@ use crate::bytes::batch::{self, BatchHead, Kind};
 use crate::bytes::record::{self, RecordHead};
 use crate::bytes::segment::CONTENT_AT;
 use crate::bytes::{LogId, Seed};
-use crate::disk::{DiskFile, read_range};
+use crate::disk::{DiskFile, read_range, read_whole};
 use crate::index::{self, Facts, SegmentIndex, Stretch, TimeMark};
 use crate::scan::{self, Whole};
 use crate::segments::{Beginning, Spare};
@@ -247,7 +247,7 @@ impl Segment {
             Index::Memory(_) => return Ok(()),
             Index::Disk(sidecar) => (sidecar.facts, sidecar.log),
         };
-        let bytes = read_range(self.file.as_ref(), 0, self.size as usize)?;
+        let bytes = read_whole(self.file.as_ref(), self.size)?;
         let (number, base) = (self.number, self.base);
         let last = facts.last;
         let whole = Whole { bytes: &bytes, log, number, base, promised: last, last };

@@ -38,12 +38,24 @@ struct Queue {
     waiting: HashMap<Text, Write>,
     /// What was last asked for, by the version it was asked against: while the watch has not shown
     /// the write, the same wish is not queued again.
-    asked: HashMap<Text, (u64, SubscriptionStatus)>,
+    asked: HashMap<Text, (u64, Arc<SubscriptionStatus>)>,
+}
+
+impl Queue {
+    /// After a storm of changes the maps keep no room for the next one.
+    fn give_room_back(&mut self) {
+        if self.waiting.is_empty() {
+            self.waiting.shrink_to_fit();
+        }
+        if self.asked.is_empty() {
+            self.asked.shrink_to_fit();
+        }
+    }
 }
 
 struct Write {
     identity: Identity,
-    status: SubscriptionStatus,
+    status: Arc<SubscriptionStatus>,
 }
 
 impl StatusWriter {
@@ -62,12 +74,13 @@ impl StatusWriter {
         let identity = &subscription.identity;
         let mut queue = self.queue();
         let version = identity.resource_version;
-        let same = |(at, asked): &(u64, SubscriptionStatus)| {
+        let same = |(at, asked): &(u64, Arc<SubscriptionStatus>)| {
             *at == version && asked.says_the_same(&status)
         };
         if queue.asked.get(&identity.uid).is_some_and(same) {
             return;
         }
+        let status = Arc::new(status);
         queue.asked.insert(identity.uid.clone(), (version, status.clone()));
         let write = Write { identity: identity.clone(), status };
         queue.waiting.insert(identity.uid.clone(), write);
@@ -80,6 +93,7 @@ impl StatusWriter {
         let mut queue = self.queue();
         queue.asked.remove(uid);
         queue.waiting.remove(uid);
+        queue.give_room_back();
     }
 
     /// Ends when a write failed since the last call: look again and ask again.
@@ -106,7 +120,9 @@ impl StatusWriter {
     fn next(&self) -> Option<Write> {
         let mut queue = self.queue();
         let uid = queue.waiting.keys().next()?.clone();
-        queue.waiting.remove(&uid)
+        let write = queue.waiting.remove(&uid);
+        queue.give_room_back();
+        write
     }
 
     async fn write(&self, Write { identity, status }: Write) {
@@ -120,7 +136,7 @@ impl StatusWriter {
         );
         let patch = json!({
             "metadata": { "resourceVersion": identity.resource_version.to_string() },
-            "status": status,
+            "status": *status,
         });
         let result =
             api.patch_status(&identity.name, &PatchParams::default(), &Patch::Merge(patch)).await;

@@ -78,7 +78,8 @@ struct Seen {
 
 enum Object {
     Subscription(Arc<Subscription>),
-    Activation(Text, Source),
+    /// In a box, because nearly all objects are Subscriptions.
+    Activation(Box<(Text, Source)>),
     /// It cannot be run; it is remembered so that it is complained of once.
     Broken,
 }
@@ -170,7 +171,7 @@ impl Compiler {
             _ => None,
         });
         let activations = objects().filter_map(|object| match object {
-            Object::Activation(namespace, source) => Some((namespace.clone(), source.clone())),
+            Object::Activation(activation) => Some((**activation).clone()),
             _ => None,
         });
         let catalog = Catalog::new(subscriptions, activations.collect());
@@ -190,7 +191,7 @@ impl Seen {
             Kind::Subscription => manifests::subscription(definition, object)
                 .map(|subscription| Object::Subscription(Arc::new(subscription))),
             Kind::EventActivation => manifests::activation(object)
-                .map(|(namespace, source)| Object::Activation(namespace, source)),
+                .map(|activation| Object::Activation(Box::new(activation))),
         };
         let object = object.unwrap_or_else(|error| {
             if !matches!(self.objects.get(&uid), Some(Object::Broken)) {

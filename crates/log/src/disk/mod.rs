@@ -11,6 +11,8 @@ mod memory;
 use std::io;
 use std::sync::Arc;
 
+use memmap2::MmapMut;
+
 #[cfg(any(test, feature = "testing"))]
 pub use faulty::{Fault, FaultyDisk};
 pub use file::{DirLock, FileDisk};
@@ -58,6 +60,14 @@ pub trait DiskFile: Send + Sync + 'static {
 /// Is this error "no space left", by volume or by quota?
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Reads a file's first `size` bytes into memory of its own, which the system has back when it is
+/// dropped: an allocator would keep it.
+pub(crate) fn read_whole(file: &dyn DiskFile, size: u64) -> io::Result<MmapMut> {
+    let mut bytes = MmapMut::map_anon(size as usize)?;
+    file.read_at(&mut bytes, 0)?;
+    Ok(bytes)
 }
 
 /// Reads `length` bytes from byte `at` on; less where the file ends.
