@@ -9,7 +9,7 @@ use eventbus_core::cursor::Progress;
 
 use crate::bytes::entry::{self, Change, Opened};
 use crate::bytes::{ALIGN, LogId, Seed, VERSION, opened, seal};
-use crate::disk::{Disk, DiskFile, read_range};
+use crate::disk::{Disk, DiskFile, read_whole};
 
 const MARK: [u8; 4] = *b"EBLG";
 const HEAD_BYTES: usize = 64;
@@ -179,7 +179,7 @@ pub(crate) fn read(disk: &dyn Disk) -> io::Result<LedgerRead> {
             continue;
         }
         let file = disk.open(name)?;
-        let bytes = read_range(file.as_ref(), 0, file.size()? as usize)?;
+        let bytes = read_whole(file.as_ref(), file.size()?)?;
         let head = [0, SLOT_STRIDE as usize]
             .iter()
             .find_map(|at| LedgerHead::decode(bytes.get(*at..).unwrap_or_default()));

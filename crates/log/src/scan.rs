@@ -199,8 +199,8 @@ impl<'a> Walk<'a> {
         torn.extend(self.broken_atomic(promised));
         torn.extend(self.left_behind());
         let torn = merged(torn);
-        let kept = |found: &&Found| !torn.iter().any(|t| t.from <= found.at && found.at < t.to);
-        let records: Vec<Found> = self.records.iter().filter(kept).copied().collect();
+        let kept = |found: &Found| !torn.iter().any(|t| t.from <= found.at && found.at < t.to);
+        let records: Vec<Found> = self.records.into_iter().filter(kept).collect();
         // A gap over what is torn uses its positions up.
         let after_gaps = torn.iter().map(|range| range.first.0 + range.count).max().unwrap_or(0);
         let expected = Position(self.expected.0.max(after_gaps));
