@@ -18,8 +18,17 @@ pub struct Freshness {
     versions: watch::Receiver<Option<Versions>>,
     /// Lists begun so far.
     begun: AtomicU64,
-    /// The latest list that ended: its number, and the versions it saw.
-    latest: Mutex<(u64, Versions)>,
+    latest: Mutex<Latest>,
+}
+
+/// What the latest list that ended saw.
+#[derive(Default)]
+struct Latest {
+    /// Its number.
+    number: u64,
+    versions: Versions,
+    /// The collections' own versions: while one stays, nothing in it can have changed.
+    collections: [Option<String>; DEFINITIONS.len()],
 }
 
 impl Freshness {
@@ -46,21 +55,27 @@ impl Freshness {
     async fn list(&self) -> Result<Versions, kube::Error> {
         let begun_before = self.begun.load(Ordering::SeqCst);
         let mut latest = self.latest.lock().await;
-        if latest.0 > begun_before {
-            return Ok(latest.1);
+        if latest.number > begun_before {
+            return Ok(latest.versions);
         }
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let mut versions = Versions::default();
         for (at, definition) in DEFINITIONS.into_iter().enumerate() {
             if definition.kind == Kind::Subscription {
                 let api: Api<DynamicObject> =
                     Api::all_with(self.client.clone(), &definition.api_resource());
+                // A page of one tells whether the whole needs to be looked at.
+                let page = api.list_metadata(&ListParams::default().limit(1)).await?;
+                let version = page.metadata.resource_version;
+                if version.is_some() && version == latest.collections[at] {
+                    continue;
+                }
                 let listed = api.list_metadata(&ListParams::default()).await?;
                 let newest = listed.iter().map(|object| manifests::version(&object.metadata));
-                versions[at] = newest.max().unwrap_or_default();
+                latest.versions[at] = newest.max().unwrap_or_default();
+                latest.collections[at] = listed.metadata.resource_version;
             }
         }
-        *latest = (number, versions);
-        Ok(versions)
+        latest.number = number;
+        Ok(latest.versions)
     }
 }

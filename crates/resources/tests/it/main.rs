@@ -7,6 +7,7 @@
 )]
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use eventbus_apiserver::{ApiServer, Config};
@@ -21,6 +22,7 @@ use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 /// No test waits longer than this; a hang is a failure.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -29,7 +31,7 @@ struct Bench {
     client: kube::Client,
     watched: Watched,
     tasks: JoinSet<()>,
-    _api: ApiServer,
+    api: ApiServer,
     _directory: TempDir,
 }
 
@@ -48,10 +50,10 @@ impl Bench {
         let (watched, task) = eventbus_resources::watch(client.clone(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(task);
-        Self { client, watched, tasks, _api: api, _directory: directory }
+        Self { client, watched, tasks, api, _directory: directory }
     }
 
-    fn api(&self, definition: usize, namespace: &str) -> Api<DynamicObject> {
+    fn resource(&self, definition: usize, namespace: &str) -> Api<DynamicObject> {
         let resource = DEFINITIONS[definition].api_resource();
         Api::namespaced_with(self.client.clone(), namespace, &resource)
     }
@@ -65,7 +67,7 @@ impl Bench {
             "spec": spec,
         }))
         .unwrap();
-        self.api(definition, namespace).create(&PostParams::default(), &object).await.unwrap()
+        self.resource(definition, namespace).create(&PostParams::default(), &object).await.unwrap()
     }
 
     async fn catalog(&mut self, holds: impl Fn(&Catalog) -> bool) -> Arc<Catalog> {
@@ -124,7 +126,7 @@ async fn a_deletion_that_was_seen_is_reported_and_a_recreation_is_somebody_else(
     let mut bench = Bench::start().await;
     let first = bench.create(0, "stage", subscription()).await.metadata.uid.unwrap();
     bench.catalog(|catalog| catalog.subscriptions().len() == 1).await;
-    bench.api(0, "stage").delete("orders", &DeleteParams::default()).await.unwrap();
+    bench.resource(0, "stage").delete("orders", &DeleteParams::default()).await.unwrap();
     let second = bench.create(0, "stage", subscription()).await.metadata.uid.unwrap();
     let deleted = tokio::time::timeout(PATIENCE, bench.watched.deleted.recv()).await.unwrap();
     assert_eq!(deleted.unwrap(), *first);
@@ -144,11 +146,35 @@ async fn once_fresh_the_catalog_holds_whatever_was_created_before() {
         let uid = created.metadata.uid.unwrap();
         assert!(catalog.subscription(&uid).is_some(), "round {round}");
         bench
-            .api(round % 2 * 2, &namespace)
+            .resource(round % 2 * 2, &namespace)
             .delete("orders", &DeleteParams::default())
             .await
             .unwrap();
     }
+}
+
+#[tokio::test]
+async fn while_nothing_changes_nothing_is_listed_again() {
+    let mut bench = Bench::start().await;
+    bench.create(0, "stage", subscription()).await;
+    bench.catalog(|catalog| catalog.subscriptions().len() == 1).await;
+    let lists = Arc::new(AtomicUsize::new(0));
+    let counted = lists.clone();
+    let service =
+        bench.api.service().map_request(move |request: http::Request<kube::client::Body>| {
+            let is_page = request.uri().query().is_some_and(|query| query.contains("limit=1"));
+            counted.fetch_add(usize::from(!is_page), Ordering::Relaxed);
+            request
+        });
+    let client = kube::Client::new(service, "default");
+    let freshness = Freshness::new(client, bench.watched.versions.clone());
+    for _ in 0..10 {
+        assert!(freshness.reached().await);
+    }
+    assert_eq!(lists.load(Ordering::Relaxed), 2, "one for each group");
+    bench.create(0, "elsewhere", subscription()).await;
+    assert!(freshness.reached().await);
+    assert_eq!(lists.load(Ordering::Relaxed), 4);
 }
 
 #[tokio::test]
@@ -170,7 +196,7 @@ async fn a_status_is_written_and_a_stale_wish_is_asked_for_again() {
     let stale = only(&*bench.catalog(|catalog| catalog.subscriptions().len() == 1).await);
     // Somebody writes in between, so the first wish speaks of a version that is gone.
     let label = json!({ "metadata": { "labels": { "app": "x" } } });
-    let api = bench.api(0, "stage");
+    let api = bench.resource(0, "stage");
     api.patch("orders", &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
     let world = World { is_activated: true, delivery: DeliveryHealth::Delivering };
     writer.want(&stale, reconcile(&stale, world, 1_541_196_521_000));
