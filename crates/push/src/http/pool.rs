@@ -61,8 +61,8 @@ impl Pool {
         Descriptor(self.open.clone())
     }
 
-    /// The connection to `origin` that fell idle last: the likeliest to be still open. Whether it is
-    /// shows when it is used.
+    /// The connection to `origin` that fell idle last: the likeliest to be still open. Whether it
+    /// is shows when it is used.
     pub(super) fn take(&self, origin: &Origin) -> Option<Box<Connection>> {
         self.idle().pop_newest(origin)
     }
