@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use eventbus_core::{Clock, Entropy};
-use eventbus_resources::{DEFINITIONS, Definition};
+use eventbus_resources::{DEFINITIONS, Definition, access};
+use serde_json::Value;
 
 use crate::system::{SystemClock, SystemEntropy};
 use crate::{bench, listen, output, publish, serve};
@@ -29,6 +30,15 @@ enum Command {
     Listen(listen::Args),
     /// Print the definitions of the resources, for `kubectl apply -f -` on a real API server
     Crds,
+    /// Print the roles the bus needs on a real API server, for `kubectl apply -f -`
+    Rbac {
+        /// The namespace of its service account, and of its Lease
+        #[arg(long, default_value = "eventbus")]
+        namespace: String,
+        /// Its service account
+        #[arg(long, default_value = "eventbus")]
+        service_account: String,
+    },
     /// Measure a bus through its public HTTP interface, and check that every event arrives
     Bench(Box<bench::Args>),
     /// Print the completion script of a shell
@@ -67,7 +77,10 @@ impl Cli {
             World { clock: Arc::new(SystemClock::start()), entropy: Arc::new(SystemEntropy) };
         match self.command {
             Command::Serve(args) => serve::run(*args, world),
-            Command::Crds => output::bytes(crds().as_bytes()),
+            Command::Crds => output::bytes(yaml(&DEFINITIONS.map(Definition::manifest)).as_bytes()),
+            Command::Rbac { namespace, service_account } => {
+                output::bytes(yaml(&access(&namespace, &service_account)).as_bytes())
+            }
             Command::Publish(args) => on_one_thread(publish::run(*args, world)),
             Command::Listen(args) => on_one_thread(listen::run(args, world)),
             Command::Bench(args) => on_one_thread(bench::run(*args, world)),
@@ -80,10 +93,9 @@ impl Cli {
     }
 }
 
-/// The definitions as a YAML stream (JSON is YAML).
-fn crds() -> String {
-    let document = |definition: Definition| format!("---\n{:#}\n", definition.manifest());
-    DEFINITIONS.map(document).concat()
+/// Manifests as a YAML stream (JSON is YAML).
+fn yaml(manifests: &[Value]) -> String {
+    manifests.iter().map(|manifest| format!("---\n{manifest:#}\n")).collect()
 }
 
 // === impl Fault ===

@@ -4,15 +4,19 @@
 //! The client may speak to a real API server or to the embedded one in the same process; nothing
 //! here knows which.
 
+mod access;
 mod definitions;
 mod freshness;
 mod health;
+mod lease;
 mod manifests;
 mod status;
 mod watch;
 
+pub use access::access;
 pub use definitions::{DEFINITIONS, Definition, Kind};
 pub use freshness::Freshness;
 pub use health::HealthBoard;
+pub use lease::Leadership;
 pub use status::StatusWriter;
 pub use watch::{Versions, Watched, watch};

@@ -15,6 +15,23 @@ use tower::{Layer, Service, ServiceExt};
 
 type BodyError = Box<dyn Error + Send + Sync>;
 
+/// The port's service where the resources are on a real API server: probes alone.
+pub(super) fn probes(
+    readiness: Readiness,
+) -> TowerToHyperService<
+    impl Service<
+        Request<Incoming>,
+        Response = Response<Full<Bytes>>,
+        Error = Infallible,
+        Future = impl Future + Send,
+    > + Clone,
+> {
+    TowerToHyperService::new(tower::service_fn(move |request: Request<Incoming>| {
+        let probed = admin::probe(request.uri().path(), &readiness);
+        async move { Ok::<_, Infallible>(probed.unwrap_or_else(admin::not_found)) }
+    }))
+}
+
 /// The port's service.
 pub(super) fn service(
     resources: Resources,

@@ -6,6 +6,7 @@
 mod api_port;
 mod descriptors;
 mod kubeconfig;
+mod resources;
 mod settings;
 mod wire;
 
@@ -47,7 +48,7 @@ async fn serve(settings: Settings, world: World) -> Result<(), Fault> {
     let ended = tokio::select! {
         biased;
         () = signals.next() => Ok(()),
-        () = bus.failed() => Err(Fault::Failed("a part of the bus ended by a defect".to_owned())),
+        fault = bus.failed() => Err(fault),
     };
     info!("draining; a second signal ends the process at once");
     tokio::select! {

@@ -12,6 +12,7 @@ use eventbus_core::limits;
 use eventbus_server::publish::{ApplicationSource, Applications};
 use serde::Deserialize;
 
+use super::resources::Cluster;
 use crate::cli::Fault;
 
 /// The settings as they are given in one place: a command line, an environment, a file.
@@ -34,6 +35,20 @@ pub(crate) struct Given {
     /// Address of the API port, for kubectl and operators [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDRESS", env = "EVENTBUS_API_LISTEN")]
     api_listen: Option<SocketAddr>,
+
+    /// Take the resources from the API server of this kubeconfig's current context, instead of the
+    /// embedded API; the API port then serves probes alone
+    #[arg(long, value_name = "FILE", env = "EVENTBUS_KUBECONFIG")]
+    kubeconfig: Option<PathBuf>,
+
+    /// Take the resources from the API server of the cluster this process runs in
+    #[arg(
+        long,
+        env = "EVENTBUS_IN_CLUSTER",
+        num_args = 0..=1,
+        default_missing_value = "true"
+    )]
+    in_cluster: Option<bool>,
 
     /// A host name by which the API port may be asked, besides loopback and its own address; may be
     /// repeated
@@ -105,6 +120,8 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     pub(crate) publish_listen: SocketAddr,
     pub(crate) api_listen: SocketAddr,
+    /// Where the resources are, when not in the embedded API.
+    pub(crate) cluster: Option<Cluster>,
     pub(crate) api_hosts: Vec<String>,
     pub(crate) max_event_bytes: usize,
     pub(crate) max_requests: usize,
@@ -152,6 +169,8 @@ impl Given {
             data_dir: self.data_dir.or(below.data_dir),
             publish_listen: self.publish_listen.or(below.publish_listen),
             api_listen: self.api_listen.or(below.api_listen),
+            kubeconfig: self.kubeconfig.or(below.kubeconfig),
+            in_cluster: self.in_cluster.or(below.in_cluster),
             api_host: self.api_host.or(below.api_host),
             allow_unauthenticated_publish: self
                 .allow_unauthenticated_publish
@@ -179,6 +198,15 @@ impl Given {
                  could publish: listen on 127.0.0.1, or say --allow-unauthenticated-publish"
             )));
         }
+        let cluster = match (self.kubeconfig, self.in_cluster == Some(true)) {
+            (Some(_), true) => {
+                let why = "kubeconfig and in_cluster each name an API server: say one of them";
+                return Err(Fault::Usage(why.to_owned()));
+            }
+            (Some(path), false) => Some(Cluster::Kubeconfig(path)),
+            (None, true) => Some(Cluster::Incluster),
+            (None, false) => None,
+        };
         let within = |name: &str, value: usize, allowed: std::ops::RangeInclusive<usize>| {
             if allowed.contains(&value) {
                 return Ok(value);
@@ -195,6 +223,7 @@ impl Given {
             data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("eventbus-data")),
             publish_listen,
             api_listen,
+            cluster,
             api_hosts: self.api_host.unwrap_or_default(),
             max_event_bytes: within("max_event_bytes", max_event_bytes, 1..=EVENT_BYTES_MAX)?,
             max_requests: within("max_requests", max_requests, 1..=REQUESTS_MAX)?,

@@ -8,12 +8,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate};
+use eventbus_apiserver::ApiServer;
 use eventbus_core::broker::BrokerHealth;
 use eventbus_core::{Broker, limits};
 use eventbus_log::{Log, LogConfig, OpenError, TraceObserver};
 use eventbus_push::{Parts as PushParts, Push};
-use eventbus_resources::{DEFINITIONS, Freshness, HealthBoard, StatusWriter, Watched};
+use eventbus_resources::{Freshness, HealthBoard, StatusWriter, Watched};
 use eventbus_server::control::Control;
 use eventbus_server::publish::Publish;
 use eventbus_server::telemetry::Telemetry;
@@ -23,13 +23,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::descriptors;
+use super::resources::Resources;
 use super::settings::Settings;
-use super::{api_port, descriptors, kubeconfig};
 use crate::cli::{Fault, World};
 use crate::output;
-
-/// The namespace of a `kube::Client` call that names none.
-const DEFAULT_NAMESPACE: &str = "default";
 
 /// Time for the requests in work, and for the last sync, beside [`limits::DRAIN_TIME`]: together
 /// below the ten seconds in which the program promises to be gone.
@@ -42,9 +40,11 @@ pub(super) struct Bus {
     publish_port: TaskTracker,
     others: TaskTracker,
     push: Push,
-    api: ApiServer,
+    /// The embedded API, where there is one.
+    api: Option<ApiServer>,
     broker: Arc<dyn Broker>,
     failed: CancellationToken,
+    lost: CancellationToken,
 }
 
 /// Starts everything, in the order in which parts need each other.
@@ -57,28 +57,24 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     latches.ports.open();
     make_data_dir(&settings.data_dir)?;
     let broker = open_log(&settings, &world).await?;
-    let api = open_api(&settings, &world).await?;
-    let token = token(&settings, &world)?;
-    kubeconfig::write(&settings.data_dir, api_port.address(), &token)
-        .map_err(|error| in_data_dir(&settings.data_dir, &error))?;
-    latches.kubeconfig.open();
+    let mut resources = Resources::open(&settings, &world, &api_port).await?;
+    latches.resources.open();
     let usable = broker.clone();
     readiness.check("broker", move || !matches!(usable.stats().health, BrokerHealth::Unusable(_)));
 
     let (publishing, serving) = (CancellationToken::new(), CancellationToken::new());
     let (publish_tasks, others) = (TaskTracker::new(), TaskTracker::new());
-    let client = kube::Client::new(api.service(), DEFAULT_NAMESPACE);
+    let client = resources.client.clone();
     let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
-    let failed = CancellationToken::new();
+    let (failed, lost) = (CancellationToken::new(), CancellationToken::new());
     others.spawn(vital(watch, failed.clone()));
-    let health = Arc::new(HealthBoard::default());
-    spawn_control(&others, &serving, &watched, (&client, &failed), (&health, &world));
     let publish = publish(&settings, &world, &broker, &client, (&watched, &readiness));
     let (publish_address, api_address) = (publish_port.address(), api_port.address());
     publish_tasks.spawn(publish_port.serve(Arc::new(publish).service(), publishing.clone()));
-    let gate = Gate::new(token, api_address, settings.api_hosts.clone());
-    let api_service = api_port::service(api.service(), gate, readiness.clone());
-    others.spawn(api_port.serve(api_service, serving.clone()));
+    let api = resources.serve(api_port, &readiness, (&others, &serving));
+    resources.lead(latches.lead, lost.clone(), (&others, &serving)).await;
+    let health = Arc::new(HealthBoard::default());
+    spawn_control(&others, &serving, &watched, (&client, &failed), (&health, &world));
     let mut versions = watched.versions.clone();
     let push = Push::start(PushParts {
         broker: broker.clone(),
@@ -93,14 +89,19 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     if versions.wait_for(Option::is_some).await.is_ok() {
         latches.catalog.open();
     }
-    welcome(publish_address, api_address, &settings.data_dir);
-    Ok(Bus { publishing, serving, publish_port: publish_tasks, others, push, api, broker, failed })
+    welcome(publish_address, api_address, &settings);
+    let publish_port = publish_tasks;
+    Ok(Bus { publishing, serving, publish_port, others, push, api, broker, failed, lost })
 }
 
 impl Bus {
-    /// Ends when a part without which the bus only looks well has ended by a defect.
-    pub(super) async fn failed(&self) {
-        self.failed.cancelled().await;
+    /// Ends, and says why, when the bus must not go on.
+    pub(super) async fn failed(&self) -> Fault {
+        let why = tokio::select! {
+            () = self.failed.cancelled() => "a part of the bus ended by a defect",
+            () = self.lost.cancelled() => "the Lease was lost: another process delivers now",
+        };
+        Fault::Failed(why.to_owned())
     }
 
     /// Stops: no event is acknowledged from now on, attempts under way end or are abandoned, then
@@ -116,7 +117,9 @@ impl Bus {
         self.serving.cancel();
         self.others.close();
         let closed = tokio::time::timeout(LAST_TIME, async {
-            self.api.close().await;
+            if let Some(api) = &self.api {
+                api.close().await;
+            }
             self.others.wait().await;
         });
         if closed.await.is_err() {
@@ -140,7 +143,8 @@ async fn vital(task: impl Future<Output = ()>, failed: CancellationToken) {
 /// What must have happened before the process is ready.
 struct Latches {
     ports: Latch,
-    kubeconfig: Latch,
+    resources: Latch,
+    lead: Latch,
     catalog: Latch,
 }
 
@@ -148,7 +152,8 @@ impl Latches {
     fn take(readiness: &Readiness) -> Self {
         Self {
             ports: readiness.latch("ports"),
-            kubeconfig: readiness.latch("kubeconfig"),
+            resources: readiness.latch("resources"),
+            lead: readiness.latch("lead"),
             catalog: readiness.latch("catalog"),
         }
     }
@@ -164,17 +169,12 @@ fn make_data_dir(path: &Path) -> Result<(), Fault> {
     made.map_err(|error| in_data_dir(path, &error))
 }
 
-fn in_data_dir(path: &Path, error: &dyn std::fmt::Display) -> Fault {
+pub(super) fn in_data_dir(path: &Path, error: &dyn std::fmt::Display) -> Fault {
     Fault::Usage(format!(
         "the data directory {} cannot be used: {error}; name one with --data-dir that this user \
          may write",
         path.display()
     ))
-}
-
-fn token(settings: &Settings, world: &World) -> Result<String, Fault> {
-    kubeconfig::token(&settings.data_dir, &*world.entropy)
-        .map_err(|error| in_data_dir(&settings.data_dir, &error))
 }
 
 async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>, Fault> {
@@ -194,16 +194,6 @@ async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>,
         error => Fault::Usage(error.to_string()),
     })?;
     Ok(Arc::new(log))
-}
-
-async fn open_api(settings: &Settings, world: &World) -> Result<ApiServer, Fault> {
-    let config = ApiConfig {
-        path: settings.data_dir.join("resources.db"),
-        definitions: DEFINITIONS.map(|definition| definition.manifest()).into(),
-        clock: world.clock.clone(),
-        entropy: world.entropy.clone(),
-    };
-    ApiServer::open(config).await.map_err(|error| Fault::Failed(error.to_string()))
 }
 
 fn spawn_control(
@@ -228,16 +218,19 @@ fn spawn_control(
 
 /// Says on standard output where everything is. With a port number of 0 this is where to read the
 /// one that the system chose.
-fn welcome(publish: SocketAddr, api: SocketAddr, data_dir: &Path) {
-    let kubeconfig = data_dir.join("kubeconfig");
-    let lines = [
-        format!("publish  http://{publish}/v1/events"),
-        format!("API      http://{api}"),
-        format!("kubectl  kubectl --kubeconfig {} get subscriptions -A", kubeconfig.display()),
-        "ready".to_owned(),
-    ];
+fn welcome(publish: SocketAddr, api: SocketAddr, settings: &Settings) {
+    let publish = format!("publish  http://{publish}/v1/events");
+    let kubeconfig = settings.data_dir.join("kubeconfig");
+    let lines = match &settings.cluster {
+        None => vec![
+            publish,
+            format!("API      http://{api}"),
+            format!("kubectl  kubectl --kubeconfig {} get subscriptions -A", kubeconfig.display()),
+        ],
+        Some(_) => vec![publish, format!("probes   http://{api}/readyz")],
+    };
     // Nobody may be reading: that is no reason not to serve.
-    let _ = output::line(&lines.join("\n"));
+    let _ = output::line(&format!("{}\nready", lines.join("\n")));
 }
 
 fn publish(

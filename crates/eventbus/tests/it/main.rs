@@ -9,6 +9,7 @@
 
 mod bench;
 mod bus;
+mod cluster;
 mod corpus;
 mod faults;
 mod kubectl;

@@ -6,6 +6,9 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod access;
+mod lease;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -40,7 +43,11 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let api = ApiServer::open(Config {
             path: directory.path().join("resources.db"),
-            definitions: DEFINITIONS.map(|definition| definition.manifest()).into(),
+            definitions: DEFINITIONS
+                .map(|definition| definition.manifest())
+                .into_iter()
+                .chain([leases()])
+                .collect(),
             clock: Arc::new(ManualClock::at(1_541_196_521_000)),
             entropy: Arc::new(SeededEntropy::new(1)),
         })
@@ -78,6 +85,31 @@ impl Bench {
             .unwrap()
             .clone()
     }
+}
+
+/// What a real API server serves besides.
+fn leases() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": { "name": "leases.coordination.k8s.io" },
+        "spec": {
+            "group": "coordination.k8s.io",
+            "scope": "Namespaced",
+            "names": {
+                "kind": "Lease", "listKind": "LeaseList", "plural": "leases", "singular": "lease",
+            },
+            "versions": [{
+                "name": "v1", "served": true, "storage": true,
+                "schema": { "openAPIV3Schema": {
+                    "type": "object",
+                    "properties": { "spec": {
+                        "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                    } },
+                } },
+            }],
+        },
+    })
 }
 
 fn subscription() -> Value {

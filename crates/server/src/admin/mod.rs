@@ -18,6 +18,11 @@ pub fn probe(path: &str, readiness: &Readiness) -> Option<Response<Full<Bytes>>>
     }
 }
 
+/// What is answered for a path that is not served.
+pub fn not_found() -> Response<Full<Bytes>> {
+    text(StatusCode::NOT_FOUND, "404 page not found\n".to_owned())
+}
+
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(text.into()));
     *response.status_mut() = status;

@@ -1,0 +1,174 @@
+//! Where the resources live: in the embedded API of this process, or on a real API server.
+
+use std::path::{Path, PathBuf};
+
+use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate};
+use eventbus_resources::{DEFINITIONS, Leadership};
+use eventbus_server::{Latch, Port, Readiness};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::info;
+
+use super::settings::Settings;
+use super::{api_port, kubeconfig};
+use crate::cli::{Fault, World};
+
+/// The namespace of a call to the embedded API that names none.
+const DEFAULT_NAMESPACE: &str = "default";
+
+/// Which real API server holds the resources.
+#[derive(Debug)]
+pub(crate) enum Cluster {
+    /// That of the current context of this file.
+    Kubeconfig(PathBuf),
+    /// That of the cluster this process runs in.
+    Incluster,
+}
+
+/// The resources, wherever they are.
+pub(super) struct Resources {
+    pub(super) client: Client,
+    embedded: Option<(ApiServer, Gate)>,
+    leadership: Option<Leadership>,
+}
+
+impl Resources {
+    /// Opens the embedded API behind `port`, or connects to the real one.
+    pub(super) async fn open(
+        settings: &Settings,
+        world: &World,
+        port: &Port,
+    ) -> Result<Self, Fault> {
+        match &settings.cluster {
+            None => Self::embedded(settings, world, port).await,
+            Some(cluster) => Self::real(cluster, world).await,
+        }
+    }
+
+    async fn embedded(settings: &Settings, world: &World, port: &Port) -> Result<Self, Fault> {
+        let config = ApiConfig {
+            path: settings.data_dir.join("resources.db"),
+            definitions: DEFINITIONS.map(|definition| definition.manifest()).into(),
+            clock: world.clock.clone(),
+            entropy: world.entropy.clone(),
+        };
+        let opened = ApiServer::open(config).await;
+        let server = opened.map_err(|error| Fault::Failed(error.to_string()))?;
+        let in_data_dir = |error| super::wire::in_data_dir(&settings.data_dir, &error);
+        let token = kubeconfig::token(&settings.data_dir, &*world.entropy).map_err(in_data_dir)?;
+        let address = port.address();
+        kubeconfig::write(&settings.data_dir, address, &token).map_err(in_data_dir)?;
+        let gate = Gate::new(token, address, settings.api_hosts.clone());
+        let client = Client::new(server.service(), DEFAULT_NAMESPACE);
+        Ok(Self { client, embedded: Some((server, gate)), leadership: None })
+    }
+
+    async fn real(cluster: &Cluster, world: &World) -> Result<Self, Fault> {
+        let config = cluster.config().await?;
+        let (url, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
+        let client = Client::try_from(config).map_err(|error| {
+            Fault::Usage(format!("the API server {url} cannot be used: {error}"))
+        })?;
+        knows_us(&client, &url).await?;
+        let identity = identity(world);
+        let leadership = Leadership::new(client.clone(), &namespace, identity, world.clock.clone());
+        info!(url, namespace, "the resources are on a real API server");
+        Ok(Self { client, embedded: None, leadership: Some(leadership) })
+    }
+
+    /// Serves the API port until `stop`: the embedded API, or probes alone.
+    pub(super) fn serve(
+        &mut self,
+        port: Port,
+        readiness: &Readiness,
+        (tasks, stop): (&TaskTracker, &CancellationToken),
+    ) -> Option<ApiServer> {
+        let Some((server, gate)) = self.embedded.take() else {
+            tasks.spawn(port.serve(api_port::probes(readiness.clone()), stop.clone()));
+            return None;
+        };
+        let service = api_port::service(server.service(), gate, readiness.clone());
+        tasks.spawn(port.serve(service, stop.clone()));
+        Some(server)
+    }
+
+    /// Ends when no other process delivers what this one would. From then on `lost` is cancelled
+    /// when another may; at `stop` the right is given up.
+    pub(super) async fn lead(
+        self,
+        latch: Latch,
+        lost: CancellationToken,
+        (tasks, stop): (&TaskTracker, &CancellationToken),
+    ) {
+        if let Some(mut leadership) = self.leadership {
+            leadership.acquire().await;
+            let stop = stop.clone();
+            tasks.spawn(async move {
+                if stop.run_until_cancelled(leadership.keep()).await.is_some() {
+                    lost.cancel();
+                } else {
+                    leadership.release().await;
+                }
+            });
+        }
+        latch.open();
+    }
+}
+
+impl Cluster {
+    async fn config(&self) -> Result<Config, Fault> {
+        match self {
+            Self::Kubeconfig(path) => read(path).await,
+            Self::Incluster => Config::incluster().map_err(|error| {
+                Fault::Usage(format!(
+                    "--in-cluster wants a service account of a cluster: {error}; outside of one \
+                     say --kubeconfig FILE"
+                ))
+            }),
+        }
+    }
+}
+
+async fn read(path: &Path) -> Result<Config, Fault> {
+    let wrong = |error: &dyn std::fmt::Display| {
+        Fault::Usage(format!("the kubeconfig {} cannot be used: {error}", path.display()))
+    };
+    let file = Kubeconfig::read_from(path).map_err(|error| wrong(&error))?;
+    let options = KubeConfigOptions::default();
+    Config::from_custom_kubeconfig(file, &options).await.map_err(|error| wrong(&error))
+}
+
+/// Does the API server serve our resources?
+async fn knows_us(client: &Client, url: &str) -> Result<(), Fault> {
+    for definition in DEFINITIONS {
+        let resource = definition.api_resource();
+        let name = format!("{}.{}", resource.plural, resource.group);
+        match client.list_api_group_resources(&resource.api_version).await {
+            Ok(served) if served.resources.iter().any(|one| one.name == resource.plural) => {}
+            Err(kube::Error::Api(status)) if status.code != 404 => {
+                return Err(Fault::Failed(format!("the API server {url} refuses: {status}")));
+            }
+            Ok(_) | Err(kube::Error::Api(_)) => {
+                return Err(Fault::Usage(format!(
+                    "the API server {url} does not serve {name}: \
+                     eventbus crds | kubectl apply -f -"
+                )));
+            }
+            Err(error) => {
+                let why = format!("the API server {url} cannot be reached: {error}");
+                return Err(Fault::Failed(why));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A name that no other process has.
+fn identity(world: &World) -> String {
+    let host = std::env::var("POD_NAME")
+        .or_else(|_| std::fs::read_to_string("/proc/sys/kernel/hostname"))
+        .unwrap_or_default();
+    format!("{}_{:016x}", host.trim(), world.entropy.next_u64())
+}
