@@ -97,6 +97,9 @@ fn unhandled(resource: &Resource, kind: &str, why: &str) -> ApiError {
 pub(crate) fn validate(resource: &Resource, object: &Value) -> Result<(), ApiError> {
     let mut faults = metadata::faults(object, resource);
     faults.extend(resource.schema.faults(object, ""));
+    if faults.is_empty() {
+        faults = resource.rules.faults(object);
+    }
     faults.truncate(limits::CAUSES);
     refuse(resource, object, faults)
 }

@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use crate::{
     jsonpath::JsonPath,
-    schema::{Schema, SchemaError},
+    schema::{Rules, Schema, SchemaError},
 };
 
 /// Why a definition cannot be served.
@@ -67,6 +67,7 @@ pub(crate) struct Resource {
     /// Whether `/status` is written apart.
     pub(crate) has_status: bool,
     pub(crate) schema: Schema,
+    pub(crate) rules: Rules,
     /// The schema as written, for OpenAPI.
     pub(crate) written: Value,
     pub(crate) columns: Vec<Column>,
@@ -211,6 +212,8 @@ impl Resource {
         let written = version.schema.open_api_v3_schema;
         let schema = Schema::compile(&with_metadata(&written)?)
             .map_err(|source| DefinitionError::Schema { name: name.clone(), source })?;
+        let rules = Rules::compile(&written)
+            .map_err(|source| DefinitionError::Schema { name: name.clone(), source })?;
         let names = spec.names;
         Ok(Self {
             index,
@@ -225,6 +228,7 @@ impl Resource {
             namespaced: spec.scope == Scope::Namespaced,
             has_status: version.subresources.status.is_some(),
             schema,
+            rules,
             written,
             columns,
             selectable,

@@ -71,7 +71,7 @@ impl Kind {
         let (text, spec, status) = match self {
             Self::Subscription => (
                 "Asks for the events of one source, type and version to be pushed to an endpoint.",
-                exactly_one(schema_of::<SubscriptionSpec>(), ["source", "source_id"]),
+                requestable(exactly_one(schema_of::<SubscriptionSpec>(), ["source", "source_id"])),
                 Some(schema_of::<SubscriptionStatus>()),
             ),
             Self::EventActivation => (
@@ -218,7 +218,19 @@ fn tidy(schema: &mut Value) {
 }
 
 fn exactly_one(mut spec: Value, [one, other]: [&str; 2]) -> Value {
-    spec["oneOf"] = json!([{ "required": [one] }, { "required": [other] }]);
+    spec["x-kubernetes-validations"] = json!([{
+        "rule": format!("has(self.{one}) != has(self.{other})"),
+        "message": format!("set exactly one of {one} and {other}"),
+    }]);
+    spec
+}
+
+/// The endpoint must be a URL that can be requested.
+fn requestable(mut spec: Value) -> Value {
+    spec["properties"]["endpoint"]["x-kubernetes-validations"] = json!([{
+        "rule": "isURL(self) && url(self).getHostname() != ''",
+        "message": "must be a URL with a host, such as https://shop.example/events",
+    }]);
     spec
 }
 
@@ -241,10 +253,8 @@ mod tests {
             })
         );
         assert_eq!(spec["properties"]["endpoint"]["maxLength"], 512);
-        assert_eq!(
-            spec["oneOf"],
-            json!([{ "required": ["source"] }, { "required": ["source_id"] }])
-        );
+        let rule = &spec["x-kubernetes-validations"][0];
+        assert_eq!(rule["rule"], "has(self.source) != has(self.source_id)");
         let status = &schema["properties"]["status"]["properties"]["conditions"]["items"];
         assert_eq!(status["properties"]["status"]["enum"], json!(["True", "False", "Unknown"]));
         let names = &activation["spec"]["names"];

@@ -4,6 +4,7 @@
 //! A definition that asks for what this server does not do is refused when it is read, so that no
 //! rule is ever silently ignored.
 
+mod rules;
 mod shape;
 mod validate;
 
@@ -12,6 +13,8 @@ use std::collections::BTreeMap;
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 use thiserror::Error;
+
+pub(crate) use self::rules::Rules;
 
 /// Why a schema cannot be used.
 #[derive(Debug, Error, Eq, PartialEq)]
@@ -97,7 +100,7 @@ struct Limits {
 }
 
 /// Members of a schema that say something to people or to clients, not to the server.
-const SILENT: [&str; 8] = [
+const SILENT: [&str; 9] = [
     "description",
     "title",
     "example",
@@ -106,6 +109,8 @@ const SILENT: [&str; 8] = [
     "x-kubernetes-list-map-keys",
     "x-kubernetes-map-type",
     "exclusiveMinimum",
+    // Read apart, for all of a schema at once.
+    rules::MEMBER,
 ];
 
 impl Schema {
@@ -260,10 +265,11 @@ mod tests {
     #[test]
     fn what_the_server_would_ignore_is_refused() {
         let refused = |schema: Value| Schema::compile(&schema).unwrap_err().to_string();
-        let cel = json!({ "properties": { "spec": { "x-kubernetes-validations": [] } } });
+        let inside =
+            json!({ "properties": { "spec": { "x-kubernetes-embedded-resource": true } } });
         assert_eq!(
-            refused(cel),
-            "properties.spec.x-kubernetes-validations: \
+            refused(inside),
+            "properties.spec.x-kubernetes-embedded-resource: \
              this server does not know this member of a schema"
         );
         assert!(refused(json!({ "pattern": "(" })).starts_with("pattern: "));

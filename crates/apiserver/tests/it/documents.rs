@@ -113,11 +113,12 @@ async fn definitions_that_cannot_be_served_are_named() {
     assert_eq!(twice.await, "resource definition: gadgets.shop.example: defined twice");
     let unserved = refused(|widgets| widgets["spec"]["versions"][0]["served"] = false.into());
     assert!(unserved.await.ends_with("exactly one served version is needed"));
-    let rules = refused(|widgets| {
+    let member = refused(|widgets| {
         let schema = &mut widgets["spec"]["versions"][0]["schema"]["openAPIV3Schema"];
-        schema["x-kubernetes-validations"] = json!([{ "rule": "true" }]);
+        schema["x-kubernetes-embedded-resource"] = json!([{ "rule": "true" }]);
     });
-    assert!(rules.await.contains("widgets.shop.example: schema: x-kubernetes-validations: "));
+    let told = member.await;
+    assert!(told.contains("widgets.shop.example: schema: x-kubernetes-embedded-resource: "));
     let path = refused(|widgets| {
         widgets["spec"]["versions"][0]["additionalPrinterColumns"][0]["jsonPath"] = "..".into();
     });
