@@ -104,6 +104,13 @@ pub(crate) fn validate(resource: &Resource, object: &Value) -> Result<(), ApiErr
     refuse(resource, object, faults)
 }
 
+/// Refuses an object that breaks the schema; its metadata may be empty.
+pub(crate) fn validate_fields(resource: &Resource, object: &Value) -> Result<(), ApiError> {
+    let mut faults = resource.schema.faults(object, "");
+    faults.truncate(limits::CAUSES);
+    refuse(resource, object, faults)
+}
+
 /// Refuses an object whose status breaks the schema. The rest is as it was stored.
 pub(crate) fn validate_status(resource: &Resource, object: &Value) -> Result<(), ApiError> {
     let schema = resource.schema.property("status");

@@ -1,6 +1,6 @@
 //! The resources served: read from CustomResourceDefinitions (apiextensions.k8s.io/v1), so that the
-//! same definitions serve a real cluster and this server. Namespace, which is built in, is written
-//! in the same form.
+//! same definitions serve a real cluster and this server. What is built in is written in the same
+//! form.
 
 use std::sync::Arc;
 
@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use thiserror::Error;
 
 use crate::{
+    builtin::Definitions,
     jsonpath::JsonPath,
     schema::{Rules, Schema, SchemaError},
 };
@@ -87,11 +88,11 @@ pub(crate) struct Column {
 }
 
 impl Registry {
-    /// Reads the definitions; Namespace comes before them.
+    /// Reads the definitions; what is built in comes before and after them.
     pub(crate) fn read(definitions: &[Value]) -> Result<Self, DefinitionError> {
-        let namespace = serde_json::from_str(include_str!("namespace.json"))?;
-        let mut resources: Vec<Arc<Resource>> = Vec::with_capacity(definitions.len() + 1);
-        for written in std::iter::once(&namespace).chain(definitions) {
+        let Definitions { core, reviews } = Definitions::read()?;
+        let mut resources: Vec<Arc<Resource>> = Vec::new();
+        for written in core.iter().chain(definitions).chain(&reviews) {
             let resource = Resource::read(written, resources.len())?;
             if resources.iter().any(|known| known.qualified() == resource.qualified()) {
                 return Err(DefinitionError::Twice(resource.qualified()));
@@ -164,6 +165,26 @@ impl Resource {
     /// Whether this is the built-in Namespace.
     pub(crate) fn is_namespace(&self) -> bool {
         self.group.is_empty() && self.kind == "Namespace"
+    }
+
+    /// Whether this is the built-in Secret.
+    pub(crate) fn is_secret(&self) -> bool {
+        self.group.is_empty() && self.kind == "Secret"
+    }
+
+    /// Whether its objects are answered and not kept.
+    pub(crate) fn is_review(&self) -> bool {
+        matches!(self.group.as_str(), "authorization.k8s.io" | "authentication.k8s.io")
+    }
+
+    /// What can be done with it.
+    pub(crate) fn verbs(&self) -> &'static [&'static str] {
+        match self.is_review() {
+            true => &["create"],
+            false => {
+                &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
+            }
+        }
     }
 
     /// What an error says of an object, except why.

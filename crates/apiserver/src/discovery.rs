@@ -12,8 +12,6 @@ use crate::{
 pub(crate) const AGGREGATED: &str =
     "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
-const VERBS: [&str; 8] =
-    ["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
 const STATUS_VERBS: [&str; 3] = ["get", "patch", "update"];
 
 /// Whether an `Accept` header prefers the aggregated form.
@@ -63,7 +61,7 @@ fn aggregated_row(resource: &Resource) -> Value {
     let mut row = json!({
         "resource": resource.plural, "responseKind": kind,
         "scope": if resource.namespaced { "Namespaced" } else { "Cluster" },
-        "singularResource": resource.singular, "verbs": VERBS,
+        "singularResource": resource.singular, "verbs": resource.verbs(),
     });
     if !resource.short_names.is_empty() {
         row["shortNames"] = json!(resource.short_names);
@@ -125,7 +123,7 @@ fn group_row(group: &str, version: &str) -> Value {
 fn plain_rows(resource: &Resource) -> Vec<Value> {
     let mut row = json!({
         "name": resource.plural, "singularName": resource.singular,
-        "namespaced": resource.namespaced, "kind": resource.kind, "verbs": VERBS,
+        "namespaced": resource.namespaced, "kind": resource.kind, "verbs": resource.verbs(),
     });
     if !resource.short_names.is_empty() {
         row["shortNames"] = json!(resource.short_names);

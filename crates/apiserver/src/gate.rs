@@ -1,8 +1,8 @@
 //! Who may come in over HTTP: a layer around everything the API port serves.
 //!
 //! Two doors. The `Host` must be one we answer to, or a web page could reach the port through the
-//! reader's browser under a name of its own (DNS rebinding). And the token must be ours: as a
-//! bearer token, or as the password of basic authentication, because `kubectl` keeps its token to
+//! reader's browser under a name of its own (DNS rebinding). And a token must be ours: as a bearer
+//! token, or as the password of basic authentication, because `kubectl` keeps its token to
 //! itself over plain HTTP but sends what stands in the server's URL
 //! (`http://name:TOKEN@127.0.0.1:8001`).
 
@@ -20,17 +20,13 @@ use futures::{
 use http::{Request, Response, header, request};
 use http_body_util::Either;
 
-use crate::{body::Body, render, status::ApiError};
-
-/// Paths that anybody may ask: they say only whether the server is well.
-const OPEN: [&str; 4] = ["/healthz", "/readyz", "/livez", "/version"];
-
-/// Who a request comes from; an extension of every request that the gate let in.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct User {
-    /// The name, as Kubernetes would write it.
-    pub name: String,
-}
+use crate::{
+    access::{self, OPEN, Role, User},
+    base64,
+    body::Body,
+    render,
+    status::ApiError,
+};
 
 /// The layer.
 #[derive(Clone)]
@@ -51,7 +47,7 @@ impl Gate {
 }
 
 impl Rules {
-    fn admit(&self, head: &request::Parts) -> Result<Option<User>, ApiError> {
+    fn admit(&self, head: &request::Parts) -> Result<User, ApiError> {
         let host = head.headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
         let host = host.or_else(|| head.uri.authority().map(|authority| authority.host()));
         if !self.answers_to(host.unwrap_or_default()) {
@@ -59,13 +55,20 @@ impl Rules {
                 format!("this server does not answer to the host {:?}", host.unwrap_or_default());
             return Err(ApiError::refused(text));
         }
-        if OPEN.contains(&head.uri.path()) {
-            return Ok(None);
-        }
-        let given = head.headers.get(header::AUTHORIZATION);
-        let given = given.and_then(|value| token(value.as_bytes())).unwrap_or_default();
+        let path = head.uri.path();
+        let Some(given) = head.headers.get(header::AUTHORIZATION) else {
+            // What names a resource is refused where resources are known, in their words.
+            let known_elsewhere = path.starts_with("/api/") || path.starts_with("/apis/");
+            if OPEN.contains(&path) || known_elsewhere {
+                return Ok(User::anonymous());
+            }
+            return Err(access::refuse_path(&User::anonymous(), "get", path));
+        };
+        let given = token(given.as_bytes()).unwrap_or_default();
         if same(&given, self.token.as_bytes()) {
-            Ok(Some(User { name: "kubernetes-admin".into() }))
+            Ok(User { name: "kubernetes-admin".into(), role: Role::Admin })
+        } else if OPEN.contains(&path) {
+            Ok(User::anonymous())
         } else {
             Err(ApiError::unauthorized())
         }
@@ -104,32 +107,9 @@ fn token(header: &[u8]) -> Option<Vec<u8>> {
     if !scheme.eq_ignore_ascii_case(b"basic") {
         return None;
     }
-    let pair = decode_base64(rest)?;
+    let pair = base64::decode(rest)?;
     let colon = pair.iter().position(|byte| *byte == b':')?;
     pair.get(colon + 1..).map(<[u8]>::to_vec)
-}
-
-fn decode_base64(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| match byte {
-        b'A'..=b'Z' => Some(byte - b'A'),
-        b'a'..=b'z' => Some(byte - b'a' + 26),
-        b'0'..=b'9' => Some(byte - b'0' + 52),
-        b'+' => Some(62),
-        b'/' => Some(63),
-        _ => None,
-    };
-    let mut decoded = Vec::with_capacity(text.len() * 3 / 4);
-    let (mut pending, mut bits) = (0u32, 0);
-    for byte in text.iter().take_while(|byte| **byte != b'=') {
-        pending = pending << 6 | u32::from(digit(*byte)?);
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            decoded.push(u8::try_from(pending >> bits & 0xff).ok()?);
-            pending &= (1 << bits) - 1;
-        }
-    }
-    Some(decoded)
 }
 
 /// Compares in a time that does not tell where the difference is.
@@ -174,9 +154,7 @@ where
             Err(error) => EitherFuture::Left(ready(Ok(render::error(&error).map(Either::Left)))),
             Ok(user) => {
                 let mut request = Request::from_parts(head, body);
-                if let Some(user) = user {
-                    request.extensions_mut().insert(user);
-                }
+                request.extensions_mut().insert(user);
                 let inside: fn(Response<A>) -> Self::Response = |answer| answer.map(Either::Right);
                 EitherFuture::Right(self.inner.call(request).map_ok(inside))
             }
@@ -197,7 +175,8 @@ mod tests {
         let listen = SocketAddr::from(([10, 0, 0, 7], 8001));
         let gate = Gate::new("s3cret".into(), listen, vec!["Bus.example".into()]);
         let mut gated = gate.layer(service_fn(|request: Request<()>| async move {
-            let known = request.extensions().get::<User>().is_some();
+            let user = request.extensions().get::<User>().unwrap();
+            let known = user.role != Role::Nobody;
             let code = if known { StatusCode::OK } else { StatusCode::ACCEPTED };
             let mut response = Response::new(Body::whole("in"));
             *response.status_mut() = code;
@@ -218,8 +197,10 @@ mod tests {
         // any:s3cret, x:s3cret
         assert_eq!(code(host, "Basic YW55OnMzY3JldA==", "/api").await, 200);
         assert_eq!(code(host, "basic eDpzM2NyZXQ=", "/api").await, 200);
+        assert_eq!(code(host, "", "/api").await, 403);
+        assert_eq!(code(host, "", "/metrics").await, 403);
+        assert_eq!(code(host, "", "/api/v1/namespaces").await, 202);
         for wrong in [
-            "",
             "Bearer",
             "Bearer ",
             "Bearer s3cre",
@@ -232,6 +213,7 @@ mod tests {
         }
         for open in OPEN {
             assert_eq!(code(host, "", open).await, 202, "{open}");
+            assert_eq!(code(host, "Bearer wrong", open).await, 202, "{open}");
         }
     }
 

@@ -1,7 +1,7 @@
 //! The embedded Kubernetes-style API server: enough of the API that the real `kubectl` and the real
 //! client libraries work against it, over one SQLite file.
 //!
-//! It is generic: what it serves are CustomResourceDefinitions, and Namespace. The same definitions
+//! It is generic: what it serves are CustomResourceDefinitions, and what is `builtin`. The same definitions
 //! make a real cluster serve the same resources, so nothing else in the program knows which of the
 //! two it talks to. [`ApiServer::service`] is the service behind an in-process `kube::Client`; the
 //! program also serves it over HTTP, behind a [`Gate`].
@@ -10,8 +10,11 @@
 //! `render`; every error is a `status`.
 
 mod accept;
+mod access;
 mod admit;
+mod base64;
 mod body;
+mod builtin;
 mod collect;
 mod decode;
 mod definition;
@@ -23,6 +26,7 @@ mod metadata;
 mod object;
 mod openapi;
 mod patch;
+mod protobuf;
 mod render;
 mod route;
 mod schema;
@@ -44,9 +48,10 @@ use thiserror::Error;
 use tokio::{sync::watch, task::JoinHandle};
 
 pub use self::{
+    access::{Role, Scope, User},
     body::Body,
     definition::DefinitionError,
-    gate::{Gate, Gated, User},
+    gate::{Gate, Gated},
     schema::SchemaError,
     service::Service,
     store::StoreError,

@@ -16,7 +16,9 @@ use serde_json::Value;
 
 use crate::{
     accept::{Accept, Encoding, Shape},
+    access::{self, Role, User, Wish},
     body::Body,
+    builtin::reviews::review,
     discovery, limits, openapi, render,
     render::Form,
     route::{Discovery, Query, Route, Target, segments},
@@ -65,8 +67,14 @@ where
 {
     let segments = segments(head.uri.path()).unwrap_or_default();
     let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
-    let Some(route) = Route::find(&segments, &api.registry) else { return Ok(not_found()) };
-    let Route::Resource(target) = route else { return document(&api, &route, &head) };
+    let user = head.extensions.get::<User>().cloned();
+    let route = Route::find(&segments, &api.registry);
+    let Some(Route::Resource(target)) = route else {
+        if let Some(user) = &user {
+            permit_path(user, &head, route.is_some())?;
+        }
+        return route.map_or_else(|| Ok(not_found()), |route| document(&api, &route, &head));
+    };
     let query = Query::parse(head.uri.query().unwrap_or_default())?;
     let accept = Accept::parse(header_text(&head, header::ACCEPT))?;
     let include = table::include(query.text("includeObject"))
@@ -76,14 +84,56 @@ where
         Method::GET => Bytes::new(),
         _ => read(body).await?,
     };
-    let call = Call { target, query, form, headers: head.headers, body };
+    let call = Call { user, target, query, form, headers: head.headers, body };
+    permit(&api, &head.method, &call)?;
     perform(&api, &head.method, &call).await
+}
+
+/// Refuses what the user may not do; the program itself has no user and may do everything.
+fn permit(api: &Api, method: &Method, call: &Call) -> Result<(), ApiError> {
+    let Some(user) = &call.user else { return Ok(()) };
+    let (resource, target) = (call.resource(), &call.target);
+    let verb = match (method, &target.name) {
+        (&Method::GET, _) if call.query.flag("watch") => "watch",
+        (&Method::GET, Some(_)) => "get",
+        (&Method::GET, None) => "list",
+        (&Method::POST, _) => "create",
+        (&Method::PUT, _) => "update",
+        (&Method::PATCH, _) => "patch",
+        (&Method::DELETE, Some(_)) => "delete",
+        (&Method::DELETE, None) => "deletecollection",
+        _ => return Err(ApiError::method_not_allowed()),
+    };
+    let name = target.name.as_deref().unwrap_or_default();
+    let namespace = if resource.is_namespace() { Some(name) } else { target.namespace.as_deref() };
+    let wish = Wish {
+        verb,
+        group: &resource.group,
+        resource: &resource.plural,
+        subresource: if target.status { "status" } else { "" },
+        namespace: namespace.unwrap_or_default(),
+        name,
+    };
+    access::check(&api.registry, user, resource, &wish)
+}
+
+/// The same for what is no resource. What is not there either is said to be so to known users.
+fn permit_path(user: &User, head: &request::Parts, known: bool) -> Result<(), ApiError> {
+    let verb = head.method.as_str().to_lowercase();
+    let path = head.uri.path();
+    let judged = known || user.role == Role::Nobody;
+    if judged && verb == "get" && !access::may_ask(user, &verb, path.trim_end_matches('/')) {
+        return Err(access::refuse_path(user, &verb, path));
+    }
+    Ok(())
 }
 
 async fn perform(api: &Arc<Api>, method: &Method, call: &Call) -> Result<Response<Body>, ApiError> {
     let Target { resource, namespace, name, status } = &call.target;
     let whole = namespace.is_some() || !resource.namespaced;
     match (method, name) {
+        (&Method::POST, None) if resource.is_review() => written(call, review(api, call)?),
+        _ if resource.is_review() => Err(ApiError::method_not_allowed()),
         (&Method::GET, _) if call.query.flag("watch") && !status => watch::watch(api, call).await,
         (&Method::GET, Some(_)) => list::get(api, call).await,
         (&Method::GET, None) => list::list(api, call).await,

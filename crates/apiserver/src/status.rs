@@ -118,9 +118,13 @@ impl ApiError {
         Self::new(StatusCode::UNAUTHORIZED, "Unauthorized", "Unauthorized".into())
     }
 
-    /// 403 for an object, with the reason why.
+    /// 403 for an object, or for all of a resource when `name` is empty, with the reason why.
     pub(crate) fn forbidden(resource: &Resource, name: &str, why: &str) -> Self {
-        let text = format!("{} \"{name}\" is forbidden: {why}", resource.qualified());
+        let subject = match name {
+            "" => resource.qualified(),
+            name => format!("{} \"{name}\"", resource.qualified()),
+        };
+        let text = format!("{subject} is forbidden: {why}");
         Self::new(StatusCode::FORBIDDEN, "Forbidden", text).detailed(resource.details(name))
     }
 

@@ -10,7 +10,6 @@ use serde_json::{Value, json};
 use super::{Api, Call};
 use crate::{
     body::Body,
-    decode::{Syntax, decode},
     definition::Resource,
     limits, object,
     selector::Selection,
@@ -134,15 +133,7 @@ impl Deletion {
         let options: DeleteOptions = if call.body.iter().all(u8::is_ascii_whitespace) {
             DeleteOptions::default()
         } else {
-            let syntax = match call.media_type() {
-                None | Some("" | "application/json") => Syntax::Json,
-                Some("application/yaml") => Syntax::Yaml,
-                Some(_) => {
-                    let accepted = ["application/json", "application/yaml"];
-                    return Err(ApiError::unsupported_media_type(&accepted));
-                }
-            };
-            let decoded = decode(&call.body, syntax)?;
+            let decoded = call.object()?;
             serde_json::from_value(decoded.value).map_err(|error| {
                 ApiError::bad_request(format!("the delete options are unrecognized: {error}"))
             })?

@@ -13,8 +13,10 @@ use eventbus_core::{Clock, Entropy};
 use http::{HeaderMap, StatusCode, header};
 
 use crate::{
+    access::User,
     decode::{Decoded, Syntax, decode},
     definition::{Registry, Resource},
+    protobuf,
     render::Form,
     route::{Query, Target},
     status::ApiError,
@@ -33,6 +35,8 @@ pub(crate) struct Api {
 
 /// A request for a resource, read as far as all verbs need it.
 pub(crate) struct Call {
+    /// Who asks; none: the program itself.
+    pub(crate) user: Option<User>,
     pub(crate) target: Target,
     pub(crate) query: Query,
     pub(crate) form: Form,
@@ -48,7 +52,7 @@ pub(crate) struct Written {
 }
 
 impl Call {
-    fn resource(&self) -> &Arc<Resource> {
+    pub(crate) fn resource(&self) -> &Arc<Resource> {
         &self.target.resource
     }
 
@@ -68,10 +72,11 @@ impl Call {
     }
 
     /// The body as an object; no media type means JSON.
-    fn object(&self) -> Result<Decoded, ApiError> {
+    pub(crate) fn object(&self) -> Result<Decoded, ApiError> {
         let syntax = match self.media_type() {
             None | Some("" | "application/json") => Syntax::Json,
             Some("application/yaml") => Syntax::Yaml,
+            Some(protobuf::MEDIA_TYPE) => return protobuf::decode(&self.body),
             Some(_) => {
                 let accepted = ["application/json", "application/yaml"];
                 return Err(ApiError::unsupported_media_type(&accepted));

@@ -2,9 +2,9 @@
 
 use std::{path::Path, sync::Arc};
 
-use eventbus_apiserver::{ApiServer, Body, Config, OpenError};
+use eventbus_apiserver::{ApiServer, Body, Config, OpenError, Role, User};
 use eventbus_core::testing::{ManualClock, SeededEntropy};
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use kube::{
     Client,
@@ -66,6 +66,26 @@ impl Fixture {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let request = Request::builder().method(method).uri(path).header("content-type", content);
         let response = self.raw(request.body(body).unwrap()).await;
+        let code = response.status().as_u16();
+        (code, read(response).await)
+    }
+
+    /// The same, as a user who came through the gate.
+    pub(crate) async fn send_as(
+        &self,
+        role: Role,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> (u16, Value) {
+        let text = if body.is_null() { String::new() } else { body.to_string() };
+        let mut request = Request::builder().method(method).uri(path).body(text).unwrap();
+        if method == "PATCH" {
+            let merge = HeaderValue::from_static("application/merge-patch+json");
+            request.headers_mut().insert("content-type", merge);
+        }
+        request.extensions_mut().insert(User { name: "ada".into(), role });
+        let response = self.raw(request).await;
         let code = response.status().as_u16();
         (code, read(response).await)
     }

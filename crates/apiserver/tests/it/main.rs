@@ -6,6 +6,7 @@ mod documents;
 mod fixture;
 mod lists;
 mod model;
+mod reviews;
 mod roads;
 mod stores;
 mod total;

@@ -79,7 +79,7 @@ async fn the_api_port_lets_in_who_has_the_token_and_asks_for_this_host() {
         }
         bus.ask(request.body(Full::<Bytes>::default()).unwrap())
     };
-    assert_eq!(ask("/apis", &[]).await.status, 401);
+    assert_eq!(ask("/apis", &[]).await.status, 403);
     assert_eq!(ask("/apis", &[("authorization", "Bearer wrong")]).await.status, 401);
     for open in ["/healthz", "/livez", "/readyz", "/version"] {
         assert_eq!(ask(open, &[]).await.status, 200, "{open}");
