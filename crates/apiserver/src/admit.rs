@@ -4,6 +4,7 @@
 use serde_json::Value;
 
 use crate::{
+    builtin,
     definition::Resource,
     limits, metadata, object,
     route::FieldValidation,
@@ -76,8 +77,11 @@ impl Unknown {
     }
 
     /// The refusal of a patch that made `patched`.
-    pub(crate) fn in_patch(&self, patched: &Value) -> ApiError {
-        let cause = Cause::invalid("patch", patched, &self.sentence());
+    pub(crate) fn in_patch(&self, resource: &Resource, patched: &Value) -> ApiError {
+        let cause = match resource.is_secret() {
+            true => Cause::hidden("patch", &self.sentence()),
+            false => Cause::invalid("patch", patched, &self.sentence()),
+        };
         ApiError::invalid_options("", "", vec![cause])
     }
 
@@ -100,6 +104,7 @@ pub(crate) fn validate(resource: &Resource, object: &Value) -> Result<(), ApiErr
     if faults.is_empty() {
         faults = resource.rules.faults(object);
     }
+    faults.extend(builtin::faults(resource, object));
     faults.truncate(limits::CAUSES);
     refuse(resource, object, faults)
 }

@@ -1,5 +1,6 @@
 //! What goes because something else went: dependents of deleted owners, owners whose dependents
-//! went first, the contents of namespaces and the emptied namespaces themselves.
+//! went first, the contents of namespaces and the emptied namespaces themselves; and events, once
+//! they are past.
 //!
 //! The collector asks the store what there is to do, not events: so it finds after a restart what
 //! it had not finished before, and a missed wake-up costs time only.
@@ -7,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::{
+    builtin::events,
     limits, object,
     status::ApiError,
     store::{Key, Stored, Transaction},
@@ -20,7 +22,11 @@ use crate::{
 pub(crate) async fn run(api: Arc<Api>) {
     let mut closing = api.closing.subscribe();
     loop {
-        let rest = match sweep_all(&api).await {
+        let swept = match sweep_all(&api).await {
+            Ok(()) => events::expire(&api).await,
+            failed => failed,
+        };
+        let rest = match swept {
             Ok(()) => None,
             Err(error) => {
                 tracing::warn!(status = %error.status(), "collecting deleted objects failed");
@@ -30,7 +36,11 @@ pub(crate) async fn run(api: Arc<Api>) {
         let pause = async {
             match rest {
                 Some(rest) => tokio::time::sleep(rest).await,
-                None => api.store.wait_for_garbage().await,
+                None => {
+                    let garbage = api.store.wait_for_garbage();
+                    // In time or not: what is past is looked for in any case.
+                    let _past = tokio::time::timeout(limits::EVENT_SWEEP, garbage).await;
+                }
             }
         };
         tokio::select! {

@@ -167,9 +167,19 @@ impl Resource {
         self.group.is_empty() && self.kind == "Namespace"
     }
 
+    /// Whether this is the built-in Event.
+    pub(crate) fn is_event(&self) -> bool {
+        self.group.is_empty() && self.kind == "Event"
+    }
+
     /// Whether this is the built-in Secret.
     pub(crate) fn is_secret(&self) -> bool {
         self.group.is_empty() && self.kind == "Secret"
+    }
+
+    /// Whether its objects count how often their wish changed; what is built in does not.
+    pub(crate) fn has_generation(&self) -> bool {
+        !self.group.is_empty()
     }
 
     /// Whether its objects are answered and not kept.

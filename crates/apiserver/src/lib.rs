@@ -100,7 +100,8 @@ impl ApiServer {
         let Config { path, definitions, clock, entropy } = config;
         let registry = Arc::new(Registry::read(&definitions)?);
         let opened = Arc::clone(&registry);
-        let store = tokio::task::spawn_blocking(move || Store::open(&path, opened))
+        let dice = Arc::clone(&entropy);
+        let store = tokio::task::spawn_blocking(move || Store::open(&path, opened, dice))
             .await
             .map_err(|error| OpenError::Write(error.to_string()))??;
         let closing = watch::Sender::new(false);

@@ -75,5 +75,23 @@ pub(crate) const ANNOTATION_BYTES: usize = 256 * 1024;
 /// Terms of one selector: a real one has a handful, and each is tried on every object.
 pub(crate) const SELECTOR_TERMS: usize = 256;
 
+/// Events kept in a namespace: they tell why, and a thousand tell it as well as more.
+pub(crate) const EVENTS: usize = 1000;
+
+/// How long an event is kept after it happened last, milliseconds; as on the real server.
+pub(crate) const EVENT_AGE_MS: u64 = 60 * 60 * 1000;
+
+/// Bytes of one event: a few words and names.
+pub(crate) const EVENT_BYTES: usize = 16 * 1024;
+
+/// How often past events are looked for.
+pub(crate) const EVENT_SWEEP: Duration = Duration::from_secs(60);
+
+/// Bytes of all values of one Secret, as the real server's.
+pub(crate) const SECRET_BYTES: usize = 1024 * 1024;
+
+/// Bytes of the name of one value of a Secret, as the real server's.
+pub(crate) const SECRET_KEY_BYTES: usize = 253;
+
 /// Events of one YAML body: bounds what aliases can blow up.
 pub(crate) const YAML_NODES: usize = 250_000;

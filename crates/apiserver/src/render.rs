@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::{
     accept::{Accept, Encoding, Shape},
     body::Body,
+    builtin::secrets,
     definition::Resource,
     limits,
     status::ApiError,
@@ -21,6 +22,8 @@ pub(crate) struct Form {
     pub(crate) accept: Accept,
     pub(crate) include: Include,
     pub(crate) now_ms: u64,
+    /// Whoever asks may write Secrets and not read them: their values are left out.
+    pub(crate) write_only: bool,
 }
 
 impl Form {
@@ -32,7 +35,7 @@ impl Form {
         body: &Bytes,
     ) -> Result<Response<Body>, ApiError> {
         let shaped = match self.accept.shape {
-            Shape::Object if self.accept.encoding == Encoding::Json => {
+            Shape::Object if self.accept.encoding == Encoding::Json && !self.hides(resource) => {
                 return Ok(respond(code, Encoding::Json, Body::whole(body.clone())));
             }
             _ => self.shape(resource, parse(body)?, false),
@@ -88,6 +91,10 @@ impl Form {
 
     /// An object in the shape asked for; a table names its columns unless `rows_only`.
     pub(crate) fn shape(self, resource: &Resource, object: Value, rows_only: bool) -> Value {
+        let object = match self.hides(resource) {
+            true => secrets::without_values(object),
+            false => object,
+        };
         match self.accept.shape {
             Shape::Object => object,
             Shape::Metadata => table::partial(&object),
@@ -97,6 +104,10 @@ impl Form {
                 form.table(resource, vec![object], metadata, rows_only)
             }
         }
+    }
+
+    fn hides(self, resource: &Resource) -> bool {
+        self.write_only && resource.is_secret()
     }
 
     /// A value that is no object of a resource.

@@ -79,7 +79,8 @@ where
     let accept = Accept::parse(header_text(&head, header::ACCEPT))?;
     let include = table::include(query.text("includeObject"))
         .ok_or_else(|| ApiError::bad_request("includeObject must be None, Metadata or Object"))?;
-    let form = Form { accept, include, now_ms: api.clock.now_ms() };
+    let write_only = user.as_ref().is_some_and(|user| user.role != Role::Admin);
+    let form = Form { accept, include, now_ms: api.clock.now_ms(), write_only };
     let body = match head.method {
         Method::GET => Bytes::new(),
         _ => read(body).await?,
@@ -205,7 +206,7 @@ fn discover(
 fn json(head: &request::Parts, document: &Value) -> Result<Response<Body>, ApiError> {
     let accept = Accept::parse(header_text(head, header::ACCEPT))?;
     let accept = Accept { shape: Shape::Object, ..accept };
-    let form = Form { accept, include: table::Include::Metadata, now_ms: 0 };
+    let form = Form { accept, include: table::Include::Metadata, now_ms: 0, write_only: true };
     form.value(StatusCode::OK, document)
 }
 

@@ -43,6 +43,12 @@ impl Cause {
         Self { reason: "FieldValueInvalid", text, field: field.into() }
     }
 
+    /// A value is refused that no text may repeat.
+    pub(crate) fn hidden(field: &str, why: &str) -> Self {
+        let text = format!("Invalid value: \"<hidden>\": {why}");
+        Self { reason: "FieldValueInvalid", text, field: field.into() }
+    }
+
     /// The value has the JSON type `found`.
     pub(crate) fn wrong_type(field: &str, found: &str, why: &str) -> Self {
         let text = format!("Invalid value: \"{found}\": {why}");

@@ -1,7 +1,7 @@
 //! Tables: the rows that `kubectl get` prints.
 
 use jiff::Timestamp;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{
     accept::TableVersion,
@@ -50,7 +50,10 @@ impl TableForm {
     }
 
     fn row(self, resource: &Resource, object: Value) -> Value {
-        let mut cells = vec![object["metadata"]["name"].clone()];
+        let mut cells = Vec::with_capacity(resource.columns.len() + 1);
+        if !resource.is_event() {
+            cells.push(object["metadata"]["name"].clone());
+        }
         cells.extend(resource.columns.iter().map(|column| self.cell(column, &object)));
         let object = match self.include {
             Include::Nothing => return json!({ "cells": cells }),
@@ -66,9 +69,15 @@ impl TableForm {
             return Value::Null;
         };
         match column.kind.as_str() {
+            // What has members is counted.
+            "integer" if value.is_object() => value.as_object().map_or(0, Map::len).into(),
             "integer" => value.as_f64().map_or(Value::Null, |number| json!(number as i64)),
             "number" if value.is_number() => (*value).clone(),
             "boolean" if value.is_boolean() => (*value).clone(),
+            "string" if column.format == "reference" => {
+                let text = |field| value[field].as_str().unwrap_or_default();
+                format!("{}/{}", text("kind").to_lowercase(), text("name")).into()
+            }
             "string" => match value {
                 Value::String(text) => text.as_str().into(),
                 other => other.to_string().into(),
@@ -104,7 +113,9 @@ fn columns(resource: &Resource) -> Value {
             "description": column.description, "priority": column.priority,
         })
     });
-    std::iter::once(name).chain(columns).collect()
+    // Events are told from each other by what they tell; their names come last.
+    let name = (!resource.is_event()).then_some(name);
+    name.into_iter().chain(columns).collect()
 }
 
 /// A duration in the words of `kubectl`: precise while short, coarse when long.

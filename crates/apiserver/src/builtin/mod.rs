@@ -1,10 +1,17 @@
-//! The kinds that are always served: Namespace, and the reviews by which clients ask what they may
-//! do. They are written as definitions, like those that are given; what a definition cannot say of
-//! them stands in the files beside this one.
+//! The kinds that are always served: Namespace, Event and Secret, and the reviews by which clients
+//! ask what they may do. They are written as definitions, like those that are given; what a
+//! definition cannot say of them stands in the files beside this one.
 
+pub(crate) mod events;
 pub(crate) mod reviews;
+pub(crate) mod secrets;
 
 use serde_json::Value;
+
+use crate::{
+    definition::Resource,
+    status::{ApiError, Cause},
+};
 
 /// The built-in definitions.
 pub(crate) struct Definitions {
@@ -17,8 +24,41 @@ pub(crate) struct Definitions {
 impl Definitions {
     /// Reads the files that are compiled in.
     pub(crate) fn read() -> Result<Self, serde_json::Error> {
-        let namespace = serde_json::from_str(include_str!("namespace.json"))?;
-        let reviews = serde_json::from_str(include_str!("reviews.json"))?;
-        Ok(Self { core: vec![namespace], reviews })
+        let core = [
+            include_str!("namespace.json"),
+            include_str!("event.json"),
+            include_str!("secret.json"),
+        ];
+        let core = core.into_iter().map(serde_json::from_str).collect::<Result<_, _>>()?;
+        Ok(Self { core, reviews: serde_json::from_str(include_str!("reviews.json"))? })
     }
+}
+
+/// Completes an object as its kind wants it, after the defaults of its definition.
+pub(crate) fn complete(resource: &Resource, object: &mut Value, now_ms: u64) {
+    if resource.is_event() {
+        events::complete(object, now_ms);
+    } else if resource.is_secret() {
+        secrets::complete(object);
+    }
+}
+
+/// The faults that a definition cannot describe.
+pub(crate) fn faults(resource: &Resource, object: &Value) -> Vec<Cause> {
+    if resource.is_event() {
+        events::faults(object)
+    } else if resource.is_secret() {
+        secrets::faults(object)
+    } else {
+        Vec::new()
+    }
+}
+
+/// Refuses a change that the kind does not allow.
+pub(crate) fn check_change(
+    resource: &Resource,
+    before: &Value,
+    after: &Value,
+) -> Result<(), ApiError> {
+    if resource.is_secret() { secrets::check_change(resource, before, after) } else { Ok(()) }
 }

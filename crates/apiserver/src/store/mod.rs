@@ -9,6 +9,7 @@ mod layout;
 mod open;
 mod read;
 mod ring;
+mod seal;
 mod transaction;
 mod writer;
 
@@ -17,6 +18,7 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 pub use self::open::StoreError;
@@ -51,12 +53,45 @@ struct Readers {
 pub(crate) struct Shared {
     /// The number of each resource in the file, by the resource's index.
     pub(crate) ids: Vec<i64>,
+    /// Whether the bodies of each resource lie sealed, by the resource's index.
+    sealed: Vec<bool>,
+    seal: seal::Seal,
     /// Recent changes, a ring for each resource, by the resource's index.
     pub(crate) rings: Vec<Arc<Ring>>,
     /// Up to which revision the rings are complete.
     pub(crate) published: watch::Sender<u64>,
     /// Rung when a change may have left something to collect.
     pub(crate) collect: Notify,
+}
+
+impl Shared {
+    /// The bytes that lie in the file for a body.
+    fn close(&self, key: &Key, body: &Bytes) -> Result<Bytes, ApiError> {
+        match self.is_sealed(key.resource) {
+            false => Ok(body.clone()),
+            true => {
+                let sealed = self.seal.seal(&seal::place(&key.namespace, &key.name), body)?;
+                Ok(sealed.into())
+            }
+        }
+    }
+
+    /// The body whose bytes lie in the file.
+    fn open(
+        &self,
+        resource: usize,
+        (namespace, name): (&str, &str),
+        bytes: Vec<u8>,
+    ) -> Result<Bytes, ApiError> {
+        match self.is_sealed(resource) {
+            false => Ok(bytes.into()),
+            true => Ok(self.seal.open(&seal::place(namespace, name), &bytes)?.into()),
+        }
+    }
+
+    fn is_sealed(&self, resource: usize) -> bool {
+        self.sealed.get(resource).copied().unwrap_or_default()
+    }
 }
 
 impl Store {

@@ -11,7 +11,8 @@ use std::{
     sync::Arc,
 };
 
-use rusqlite::{Connection, OpenFlags};
+use eventbus_core::Entropy;
+use rusqlite::{Connection, OpenFlags, OptionalExtension};
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -20,6 +21,7 @@ use super::{
     layout::{APPLICATION_ID, FORMAT, TABLES},
     queue,
     ring::Ring,
+    seal::{Seal, place},
     writer::Writer,
 };
 use crate::{definition::Registry, limits};
@@ -49,6 +51,17 @@ pub enum StoreError {
         /// Its format.
         found: u32,
     },
+    /// The key of what lies sealed in it cannot be used.
+    #[error(
+        "{path}: the key of the Secrets cannot be used: {reason}; restore it from a backup, or \
+         move the resource store away too"
+    )]
+    Key {
+        /// The key's file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// Its pages contradict each other.
     #[error("{path} is corrupted ({reason}): restore it from a backup, or move it away")]
     Corrupted {
@@ -60,8 +73,13 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens the file at `path`, or makes it, for the resources of `registry`.
-    pub(crate) fn open(path: &Path, registry: Arc<Registry>) -> Result<Self, StoreError> {
+    /// Opens the file at `path`, or makes it, for the resources of `registry`; likewise the key
+    /// beside it.
+    pub(crate) fn open(
+        path: &Path,
+        registry: Arc<Registry>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, StoreError> {
         if exists(path)? {
             inspect(path)?;
         } else {
@@ -89,8 +107,11 @@ impl Store {
             readers.push(reader);
         }
         let revision = revision.unsigned_abs();
+        let seal = open_seal(&connection, path, &registry, entropy)?;
         let shared = Arc::new(Shared {
             ids,
+            sealed: registry.resources().iter().map(|resource| resource.is_secret()).collect(),
+            seal,
             rings: registry.resources().iter().map(|_| Arc::new(Ring::new(revision))).collect(),
             published: watch::Sender::new(revision),
             collect: Notify::new(),
@@ -190,6 +211,35 @@ fn make(path: &Path) -> Result<(), StoreError> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
     let folder = folder.unwrap_or(Path::new("."));
     fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
+}
+
+/// Reads the key, and tries it on what is sealed.
+fn open_seal(
+    connection: &Connection,
+    path: &Path,
+    registry: &Registry,
+    entropy: Arc<dyn Entropy>,
+) -> Result<Seal, StoreError> {
+    let database = |error: rusqlite::Error| corrupted(path, error.to_string());
+    let secret = registry.resources().iter().find(|resource| resource.is_secret());
+    let name = secret.map(|resource| resource.qualified()).unwrap_or_default();
+    let sealed: Option<(String, String, Vec<u8>)> = connection
+        .query_row(
+            "SELECT o.namespace, o.name, o.body FROM objects o \
+             JOIN resources r ON r.id = o.resource WHERE r.name = ?1 LIMIT 1",
+            [name],
+            |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)),
+        )
+        .optional()
+        .map_err(database)?;
+    let seal = Seal::read(path, entropy, sealed.is_some())?;
+    match sealed {
+        Some((namespace, name, body)) if seal.open(&place(&namespace, &name), &body).is_err() => {
+            let reason = "it does not fit what it sealed";
+            Err(StoreError::Key { path: path.with_extension("key"), reason })
+        }
+        _ => Ok(seal),
+    }
 }
 
 /// The number of each resource in the file, in the registry's order.

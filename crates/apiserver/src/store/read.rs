@@ -64,14 +64,15 @@ impl Store {
     /// The object at `key`.
     pub(crate) async fn get(&self, key: Key) -> Result<Option<Bytes>, ApiError> {
         let id = self.resource_id(key.resource)?;
-        self.read(move |connection, _| {
+        self.read(move |connection, shared| {
             let mut statement = connection.prepare_cached(
                 "SELECT body FROM objects WHERE resource = ?1 AND namespace = ?2 AND name = ?3",
             )?;
             let body: Option<Vec<u8>> = statement
                 .query_row(params![id, key.namespace, key.name], |row| row.get(0))
                 .optional()?;
-            Ok(body.map(Bytes::from))
+            let place = (key.namespace.as_str(), key.name.as_str());
+            body.map(|body| shared.open(key.resource, place, body)).transpose()
         })
         .await
     }
@@ -118,7 +119,7 @@ fn read_page(
     })?;
     let within = request.namespace.as_ref().unwrap_or(&namespace);
     let rows = statement.query(params![id, within, name])?;
-    let mut moment = Moment { rows, ahead: None, past };
+    let mut moment = Moment { rows, ahead: None, past, resource: request.resource, shared };
     let mut page = Page { revision, bodies: Vec::new(), next: None, remaining: None };
     let mut last = None;
     while let Some((place, body)) = moment.next()? {
@@ -146,10 +147,12 @@ struct Moment<'s> {
     rows: Rows<'s>,
     ahead: Option<(Place, Bytes)>,
     past: BTreeMap<Place, Option<Bytes>>,
+    resource: usize,
+    shared: &'s Shared,
 }
 
 impl Moment<'_> {
-    fn next(&mut self) -> rusqlite::Result<Option<(Place, Bytes)>> {
+    fn next(&mut self) -> Result<Option<(Place, Bytes)>, ApiError> {
         loop {
             if self.ahead.is_none() {
                 self.ahead = self.unchanged()?;
@@ -168,11 +171,12 @@ impl Moment<'_> {
         }
     }
 
-    fn unchanged(&mut self) -> rusqlite::Result<Option<(Place, Bytes)>> {
+    fn unchanged(&mut self) -> Result<Option<(Place, Bytes)>, ApiError> {
         while let Some(row) = self.rows.next()? {
-            let place = (row.get(0)?, row.get(1)?);
+            let place: Place = (row.get(0)?, row.get(1)?);
             if !self.past.contains_key(&place) {
-                return Ok(Some((place, Bytes::from(row.get::<_, Vec<u8>>(2)?))));
+                let body = self.shared.open(self.resource, (&place.0, &place.1), row.get(2)?)?;
+                return Ok(Some((place, body)));
             }
         }
         Ok(None)

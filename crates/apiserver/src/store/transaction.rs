@@ -6,7 +6,10 @@ use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::Value;
 
-use super::ring::{Event, EventKind};
+use super::{
+    Shared,
+    ring::{Event, EventKind},
+};
 use crate::{definition::Registry, object, render, status::ApiError};
 
 /// Where an object is: the resource's index, the namespace (empty for cluster-wide resources), the
@@ -46,8 +49,8 @@ impl Stored {
 pub(crate) struct Transaction<'c> {
     connection: &'c Connection,
     registry: &'c Registry,
-    ids: &'c [i64],
-    /// The same, as SQL lists them.
+    shared: &'c Shared,
+    /// The numbers of the resources, as SQL lists them.
     served: String,
     /// The revision of the last change.
     pub(super) revision: u64,
@@ -62,13 +65,13 @@ impl<'c> Transaction<'c> {
     pub(super) fn new(
         connection: &'c Connection,
         registry: &'c Registry,
-        ids: &'c [i64],
+        shared: &'c Shared,
         revision: u64,
     ) -> Self {
-        let served = ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
+        let served = shared.ids.iter().map(i64::to_string).collect::<Vec<_>>().join(", ");
         let events = Vec::new();
         let (collect, failure) = (false, None);
-        Self { connection, registry, ids, served, revision, events, collect, failure }
+        Self { connection, registry, shared, served, revision, events, collect, failure }
     }
 
     /// Runs one piece of work so that its error or its panic leaves no trace.
@@ -121,28 +124,34 @@ impl<'c> Transaction<'c> {
             "SELECT id, body FROM objects WHERE resource = ?1 AND namespace = ?2 AND name = ?3",
         )?;
         let found = statement
-            .query_row(params![self.id(key)?, key.namespace, key.name], |row| {
-                Ok(Stored { id: row.get(0)?, body: Bytes::from(row.get::<_, Vec<u8>>(1)?) })
+            .query_row(params![self.id(key.resource)?, key.namespace, key.name], |row| {
+                Ok((row.get(0)?, row.get(1)?))
             })
             .optional()?;
-        Ok(found)
+        found
+            .map(|(id, bytes)| {
+                let place = (key.namespace.as_str(), key.name.as_str());
+                Ok(Stored { id, body: self.shared.open(key.resource, place, bytes)? })
+            })
+            .transpose()
     }
 
     /// Stores a new object under the next revision; gives it as stored.
     pub(crate) fn insert(&mut self, key: &Key, object: &mut Value) -> Result<Bytes, ApiError> {
         let event = self.stamp(EventKind::Added, key, object, None)?;
+        let bytes = self.shared.close(key, &event.body)?;
         self.connection
             .prepare_cached(
                 "INSERT INTO objects (resource, namespace, name, uid, deletion, body) \
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
             )?
             .execute(params![
-                self.id(key)?,
+                self.id(key.resource)?,
                 key.namespace,
                 key.name,
                 object::uid(object),
                 self.deletion(key, object) as u8,
-                &event.body[..],
+                &bytes[..],
             ])?;
         self.own(self.connection.last_insert_rowid(), object)?;
         Ok(self.changed(key.resource, event))
@@ -157,9 +166,10 @@ impl<'c> Transaction<'c> {
     ) -> Result<Bytes, ApiError> {
         let event = self.stamp(EventKind::Modified, key, object, Some(before.body.clone()))?;
         let deletion = self.deletion(key, object);
+        let bytes = self.shared.close(key, &event.body)?;
         self.connection
             .prepare_cached("UPDATE objects SET deletion = ?2, body = ?3 WHERE id = ?1")?
-            .execute(params![before.id, deletion as u8, &event.body[..]])?;
+            .execute(params![before.id, deletion as u8, &bytes[..]])?;
         self.disown(before.id)?;
         self.own(before.id, object)?;
         self.collect |= deletion == Deletion::Pending;
@@ -226,6 +236,29 @@ impl<'c> Transaction<'c> {
         self.keys(select, "LIMIT ?2", params![namespace, count(limit)])
     }
 
+    /// All but the newest `keep` objects of the resource and in the namespace of `like`.
+    pub(crate) fn surplus(&self, like: &Key, keep: usize) -> Result<Vec<Key>, ApiError> {
+        let select = "WHERE o.resource = ?1 AND o.namespace = ?2";
+        let order = "ORDER BY o.id DESC LIMIT -1 OFFSET ?3";
+        self.keys(select, order, params![self.id(like.resource)?, like.namespace, count(keep)])
+    }
+
+    /// At most `limit` events that happened last before `oldest`. One that claims to be of later
+    /// than `now` is as old as it lies here.
+    pub(crate) fn expired(
+        &self,
+        resource: usize,
+        [oldest, now]: [&str; 2],
+        limit: usize,
+    ) -> Result<Vec<Key>, ApiError> {
+        let last = "json_extract(CAST(o.body AS TEXT), '$.lastTimestamp')";
+        let made = "json_extract(CAST(o.body AS TEXT), '$.metadata.creationTimestamp')";
+        let select = format!(
+            "WHERE o.resource = ?1 AND ?2 > CASE WHEN {last} <= ?3 THEN {last} ELSE {made} END"
+        );
+        self.keys(&select, "LIMIT ?4", params![self.id(resource)?, oldest, now, count(limit)])
+    }
+
     /// Whether nothing is left in a namespace. What this program no longer serves, nobody could
     /// delete: it is forgotten here.
     pub(crate) fn empty(&self, namespace: &str) -> Result<bool, ApiError> {
@@ -269,15 +302,15 @@ impl<'c> Transaction<'c> {
         let mut keys = Vec::new();
         while let Some(row) = rows.next()? {
             let id: i64 = row.get(0)?;
-            if let Some(resource) = self.ids.iter().position(|known| *known == id) {
+            if let Some(resource) = self.shared.ids.iter().position(|known| *known == id) {
                 keys.push(Key { resource, namespace: row.get(1)?, name: row.get(2)? });
             }
         }
         Ok(keys)
     }
 
-    fn id(&self, key: &Key) -> Result<i64, ApiError> {
-        let id = self.ids.get(key.resource).copied();
+    fn id(&self, resource: usize) -> Result<i64, ApiError> {
+        let id = self.shared.ids.get(resource).copied();
         id.ok_or_else(|| ApiError::internal("no such resource".into()))
     }
 
@@ -374,7 +407,8 @@ mod tests {
 
     fn open(folder: &tempfile::TempDir) -> Store {
         let registry = Registry::read(&[]).unwrap();
-        Store::open(&folder.path().join("resources.db"), Arc::new(registry)).unwrap()
+        let entropy = Arc::new(eventbus_core::testing::SeededEntropy::new(1));
+        Store::open(&folder.path().join("resources.db"), Arc::new(registry), entropy).unwrap()
     }
 
     #[tokio::test]

@@ -52,7 +52,7 @@ impl Writer {
             None => self.connection.execute_batch("BEGIN IMMEDIATE").map_err(ApiError::from),
         };
         let mut transaction =
-            Transaction::new(&self.connection, &self.registry, &self.shared.ids, self.revision);
+            Transaction::new(&self.connection, &self.registry, &self.shared, self.revision);
         let (mut replies, mut failure) = (Vec::with_capacity(batch.len()), begun.err());
         if let Some(failure) = &failure {
             transaction.fail(failure.clone());

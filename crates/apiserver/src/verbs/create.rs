@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Api, Call, Written};
 use crate::{
-    admit,
+    admit, builtin,
     definition::Resource,
     object,
     status::{ApiError, Cause},
@@ -78,6 +78,7 @@ impl Newborn {
             members.remove("status");
         }
         resource.schema.complete(object);
+        builtin::complete(resource, object, self.now_ms);
         for field in ["deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"] {
             object::set(object, field, None);
         }
@@ -95,7 +96,9 @@ impl Newborn {
         }
         object::set(object, "uid", Some(self.uid().into()));
         object::set(object, "creationTimestamp", Some(object::moment(self.now_ms)));
-        object::set(object, "generation", Some(1.into()));
+        if resource.has_generation() {
+            object::set(object, "generation", Some(1.into()));
+        }
         Ok(())
     }
 
@@ -125,6 +128,9 @@ impl Newborn {
         }
         if dry {
             return Ok(object.to_string().into());
+        }
+        if resource.is_event() {
+            builtin::events::make_room(transaction, &key)?;
         }
         transaction.insert(&key, &mut object)
     }

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::{Api, Call, Written};
 use crate::{
-    admit,
+    admit, builtin,
     definition::Resource,
     object,
     patch::Patch,
@@ -92,6 +92,7 @@ pub(crate) struct Change {
     pub(crate) status: bool,
     /// Nothing is kept.
     pub(crate) dry: bool,
+    pub(crate) now_ms: u64,
 }
 
 impl Change {
@@ -101,6 +102,7 @@ impl Change {
             key: call.key(),
             status: call.target.status,
             dry: call.query.dry_run()?,
+            now_ms: call.form.now_ms,
         })
     }
 
@@ -120,7 +122,7 @@ impl Change {
         patch.apply(&mut after)?;
         admit::check_kind(&self.resource, &after)?;
         let warnings = admit::prune(&self.resource, &mut after, patch.duplicates(), validation)
-            .map_err(|unknown| unknown.in_patch(&after))?;
+            .map_err(|unknown| unknown.in_patch(&self.resource, &after))?;
         for field in ["name", "namespace"] {
             if object::text(&after, field) != object::text(before, field) {
                 let path = format!("metadata.{field}");
@@ -153,13 +155,15 @@ impl Change {
             self.without_what_is_not_the_clients(&before, wanted)
         };
         self.resource.schema.complete(&mut after);
+        builtin::complete(&self.resource, &mut after, self.now_ms);
         if self.status {
             admit::validate_status(&self.resource, &after)?;
         } else {
             admit::validate(&self.resource, &after)?;
+            builtin::check_change(&self.resource, &before, &after)?;
             self.check_finalizers(&before, &after)?;
         }
-        if is_another_wish(&before, &after) {
+        if self.resource.has_generation() && is_another_wish(&before, &after) {
             let generation = before["metadata"]["generation"].as_u64().unwrap_or_default();
             object::set(&mut after, "generation", Some((generation + 1).into()));
         }
@@ -180,7 +184,8 @@ impl Change {
     fn check_preconditions(&self, before: &Value, wanted: &Value) -> Result<(), ApiError> {
         let name = &self.key.name;
         let revision = object::text(wanted, "resourceVersion");
-        if revision.is_empty() && !self.resource.is_namespace() {
+        // What is built in may be replaced whatever it is, as on the real server.
+        if revision.is_empty() && !self.resource.group.is_empty() {
             let cause = Cause {
                 reason: "FieldValueInvalid",
                 text: "Invalid value: 0x0: must be specified for an update".into(),

@@ -3,11 +3,13 @@
 
 mod deletions;
 mod documents;
+mod events;
 mod fixture;
 mod lists;
 mod model;
 mod reviews;
 mod roads;
+mod secrets;
 mod stores;
 mod total;
 mod watches;
