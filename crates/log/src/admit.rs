@@ -52,21 +52,28 @@ impl Shared {
                 Some(position_at(self, start_ms, visible).map_err(failed)?)
             };
             let mut table = self.table.state();
-            let (cursor, uncounted) = match (table.by_id.get(&spec.id).cloned(), beginning) {
-                (Some(cursor), _) => {
-                    let uncounted = cursor.change(&spec, &mut table);
-                    (cursor, uncounted)
-                }
-                (None, Some(beginning)) => {
-                    let (cursor, stretch) = self.make(&spec, beginning, &mut table);
-                    (cursor, Some(stretch))
-                }
+            let known = table.by_id.get(&spec.id).cloned();
+            let opened = match (&known, beginning) {
+                (Some(cursor), _) => cursor.opened_as(&spec),
+                (None, Some(beginning)) => first_opened(&spec, beginning, &table),
                 // Forgotten meanwhile.
                 (None, None) => continue,
             };
+            // Before anything changes: a ledger that takes no more leaves nothing half done. Nor
+            // does it snapshot meanwhile, for which it needs the table.
             let (reply, answer) = oneshot::channel();
-            let change = Change::Open(cursor.opened());
+            let change = Change::Open(opened.clone());
             self.ledger.push(Request::Change { change, reply: Some(reply) })?;
+            let (cursor, uncounted) = match known {
+                Some(cursor) => {
+                    let uncounted = cursor.change(&spec, &mut table);
+                    (cursor, uncounted)
+                }
+                None => {
+                    let (cursor, stretch) = self.make(opened, &mut table);
+                    (cursor, Some(stretch))
+                }
+            };
             drop(table);
             if let Some(stretch) = uncounted {
                 cursor.count_in(stretch).map_err(failed)?;
@@ -76,27 +83,96 @@ impl Shared {
     }
 
     /// A new cursor, and the stretch whose events are still to be counted.
-    fn make(
-        self: &Arc<Self>,
-        spec: &CursorSpec,
-        beginning: Position,
-        table: &mut TableState,
-    ) -> (Arc<LogCursor>, Stretch) {
-        let frontier = Position(beginning.0.saturating_sub(1));
-        let opened = Opened {
-            cursor: table.last_number + 1,
-            id: spec.id.clone(),
-            interest: spec.interest.clone(),
-            waiting_max: spec.waiting_max,
-            frontier,
-            dropped: 0,
-        };
-        let progress = Progress::new(frontier, spec.waiting_max);
+    fn make(self: &Arc<Self>, opened: Opened, table: &mut TableState) -> (Arc<LogCursor>, Stretch) {
+        let frontier = opened.frontier;
+        let progress = Progress::new(frontier, opened.waiting_max);
         let fresh = Fresh::uncounted_from(frontier, table.visible);
         let mut place = Place::new(&opened, progress, fresh);
         place.looking_up = true;
         let cursor = LogCursor::new(self.clone(), opened.cursor, opened.id, place);
         table.insert(cursor.clone());
         (cursor, Stretch { after: frontier, upto: table.visible })
+    }
+}
+
+/// What the ledger is told of a new cursor whose first event may lie at `beginning`.
+fn first_opened(spec: &CursorSpec, beginning: Position, table: &TableState) -> Opened {
+    Opened {
+        cursor: table.last_number + 1,
+        id: spec.id.clone(),
+        interest: spec.interest.clone(),
+        waiting_max: spec.waiting_max,
+        frontier: Position(beginning.0.saturating_sub(1)),
+        dropped: 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use eventbus_core::broker::CursorId;
+    use eventbus_core::testing::{ManualClock, SeededEntropy};
+    use eventbus_core::{Batch, Durability};
+
+    use super::*;
+    use crate::config::LogConfig;
+    use crate::disk::MemoryDisk;
+    use crate::ledger;
+    use crate::log::Machines;
+    use crate::syncer::Syncer;
+    use crate::table::Router;
+    use crate::telemetry::TraceObserver;
+    use crate::testing::{event, interest};
+
+    fn machines() -> Machines {
+        let disk = Arc::new(MemoryDisk::new(1 << 30));
+        let config = LogConfig { max_bytes: Some(1 << 30), ..LogConfig::on_disk(disk) };
+        let clock = Arc::new(ManualClock::at(1));
+        let opened = Machines::open(config, clock, &SeededEntropy::new(1), Arc::new(TraceObserver));
+        opened.unwrap().0
+    }
+
+    /// Stores an event and lets the cursors know.
+    fn publish(machines: &mut Machines, event_type: &str) {
+        let shared = machines.shared.clone();
+        let batch = Batch::of_one(event(event_type, b"x"));
+        shared.begin_append(batch, Durability::Synced).unwrap();
+        machines.writer.step(shared.now());
+        Syncer::new(shared.clone()).step(shared.now());
+        Router::new(shared.clone()).step(shared.now());
+    }
+
+    fn spec(event_type: &str) -> CursorSpec {
+        CursorSpec {
+            id: CursorId("orders".into()),
+            interest: interest(event_type),
+            start: Start::AtMs(0),
+            waiting_max: 10,
+        }
+    }
+
+    /// Queues as much as the ledger takes.
+    fn crowd(shared: &Shared) {
+        let mark = || Request::Change { change: ledger::mark(shared), reply: None };
+        while shared.ledger.push(mark()).is_ok() {}
+    }
+
+    #[test]
+    fn an_opening_that_a_full_ledger_refuses_leaves_nothing_behind() {
+        let mut machines = machines();
+        let shared = machines.shared.clone();
+        publish(&mut machines, "a");
+        publish(&mut machines, "b");
+        let mut leases = Vec::new();
+        for event_type in ["a", "b"] {
+            crowd(&shared);
+            assert!(shared.admit(spec(event_type)).is_err());
+            let known = shared.table.state().by_id.get(&spec("a").id).cloned();
+            assert!(known.is_none_or(|known| known.place().interest == interest("a")));
+            while machines.ledger.step(shared.now()) == crate::signal::Next::Again {}
+            let cursor = shared.admit(spec(event_type)).unwrap().cursor;
+            leases.extend(cursor.lease_now(10).unwrap());
+            let last = leases.last().map(|lease| &*lease.event().event_type);
+            assert_eq!(last, Some(event_type));
+        }
     }
 }

@@ -64,6 +64,17 @@ impl Place {
     }
 }
 
+/// Reads the index for a cursor whose `looking_up` is set, until it is dropped. However the reading
+/// ends: who asked may have given up meanwhile, and who looked since was told to wait.
+pub(crate) struct Reading<'a>(pub(crate) &'a LogCursor);
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.place().looking_up = false;
+        self.0.wake();
+    }
+}
+
 /// What a look at the cursor gave.
 pub(crate) enum Look {
     /// These, of which some may have to be read from disk.
@@ -101,6 +112,12 @@ impl LogCursor {
         }
     }
 
+    /// The same once it has taken `spec` in.
+    pub(crate) fn opened_as(&self, spec: &CursorSpec) -> Opened {
+        let (interest, waiting_max) = (spec.interest.clone(), spec.waiting_max);
+        Opened { interest, waiting_max, ..self.opened() }
+    }
+
     /// Takes another spec in. Where the interest is another one, everything above the frontier is
     /// found anew by it; says what must be counted then. The caller holds the table.
     pub(crate) fn change(
@@ -126,13 +143,10 @@ impl LogCursor {
 
     /// Adds the events in `stretch` to those that are fresh, and lets them be found. Blocks.
     pub(crate) fn count_in(&self, stretch: Stretch) -> std::io::Result<()> {
-        let counted = self.count(stretch);
-        let mut place = self.place();
-        place.looking_up = false;
-        let counted = counted.inspect(|count| place.fresh.add_counted(*count));
-        drop(place);
-        self.wake();
-        counted.map(drop)
+        let _reading = Reading(self);
+        let counted = self.count(stretch)?;
+        self.place().fresh.add_counted(counted);
+        Ok(())
     }
 
     /// Takes in new events; true when a dispatcher that sleeps should hear of them.
@@ -216,6 +230,7 @@ impl LogCursor {
 
     /// Reads the index for events the ring did not take. Blocks.
     pub(crate) fn look_up(&self, stretch: Stretch) -> Result<(), CursorError> {
+        let _reading = Reading(self);
         let topic_hash = self.topic_hash();
         let mut spots = Vec::new();
         let mut result = Ok(());
@@ -229,13 +244,10 @@ impl LogCursor {
             }
         }
         let mut place = self.place();
-        place.looking_up = false;
         if result.is_ok() && place.interest.topic_hash() == topic_hash {
             place.fresh.fill(stretch, spots);
         }
         drop(place);
-        // Who asked may have given up meanwhile, and who looked since was told to wait.
-        self.wake();
         result.map_err(|error| CursorError::Unavailable(format!("an index: {error}")))
     }
 

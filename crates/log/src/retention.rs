@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
 use crate::bytes::entry::Change;
-use crate::cursor::LogCursor;
+use crate::cursor::{LogCursor, Reading};
 use crate::index;
 use crate::ledger::{self, Request};
 use crate::segment::Segment;
@@ -157,16 +157,14 @@ impl Retention {
             place.looking_up = true;
             place.fresh.uncounted(upto)
         };
-        let counted = cursor.count(uncounted);
+        let _reading = Reading(cursor);
+        let Ok(beyond_ring) = cursor.count(uncounted) else { return false };
         let mut place = cursor.place();
-        place.looking_up = false;
-        let Ok(beyond_ring) = counted else { return false };
         let lost = place.fresh.drop_upto(upto, beyond_ring) + place.progress.drop_upto(upto);
         place.dropped += lost;
         let dropped = place.dropped;
         cursor.set_timer(&mut place);
         drop(place);
-        cursor.wake();
         let change = Change::Drop { cursor: cursor.number, upto, dropped };
         // Not taken by the ledger: then nothing is trimmed either, and the loss is said again.
         let pushed = self.shared.ledger.push(Request::Change { change, reply: None });
