@@ -11,6 +11,10 @@ pub const EVENT_BYTES: usize = 1024 * 1024;
 /// bounds the memory of all bodies together.
 pub const REQUESTS_IN_WORK: usize = 1024;
 
+/// Bytes of bodies that may be arriving at once, those left out that came with their heads: one
+/// more is answered 429. Each counts as much as it announces.
+pub const ARRIVING_BYTES: usize = 256 * 1024 * 1024;
+
 /// Bytes read and dropped of a body that is too large, so that the answer can be read: 16 MiB.
 pub const REFUSED_BODY_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -168,9 +172,12 @@ pub const SEGMENT_LEAST_BYTES: u64 = 64 * 1024;
 /// Published events kept in memory for those subscribers that keep up.
 pub const TAIL_CACHE_BYTES: usize = 32 * 1024 * 1024;
 
-/// Bytes of one stored event, or of one atomic batch. A quarter of a segment, so that no segment is
-/// left half empty.
-pub const STORED_BATCH_BYTES: usize = 16 * 1024 * 1024;
+/// Bytes that an event takes on disk beside its request body, at most.
+pub const STORED_HEAD_BYTES: usize = 64 * 1024;
+
+/// Bytes of one stored event, or of one atomic batch: as much as the largest body that a setting
+/// allows. About a quarter of a segment, so that no segment is left half empty.
+pub const STORED_BATCH_BYTES: usize = REFUSED_BODY_BYTES as usize + STORED_HEAD_BYTES;
 
 /// Bytes of events that wait to be written; then publishing is refused until the disk keeps up.
 pub const APPEND_QUEUE_BYTES: usize = 64 * 1024 * 1024;

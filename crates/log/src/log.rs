@@ -146,7 +146,7 @@ fn limits_of(
         max_bytes,
         backlog_max_bytes: config.backlog_max_bytes.unwrap_or(max_bytes / 4),
         age_ms: u64::try_from(config.age.as_millis()).unwrap_or(u64::MAX),
-        batch_bytes: limits::STORED_BATCH_BYTES.min(segment_bytes as usize / 4),
+        batch_bytes: limits::STORED_BATCH_BYTES.min(segment_bytes as usize / 3),
     };
     Ok((limits, segment_bytes))
 }
@@ -271,6 +271,13 @@ impl Shared {
     fn unanswered(&self) -> AppendError {
         let reason = self.health.failed().unwrap_or_else(|| "the log is closed".into());
         AppendError::Unavailable(reason)
+    }
+}
+
+impl Log {
+    /// The largest batch it takes, and so the largest event: bytes as stored.
+    pub fn batch_bytes(&self) -> usize {
+        self.shared.limits.batch_bytes
     }
 }
 

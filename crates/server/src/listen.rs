@@ -1,8 +1,8 @@
 //! A port: accepts connections and serves requests on them, within limits.
 //!
 //! The accept loop is our own because the limits are: a head that does not arrive in time ends its
-//! connection (so do silent connections), the number of connections is bounded, and a drain waits
-//! for the requests in work and no longer.
+//! connection, as does silence before the first one; the number of connections is bounded, and a
+//! drain waits for the requests in work and no longer.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -84,18 +84,20 @@ impl Port {
         let connections = Arc::new(Semaphore::new(self.connections));
         let tasks = TaskTracker::new();
         let graceful = GracefulShutdown::new();
-        let server = server();
+        let servers = Servers::new();
         loop {
             let (stream, permit) = tokio::select! {
                 biased;
                 () = stop.cancelled() => break,
                 accepted = self.accept(&connections) => accepted,
             };
-            let io = TokioIo::new(stream);
-            let connection = server.serve_connection(io, service.clone()).into_owned();
-            let connection = graceful.watch(connection);
+            let (servers, service) = (servers.clone(), service.clone());
+            let (watcher, stop) = (graceful.watcher(), stop.clone());
             tasks.spawn(async move {
-                if let Err(error) = connection.await {
+                let version = stop.run_until_cancelled(version(&stream)).await.flatten();
+                let Some(server) = version.map(|version| servers.of(version)) else { return };
+                let connection = server.serve_connection(TokioIo::new(stream), service);
+                if let Err(error) = watcher.watch(connection.into_owned()).await {
                     debug!(%error, "a connection ended early");
                 }
                 drop(permit);
@@ -129,18 +131,63 @@ impl Port {
     }
 }
 
-fn server() -> auto::Builder<TokioExecutor> {
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(limits::HEAD_TIME)
-        .pipeline_flush(true)
-        .http2()
-        .timer(TokioTimer::new())
-        .max_concurrent_streams(STREAMS)
-        .keep_alive_interval(limits::HEAD_TIME);
-    server
+/// The two versions of HTTP that a port speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Version {
+    Http1,
+    Http2,
+}
+
+/// What a client of HTTP/2 says first, and no request of HTTP/1 begins with.
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// A pause before a first line that came in pieces is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
+
+/// The version that the client begins to speak; none when it does not begin in time.
+async fn version(stream: &TcpStream) -> Option<Version> {
+    let begun = async {
+        let mut begun = [0; PREFACE.len()];
+        loop {
+            let length = stream.peek(&mut begun).await.ok().filter(|length| *length > 0)?;
+            if !PREFACE.starts_with(&begun[..length]) {
+                return Some(Version::Http1);
+            }
+            if length == PREFACE.len() {
+                return Some(Version::Http2);
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    };
+    tokio::time::timeout(limits::HEAD_TIME, begun).await.ok().flatten()
+}
+
+/// A server for each version.
+#[derive(Clone)]
+struct Servers {
+    http1: auto::Builder<TokioExecutor>,
+    http2: auto::Builder<TokioExecutor>,
+}
+
+impl Servers {
+    fn new() -> Self {
+        let mut http1 = auto::Builder::new(TokioExecutor::new()).http1_only();
+        http1.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEAD_TIME);
+        let mut http2 = auto::Builder::new(TokioExecutor::new()).http2_only();
+        http2
+            .http2()
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(STREAMS)
+            .keep_alive_interval(limits::HEAD_TIME);
+        Self { http1, http2 }
+    }
+
+    fn of(&self, version: Version) -> &auto::Builder<TokioExecutor> {
+        match version {
+            Version::Http1 => &self.http1,
+            Version::Http2 => &self.http2,
+        }
+    }
 }
 
 fn advice(error: &std::io::Error) -> &'static str {

@@ -19,6 +19,10 @@ use crate::wire::trace::Trace;
 /// The media type of the contract's payloads.
 pub const CONTENT_TYPE: &str = "application/json";
 
+/// A body up to this size is kept whole beside its event. A larger one is kept when half of it is
+/// payload.
+const SMALL_BODY_BYTES: usize = 1024;
+
 /// JSON that is nested deeper than this is refused: parsers of subscribers have such limits.
 const DEPTH_MAX: usize = 128;
 
@@ -33,7 +37,8 @@ pub fn decode(
 ) -> Result<Event, Refusal> {
     let body = Text::try_from(body).map_err(|_| Refusal::BadPayload)?;
     let members = Members::parse(&body).map_err(|_| Refusal::BadPayload)?;
-    let source = members.source(source_id_header)?;
+    let parts = members.parts()?;
+    let source = members.source(parts.as_ref(), source_id_header)?;
     into_event(&body, &members, source, trace, entropy)
 }
 
@@ -59,26 +64,37 @@ pub(crate) fn into_event(
     let id = match members.event_id.as_deref().filter(|id| !id.is_empty()) {
         Some(id) => {
             check("event-id", is_uuid(id))?;
-            shared(body, id)
+            Some(id)
         }
-        None => new_id(entropy),
+        None => None,
     };
+    let body = body_worth_keeping(body, payload);
     Ok(Event {
         source: source.into_source(body),
         event_type: shared(body, event_type),
         event_type_version: shared(body, version),
-        id,
+        id: id.map_or_else(|| new_id(entropy), |id| shared(body, id)),
         time: shared(body, time),
         content_type: Text::from_static(CONTENT_TYPE),
         trace,
-        payload: body.as_bytes().slice_ref(payload.as_bytes()),
+        payload: match body {
+            Some(body) => body.as_bytes().slice_ref(payload.as_bytes()),
+            None => Bytes::copy_from_slice(payload.as_bytes()),
+        },
     })
+}
+
+/// The body, when the event may keep all of it in memory: most of it is payload, or it is small.
+/// Otherwise members that do not count would be kept as well, uncounted, as long as the event is.
+fn body_worth_keeping<'b>(body: &'b Text, payload: &str) -> Option<&'b Text> {
+    (body.len() <= SMALL_BODY_BYTES || payload.len() >= body.len() / 2).then_some(body)
 }
 
 /// The members of the request that count. `null` is absent, the last duplicate wins.
 #[derive(Default)]
 pub(crate) struct Members<'a> {
-    source: Option<SourceMembers<'a>>,
+    /// Read when it is asked for: the front does not look at it.
+    source: Option<&'a RawValue>,
     source_id: Option<Cow<'a, str>>,
     pub(crate) event_type: Option<Cow<'a, str>>,
     pub(crate) event_type_version: Option<Cow<'a, str>>,
@@ -109,9 +125,19 @@ impl<'a> Members<'a> {
         self.data.map(RawValue::get).filter(|data| !matches!(*data, "null" | "\"\""))
     }
 
-    fn source<'b>(&'b self, header: Option<&'b str>) -> Result<Claimed<'b>, Refusal> {
+    /// The source in three parts.
+    fn parts(&self) -> Result<Option<SourceMembers<'a>>, Refusal> {
+        let parts = self.source.map(|source| serde_json::from_str(source.get()));
+        parts.transpose().map_err(|_| Refusal::BadPayload)
+    }
+
+    fn source<'b>(
+        &'b self,
+        parts: Option<&'b SourceMembers<'a>>,
+        header: Option<&'b str>,
+    ) -> Result<Claimed<'b>, Refusal> {
         let id = self.source_id.as_deref().filter(|id| !id.is_empty());
-        let Some(source) = &self.source else {
+        let Some(source) = parts else {
             let from_header = || header.filter(|id| !id.is_empty()).map(Claimed::Header);
             return id.map(Claimed::Id).or_else(from_header).ok_or(Refusal::NoSource);
         };
@@ -163,7 +189,7 @@ impl Claimed<'_> {
         }
     }
 
-    fn into_source(self, body: &Text) -> Source {
+    fn into_source(self, body: Option<&Text>) -> Source {
         match self {
             Self::Parts(parts) => Source::from_parts(parts),
             Self::Id(id) => Source::from_id(shared(body, id)),
@@ -190,7 +216,8 @@ fn check_length(field: &'static str, text: &str, max_chars: usize) -> Result<(),
 }
 
 /// `text` as a slice of `body` where it lies inside it, else (it had escapes) a copy.
-fn shared(body: &Text, text: &str) -> Text {
+fn shared(body: Option<&Text>, text: &str) -> Text {
+    let Some(body) = body else { return text.into() };
     let (body_at, text_at) = (body.as_ptr() as usize, text.as_ptr() as usize);
     if text_at >= body_at && text_at + text.len() <= body_at + body.len() {
         body.slice_ref(text)

@@ -262,3 +262,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn members_that_do_not_count_are_not_kept_in_memory() {
+    let padded = with(era_b(), "padding", Some(json!("x".repeat(100_000))));
+    for (body, keeps) in
+        [(padded, false), (with(era_b(), "data", Some(json!("x".repeat(5000)))), true)]
+    {
+        let body = Bytes::from(body.to_string().into_bytes());
+        let event = decode(body.clone(), None, Trace::default(), &Dice).unwrap();
+        assert_eq!(!body.is_unique(), keeps, "{} bytes", body.len());
+        drop(event);
+        assert!(body.is_unique());
+    }
+}

@@ -75,8 +75,11 @@ mod tests {
 
     #[test]
     fn the_source_is_the_applications_whatever_the_client_says() {
+        for said in ["\"source-id\":\"dropped\"", "\"source\":1", "\"source\":{\"x\":[]}"] {
+            let event = decode(&GOOD.replace("\"source-id\":\"dropped\"", said)).unwrap();
+            assert_eq!(event.source.as_str(), "ec-qa");
+        }
         let event = decode(GOOD).unwrap();
-        assert_eq!(event.source.as_str(), "ec-qa");
         assert_eq!(event.payload, r#"{"a":1}"#);
     }
 

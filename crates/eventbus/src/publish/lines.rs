@@ -12,7 +12,7 @@ const LINE_BYTES: u64 = 16 * 1024 * 1024;
 pub(super) struct Line {
     /// Counted from one, blank lines too.
     pub(super) number: u64,
-    /// The line, or why it cannot be read. Nothing comes after one that cannot be read.
+    /// The line, or why it cannot be sent.
     pub(super) text: Result<String, String>,
 }
 
@@ -25,32 +25,36 @@ pub(super) fn of(reader: impl AsyncRead + Unpin) -> impl Stream<Item = Line> {
             number += 1;
             match read(&mut reader, LINE_BYTES).await {
                 Ok(None) => return None,
-                Ok(Some(text)) if text.trim().is_empty() => {}
-                Ok(Some(text)) => {
-                    return Some((Line { number, text: Ok(text) }, Some((reader, number))));
+                Ok(Some(Ok(text))) if text.trim().is_empty() => {}
+                Ok(Some(text)) => return Some((Line { number, text }, Some((reader, number)))),
+                Err(error) => {
+                    let text = Err(format!("{error}; the rest of the input is not read"));
+                    return Some((Line { number, text }, None));
                 }
-                Err(why) => return Some((Line { number, text: Err(why) }, None)),
             }
         }
     })
 }
 
-/// The next line; none at the end.
+/// The next line, or why it cannot be sent; none at the end.
 async fn read(
     reader: &mut (impl AsyncBufRead + Unpin),
     limit_bytes: u64,
-) -> Result<Option<String>, String> {
+) -> std::io::Result<Option<Result<String, String>>> {
     let mut bytes = Vec::new();
-    let mut limited = reader.take(limit_bytes + 1);
-    limited.read_until(b'\n', &mut bytes).await.map_err(|error| error.to_string())?;
+    (&mut *reader).take(limit_bytes + 1).read_until(b'\n', &mut bytes).await?;
     if bytes.is_empty() {
         return Ok(None);
     }
     if bytes.len() as u64 > limit_bytes {
-        return Err(format!("longer than {limit_bytes} bytes; the rest of the input is not read"));
+        // The rest of the line, a piece at a time.
+        while !bytes.is_empty() && !bytes.ends_with(b"\n") {
+            bytes.clear();
+            (&mut *reader).take(limit_bytes).read_until(b'\n', &mut bytes).await?;
+        }
+        return Ok(Some(Err(format!("longer than {limit_bytes} bytes"))));
     }
-    let text = String::from_utf8(bytes);
-    text.map(Some).map_err(|_| "not UTF-8; the rest of the input is not read".to_owned())
+    Ok(Some(String::from_utf8(bytes).map_err(|_| "not UTF-8".to_owned())))
 }
 
 #[cfg(test)]
@@ -66,15 +70,19 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn reading_ends_at_a_line_that_is_not_text() {
+    async fn a_line_that_is_not_text_costs_itself_alone() {
         let lines: Vec<Line> = of(&b"{}\n\xff\n{}\n"[..]).collect().await;
-        assert_eq!(lines.len(), 2);
-        assert!(lines[1].text.is_err());
+        let fits: Vec<bool> = lines.iter().map(|line| line.text.is_ok()).collect();
+        assert_eq!(fits, [true, false, true]);
     }
 
     #[tokio::test]
     async fn a_line_has_a_limit() {
-        assert_eq!(read(&mut &b"1234\n"[..], 5).await, Ok(Some("1234\n".to_owned())));
-        assert!(read(&mut &b"12345\n"[..], 5).await.is_err());
+        let mut input = &b"1234\n12345\n1234567890123456\n12\n123456"[..];
+        for wanted in [Some("1234\n"), None, None, Some("12\n"), None] {
+            let line = read(&mut input, 5).await.unwrap().unwrap();
+            assert_eq!(line.ok().as_deref(), wanted);
+        }
+        assert_eq!(read(&mut input, 5).await.unwrap(), None);
     }
 }

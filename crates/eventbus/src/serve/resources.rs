@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate};
+use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate, OpenError, StoreError};
 use eventbus_resources::{DEFINITIONS, Leadership};
 use eventbus_server::{Latch, Port, Readiness};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -54,8 +54,12 @@ impl Resources {
             clock: world.clock.clone(),
             entropy: world.entropy.clone(),
         };
-        let opened = ApiServer::open(config).await;
-        let server = opened.map_err(|error| Fault::Failed(error.to_string()))?;
+        let server = ApiServer::open(config).await.map_err(|error| match &error {
+            OpenError::Store(StoreError::Io { .. }) | OpenError::Write(_) => {
+                Fault::Failed(error.to_string())
+            }
+            _ => Fault::Usage(error.to_string()),
+        })?;
         let in_data_dir = |error| super::wire::in_data_dir(&settings.data_dir, &error);
         let token = kubeconfig::token(&settings.data_dir, &*world.entropy).map_err(in_data_dir)?;
         let address = port.address();

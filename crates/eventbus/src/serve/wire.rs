@@ -64,6 +64,8 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
 
     let (publishing, serving) = (CancellationToken::new(), CancellationToken::new());
     let (publish_tasks, others) = (TaskTracker::new(), TaskTracker::new());
+    let draining = publishing.clone();
+    readiness.check("not draining", move || !draining.is_cancelled());
     let client = resources.client.clone();
     let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
     let (failed, lost) = (CancellationToken::new(), CancellationToken::new());
@@ -193,6 +195,14 @@ async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>,
         OpenError::Io { .. } => Fault::Failed(error.to_string()),
         error => Fault::Usage(error.to_string()),
     })?;
+    let largest = log.batch_bytes().saturating_sub(limits::STORED_HEAD_BYTES);
+    if settings.max_event_bytes > largest {
+        return Err(Fault::Usage(format!(
+            "max_event_bytes is {}, but within max_bytes an event may have {largest} bytes: lower \
+             the one or raise the other",
+            settings.max_event_bytes
+        )));
+    }
     Ok(Arc::new(log))
 }
 
@@ -248,6 +258,7 @@ fn publish(
         applications: settings.applications.clone(),
         event_bytes: settings.max_event_bytes,
         in_work: Semaphore::new(settings.max_requests),
+        arriving: Semaphore::new(limits::ARRIVING_BYTES),
         readiness: readiness.clone(),
         telemetry: Arc::new(Telemetry::default()),
     }

@@ -14,6 +14,7 @@ mod corpus;
 mod faults;
 mod kubectl;
 mod listen;
+mod ports;
 mod program;
 mod publish;
 mod road;

@@ -50,6 +50,8 @@ pub struct Publish {
     pub event_bytes: usize,
     /// Publish requests that may be in work at once.
     pub in_work: Semaphore,
+    /// Bytes of bodies that may be arriving at once.
+    pub arriving: Semaphore,
     /// Is the process ready?
     pub readiness: Readiness,
     /// What happened.
@@ -125,14 +127,16 @@ impl Publish {
             return respond::abuse_protection(&head.headers);
         }
         let published = async {
+            let body = receive::body(head, body, self.event_bytes, &self.arriving).await?;
             let _in_work = self.in_work.try_acquire().map_err(|_| Refusal::TooManyRequests)?;
-            let body = receive::body(head, body, self.event_bytes).await?;
             if head.method != Method::POST {
                 return Err(Refusal::NotPost);
             }
             let trace = Trace::from_headers(&head.headers);
-            let source_id = head.headers.get("source-id").and_then(|value| value.to_str().ok());
-            self.store(contract::decode(body, source_id, trace, &*self.entropy)?).await
+            let source_id = head.headers.get("source-id");
+            let source_id = source_id.map(|value| String::from_utf8_lossy(value.as_bytes()));
+            let event = contract::decode(body, source_id.as_deref(), trace, &*self.entropy)?;
+            self.store(event).await
         };
         published.await.unwrap_or_else(|refusal| {
             self.telemetry.published(Published::Refused(refusal.status()));
@@ -152,8 +156,8 @@ impl Publish {
     {
         let source = self.application(name)?;
         let too_many = |_| FrontRefusal::Relayed(Refusal::TooManyRequests);
+        let body = receive::body(head, body, self.event_bytes, &self.arriving).await?;
         let _in_work = self.in_work.try_acquire().map_err(too_many)?;
-        let body = receive::body(head, body, self.event_bytes).await?;
         let trace = Trace::from_headers(&head.headers);
         let event = front::decode(body, &source, trace, &*self.entropy)?;
         self.store(event).await.map_err(FrontRefusal::Relayed)
@@ -199,6 +203,7 @@ impl From<BodyError> for Refusal {
             BodyError::TooLarge => Self::TooLarge,
             BodyError::TooSlow => Self::TooSlow,
             BodyError::Broken => Self::BadPayload,
+            BodyError::TooMany => Self::TooManyRequests,
         }
     }
 }
@@ -209,6 +214,7 @@ impl From<BodyError> for FrontRefusal {
             BodyError::TooLarge => Self::TooLarge,
             BodyError::TooSlow => Self::Relayed(Refusal::TooSlow),
             BodyError::Broken => Self::EmptyBody,
+            BodyError::TooMany => Self::Relayed(Refusal::TooManyRequests),
         }
     }
 }

@@ -6,11 +6,16 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use eventbus_core::limits;
 use futures::poll;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, EXPECT};
 use http::request;
 use http_body::Body;
 use http_body_util::BodyExt;
 use std::task::Poll;
+use tokio::sync::Semaphore;
+
+/// A body in one piece up to this size is copied: it lies in the connection's read buffer, which
+/// grows to 400 KiB and would stay as long as the event does.
+const COPIED_BYTES: usize = 200 * 1024;
 
 /// Why there is no body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,12 +26,20 @@ pub(crate) enum BodyError {
     TooSlow,
     /// The connection broke, or the framing is wrong.
     Broken,
+    /// Too many bytes of other bodies are arriving.
+    TooMany,
 }
 
 /// Reads the whole body, at most `max` bytes of it, within [`limits::BODY_TIME`].
 ///
-/// A body in one piece is not copied.
-pub(crate) async fn body<B>(head: &request::Parts, body: B, max: usize) -> Result<Bytes, BodyError>
+/// A body that did not come with its head needs its bytes out of `arriving`, so that those who send
+/// slowly keep nobody else waiting.
+pub(crate) async fn body<B>(
+    head: &request::Parts,
+    body: B,
+    max: usize,
+    arriving: &Semaphore,
+) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -42,12 +55,20 @@ where
         // Most bodies came with their head: those need no timer.
         match poll!(&mut whole) {
             Poll::Ready(received) => received,
-            Poll::Pending => tokio::time::timeout(limits::BODY_TIME, whole)
-                .await
-                .unwrap_or(Err(BodyError::TooSlow)),
+            Poll::Pending => {
+                let most = announced(head).map_or(max, |bytes| bytes as usize).min(max);
+                let most = u32::try_from(most).unwrap_or(u32::MAX);
+                let Ok(_share) = arriving.try_acquire_many(most) else {
+                    return Err(BodyError::TooMany);
+                };
+                tokio::time::timeout(limits::BODY_TIME, whole)
+                    .await
+                    .unwrap_or(Err(BodyError::TooSlow))
+            }
         }
     };
-    if received == Err(BodyError::TooLarge) {
+    // Who asks first is told at once; others are still writing, and would not see the answer.
+    if received == Err(BodyError::TooLarge) && !head.headers.contains_key(EXPECT) {
         drain(body, limits::REFUSED_BODY_BYTES, limits::REFUSED_BODY_TIME).await;
     }
     received
@@ -78,7 +99,11 @@ where
             joined.extend_from_slice(&piece);
         }
     }
-    Ok(if joined.is_empty() { first } else { joined.freeze() })
+    Ok(match joined.is_empty() {
+        true if first.len() <= COPIED_BYTES => Bytes::copy_from_slice(&first),
+        true => first,
+        false => joined.freeze(),
+    })
 }
 
 /// Reads on and drops what comes: a client that is still writing would not see the answer if the
@@ -98,4 +123,57 @@ where
     };
     // Whether it came to its end or not, the answer is the same.
     let _ = tokio::time::timeout(time, drained).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures::{FutureExt, StreamExt, stream};
+    use http::Request;
+    use http_body::Frame;
+    use http_body_util::{Full, StreamBody};
+
+    use super::*;
+
+    fn head(length: usize) -> request::Parts {
+        let request = Request::post("/").header(CONTENT_LENGTH, length);
+        request.body(()).unwrap().into_parts().0
+    }
+
+    /// A body of which nothing has come yet.
+    fn late() -> impl Body<Data = Bytes, Error = Infallible> + Unpin {
+        StreamBody::new(stream::pending::<Result<Frame<Bytes>, Infallible>>())
+    }
+
+    #[tokio::test]
+    async fn slow_bodies_keep_only_slow_ones_waiting() {
+        let arriving = Semaphore::new(1500);
+        let first = head(1000);
+        let mut first = pin!(body(&first, late(), 2000, &arriving));
+        assert!((&mut first).now_or_never().is_none());
+        let second = body(&head(1000), late(), 2000, &arriving).await;
+        assert_eq!(second, Err(BodyError::TooMany));
+        let at_once = Full::new(Bytes::from(vec![b'x'; 1000]));
+        assert!(body(&head(1000), at_once, 2000, &arriving).await.is_ok());
+        assert!(pin!(body(&head(500), late(), 2000, &arriving)).now_or_never().is_none());
+    }
+
+    #[tokio::test]
+    async fn a_body_keeps_no_more_memory_than_it_has() {
+        let buffer = Bytes::from(vec![b'x'; 8192]);
+        let pieces = [buffer.slice(..100)].map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
+        let piece = StreamBody::new(stream::iter(pieces).boxed());
+        let body = body(&head(100), piece, 2000, &Semaphore::new(0)).await.unwrap();
+        assert_eq!(body, buffer.slice(..100));
+        assert!(buffer.is_unique(), "the whole read buffer is kept");
+    }
+
+    #[tokio::test]
+    async fn who_asks_first_is_told_at_once() {
+        let mut asking = head(3000);
+        asking.headers.insert(EXPECT, http::HeaderValue::from_static("100-continue"));
+        let refused = body(&asking, late(), 2000, &Semaphore::new(0)).now_or_never();
+        assert_eq!(refused, Some(Err(BodyError::TooLarge)));
+    }
 }

@@ -70,6 +70,7 @@ impl World {
             applications: Applications::default(),
             event_bytes: 1000,
             in_work: Semaphore::new(2),
+            arriving: Semaphore::new(2000),
             readiness,
             telemetry: Arc::default(),
         };
