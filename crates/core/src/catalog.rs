@@ -17,21 +17,36 @@ pub struct Catalog {
     subscriptions: HashMap<Text, Arc<Subscription>>,
     listeners: HashMap<TopicHash, SmallVec<[Arc<Subscription>; 1]>>,
     activations: HashSet<(Text, Source)>,
+    /// The uids of Subscriptions that exist and cannot be run.
+    broken: HashSet<Text>,
+    /// It was compiled of what is declared: what it does not know does not exist.
+    is_complete: bool,
 }
 
 impl Catalog {
-    /// Compiles a snapshot of these Subscriptions and of these activations (namespace, source).
+    /// Compiles a snapshot of all there is: of these Subscriptions and of these activations (namespace, source).
     pub fn new(
         subscriptions: impl IntoIterator<Item = Arc<Subscription>>,
         activations: HashSet<(Text, Source)>,
     ) -> Self {
-        let mut catalog = Self { activations, ..Self::default() };
+        let mut catalog = Self { activations, is_complete: true, ..Self::default() };
         for subscription in subscriptions {
             let hash = subscription.interest.topic_hash();
             catalog.listeners.entry(hash).or_default().push(subscription.clone());
             catalog.subscriptions.insert(subscription.identity.uid.clone(), subscription);
         }
         catalog
+    }
+
+    /// The same where Subscriptions with these uids exist besides, which cannot be run.
+    pub fn with_broken(self, uids: impl IntoIterator<Item = Text>) -> Self {
+        Self { broken: uids.into_iter().collect(), ..self }
+    }
+
+    /// Is it known that no Subscription with this uid exists? Of the default catalog, which nobody
+    /// compiled yet, nothing is known.
+    pub fn lacks(&self, uid: &str) -> bool {
+        self.is_complete && !self.subscriptions.contains_key(uid) && !self.broken.contains(uid)
     }
 
     /// Does any Subscription ask for this event? One that is inactive counts.

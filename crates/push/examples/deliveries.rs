@@ -35,7 +35,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use self::memory::Memory;
@@ -233,11 +233,9 @@ fn start(
     clock: Arc<MachineClock>,
 ) -> (Push, watch::Sender<Arc<Catalog>>) {
     let (catalog, catalog_seen) = watch::channel(Arc::new(catalog));
-    let (_, deleted) = mpsc::channel(1);
     let push = Push::start(Parts {
         broker,
         catalog: catalog_seen,
-        deleted,
         health: Arc::default(),
         clock,
         entropy: Arc::new(SeededEntropy::new(1)),

@@ -19,10 +19,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use eventbus_core::{Broker, Catalog, Clock, Entropy, Text, limits};
+use eventbus_core::{Broker, Catalog, Clock, Entropy, limits};
 use eventbus_resources::HealthBoard;
 use rustls::pki_types::CertificateDer;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -39,11 +39,9 @@ pub use self::transport::{Delivery, Transport};
 pub struct Parts {
     /// Where events come from.
     pub broker: Arc<dyn Broker>,
-    /// What is declared.
+    /// What is declared. The cursor of a Subscription that it [lacks](Catalog::lacks) is forgotten;
+    /// that of one which cannot be run is kept.
     pub catalog: watch::Receiver<Arc<Catalog>>,
-    /// The uids of Subscriptions whose deletion was seen: their cursors are forgotten. Being absent
-    /// from the catalog only stops deliveries; the place is kept.
-    pub deleted: mpsc::Receiver<Text>,
     /// Where it is told how deliveries go.
     pub health: Arc<HealthBoard>,
     /// Tells the time.
@@ -91,12 +89,13 @@ impl Push {
             dispatchers: JoinSet::new(),
             chores: JoinSet::new(),
             chores_at_once: Arc::new(Semaphore::new(limits::CURSOR_CHORES)),
+            catalog: Arc::default(),
             snapshot: 0,
         };
         let drain = CancellationToken::new();
-        let (catalog, deleted) = (parts.catalog, parts.deleted);
+        let inputs = Inputs { catalog: parts.catalog, drain: drain.clone() };
         let mut tasks = JoinSet::new();
-        tasks.spawn(supervisor.run(Inputs { catalog, deleted, drain: drain.clone() }));
+        tasks.spawn(supervisor.run(inputs));
         Self { tasks, drain, telemetry }
     }
 

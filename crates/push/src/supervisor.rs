@@ -1,7 +1,8 @@
 //! The supervisor: keeps a cursor for each Subscription and a dispatcher for each active one.
 //!
 //! Level-triggered: each snapshot of the catalog is compared with what there is, and what differs
-//! is put right; how the difference came about does not matter. A snapshot may come every few
+//! is put right; how the difference came about does not matter. What there is includes the cursors
+//! of earlier runs: a Subscription may have been deleted while nobody looked. A snapshot may come every few
 //! milliseconds and hold thousands of Subscriptions, so what has not changed costs a look at a
 //! pointer.
 
@@ -12,7 +13,7 @@ use std::time::Duration;
 use eventbus_core::broker::{CursorError, CursorId, CursorSpec, OpenError, Start};
 use eventbus_core::{Broker, Catalog, Cursor, Subscription, Text, limits};
 use eventbus_resources::HealthBoard;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +33,8 @@ pub(crate) struct Supervisor<T> {
     pub(crate) dispatchers: JoinSet<Arc<Desk>>,
     pub(crate) chores: JoinSet<Done>,
     pub(crate) chores_at_once: Arc<Semaphore>,
+    /// The latest snapshot.
+    pub(crate) catalog: Arc<Catalog>,
     /// Counts the snapshots.
     pub(crate) snapshot: u64,
 }
@@ -39,7 +42,7 @@ pub(crate) struct Supervisor<T> {
 /// What the supervisor keeps of one Subscription.
 pub(crate) struct Ward {
     desk: Arc<Desk>,
-    /// As last listed. `None` when nothing but its deletion was ever seen.
+    /// As last listed. `None` when nothing but its cursor was ever seen.
     subscription: Option<Arc<Subscription>>,
     /// The snapshot that listed it last.
     listed: u64,
@@ -56,10 +59,10 @@ pub(crate) struct Ward {
 enum Stage {
     /// It exists.
     Living,
-    /// Its deletion was seen; its cursor is to be forgotten.
+    /// It does not exist any more: its cursor is to be forgotten.
     Deleted,
-    /// Its cursor is forgotten. Remembered until no snapshot lists it, as one made before the
-    /// deletion still may.
+    /// Somebody else forgot its cursor: its deletion is on its way here. Remembered until no
+    /// snapshot lists it.
     Forgotten,
 }
 
@@ -67,12 +70,12 @@ enum Stage {
 pub(crate) enum Done {
     Opened { subscription: Arc<Subscription>, cursor: Result<Arc<dyn Cursor>, OpenError> },
     Forgot { uid: Text, result: Result<(), CursorError> },
+    Learnt(Result<Vec<CursorId>, CursorError>),
 }
 
 /// What the supervisor listens to.
 pub(crate) struct Inputs {
     pub(crate) catalog: watch::Receiver<Arc<Catalog>>,
-    pub(crate) deleted: mpsc::Receiver<Text>,
     pub(crate) drain: CancellationToken,
 }
 
@@ -82,14 +85,14 @@ impl<T: Transport> Supervisor<T> {
         let mut look = interval(limits::LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         inputs.catalog.mark_changed();
+        self.learn(Duration::ZERO);
         loop {
             tokio::select! {
                 biased;
                 () = inputs.drain.cancelled() => break,
-                Some(uid) = inputs.deleted.recv() => self.delete(uid),
                 Ok(()) = inputs.catalog.changed() => {
-                    let catalog = inputs.catalog.borrow_and_update().clone();
-                    self.compare(&catalog);
+                    self.catalog = inputs.catalog.borrow_and_update().clone();
+                    self.compare();
                 }
                 Some(Ok(done)) = self.chores.join_next() => self.chore_done(done),
                 Some(Ok(desk)) = self.dispatchers.join_next() => {
@@ -101,8 +104,9 @@ impl<T: Transport> Supervisor<T> {
         self.drain().await;
     }
 
-    /// Puts right what differs from a snapshot.
-    fn compare(&mut self, catalog: &Catalog) {
+    /// Puts right what differs from the latest snapshot.
+    fn compare(&mut self) {
+        let catalog = self.catalog.clone();
         self.snapshot += 1;
         let mut changed = Vec::new();
         for subscription in catalog.subscriptions() {
@@ -129,20 +133,27 @@ impl<T: Transport> Supervisor<T> {
             self.wards.retain(|_, ward| {
                 ward.listed == snapshot || ward.stage != Stage::Forgotten || ward.is_busy
             });
-            let absent = self.wards.iter().filter(|(_, ward)| ward.listed + 1 == snapshot);
-            changed.extend(absent.map(|(uid, _)| uid.clone()));
+            let absent = self.wards.iter_mut().filter(|(_, ward)| ward.listed != snapshot);
+            for (uid, ward) in absent {
+                if ward.ends_by(&catalog) || ward.listed + 1 == snapshot {
+                    changed.push(uid.clone());
+                }
+            }
         }
         for uid in changed {
             self.put_right(&uid);
         }
     }
 
-    /// The deletion of a Subscription was seen.
-    fn delete(&mut self, uid: Text) {
-        let board = &self.board;
-        let ward = self.wards.entry(uid.clone()).or_insert_with(|| Ward::new(&uid, board));
-        if ward.stage == Stage::Living {
-            ward.stage = Stage::Deleted;
+    /// Takes in the cursors of earlier runs.
+    fn learnt(&mut self, cursors: Vec<CursorId>) {
+        for CursorId(uid) in cursors {
+            if self.wards.contains_key(&uid) {
+                continue;
+            }
+            let mut ward = Ward::new(&uid, &self.board);
+            ward.ends_by(&self.catalog);
+            self.wards.insert(uid.clone(), ward);
             self.put_right(&uid);
         }
     }
@@ -208,29 +219,58 @@ impl<T: Transport> Supervisor<T> {
         });
     }
 
+    /// Asks which cursors there are.
+    fn learn(&mut self, pause: Duration) {
+        let broker = self.broker.clone();
+        self.chores.spawn(async move {
+            sleep(pause).await;
+            Done::Learnt(broker.cursors().await)
+        });
+    }
+
     fn chore_done(&mut self, done: Done) {
-        let uid = match &done {
-            Done::Opened { subscription, .. } => subscription.identity.uid.clone(),
-            Done::Forgot { uid, .. } => uid.clone(),
-        };
+        match done {
+            Done::Opened { subscription, cursor } => self.opened(subscription, cursor),
+            Done::Forgot { uid, result } => self.forgot(&uid, result),
+            Done::Learnt(Ok(cursors)) => self.learnt(cursors),
+            Done::Learnt(Err(_)) => self.learn(limits::BROKER_PAUSE_MAX),
+        }
+    }
+
+    fn opened(
+        &mut self,
+        subscription: Arc<Subscription>,
+        cursor: Result<Arc<dyn Cursor>, OpenError>,
+    ) {
+        let uid = subscription.identity.uid.clone();
         let Some(ward) = self.wards.get_mut(&uid) else { return };
         ward.is_busy = false;
-        match done {
-            Done::Opened { subscription, cursor: Ok(cursor) } => {
+        match cursor {
+            Ok(cursor) => {
                 ward.succeeded();
                 ward.cursor = Some((subscription, cursor));
             }
-            Done::Opened { cursor: Err(error), .. } => ward.failed(&error),
-            Done::Forgot { result: Ok(()) | Err(CursorError::Forgotten), .. } => {
-                ward.stage = Stage::Forgotten;
-                ward.desk.clear();
-                if ward.listed != self.snapshot {
-                    self.wards.remove(&uid);
-                }
-            }
-            Done::Forgot { result: Err(error), .. } => ward.failed(&error),
+            Err(error) => ward.failed(&error),
         }
         self.put_right(&uid);
+    }
+
+    fn forgot(&mut self, uid: &Text, result: Result<(), CursorError>) {
+        let Some(ward) = self.wards.get_mut(uid) else { return };
+        ward.is_busy = false;
+        match result {
+            Ok(()) | Err(CursorError::Forgotten) => {
+                ward.desk.clear();
+                if ward.listed != self.snapshot {
+                    self.wards.remove(uid);
+                    return;
+                }
+                // The API went back in time: it exists after all.
+                ward.stage = Stage::Living;
+            }
+            Err(error) => ward.failed(&error),
+        }
+        self.put_right(uid);
     }
 
     fn dispatcher_ended(&mut self, uid: &Text) {
@@ -302,6 +342,15 @@ impl Ward {
         let runs_like = known.is_some_and(|known| known.runs_like(subscription));
         self.subscription = Some(subscription.clone());
         !runs_like
+    }
+
+    /// Takes in that it does not exist any more; false when it does, or nobody knows.
+    fn ends_by(&mut self, catalog: &Catalog) -> bool {
+        let ends = self.stage == Stage::Living && catalog.lacks(self.desk.uid());
+        if ends {
+            self.stage = Stage::Deleted;
+        }
+        ends
     }
 
     /// What its dispatcher is to do.

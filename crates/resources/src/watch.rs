@@ -1,9 +1,8 @@
 //! From the watch to the catalog: follows every kind of resource and compiles what it sees into
 //! snapshots.
 //!
-//! A client that fails changes nothing: the last snapshot stays until the watch is back. A resource
-//! that is no longer listed leaves the catalog, but only a deletion that was seen is reported as
-//! one, because the place of a Subscription is forgotten then.
+//! A client that fails changes nothing: the last snapshot stays until the watch is back. There is no
+//! snapshot of half a world, because the place of a Subscription that is absent is forgotten.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use kube::api::{Api, DynamicObject};
 use kube::runtime::WatchStreamExt;
 use kube::runtime::watcher::{self, Event};
 use kube::{Client, ResourceExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -27,9 +26,6 @@ use crate::manifests;
 /// about a millisecond.
 const COMPILE_EVERY: Duration = Duration::from_millis(20);
 
-/// Deletions not yet taken by push; beyond it the watch waits.
-const DELETIONS: usize = 1024;
-
 /// What the watch tells.
 #[derive(Debug)]
 pub struct Watched {
@@ -38,8 +34,6 @@ pub struct Watched {
     /// Up to which version of each of [`DEFINITIONS`] the snapshot holds everything; `None` until
     /// all were listed once.
     pub versions: watch::Receiver<Option<Versions>>,
-    /// The uids of Subscriptions whose deletion was seen.
-    pub deleted: mpsc::Receiver<Text>,
 }
 
 /// A resource version for each of [`DEFINITIONS`].
@@ -49,13 +43,8 @@ pub type Versions = [u64; DEFINITIONS.len()];
 pub fn watch(client: Client, stop: CancellationToken) -> (Watched, impl Future<Output = ()>) {
     let (catalog, catalog_receiver) = watch::channel(Arc::default());
     let (versions, versions_receiver) = watch::channel(None);
-    let (deleted, deleted_receiver) = mpsc::channel(DELETIONS);
-    let watched = Watched {
-        catalog: catalog_receiver,
-        versions: versions_receiver,
-        deleted: deleted_receiver,
-    };
-    let compiler = Compiler { kinds: Default::default(), catalog, versions, deleted };
+    let watched = Watched { catalog: catalog_receiver, versions: versions_receiver };
+    let compiler = Compiler { kinds: Default::default(), catalog, versions };
     let task = async move {
         tokio::select! {
             biased;
@@ -88,7 +77,6 @@ struct Compiler {
     kinds: [Seen; DEFINITIONS.len()],
     catalog: watch::Sender<Arc<Catalog>>,
     versions: watch::Sender<Option<Versions>>,
-    deleted: mpsc::Sender<Text>,
 }
 
 type Change = (usize, Result<Event<DynamicObject>, watcher::Error>);
@@ -116,7 +104,7 @@ impl Compiler {
                     compile_at = None;
                 }
                 Some(change) = changes.next() => {
-                    if self.apply(change).await {
+                    if self.apply(change) {
                         compile_at.get_or_insert_with(|| Instant::now() + COMPILE_EVERY);
                     }
                 }
@@ -125,7 +113,7 @@ impl Compiler {
     }
 
     /// Takes in a change. True when there is something to compile.
-    async fn apply(&mut self, (at, change): Change) -> bool {
+    fn apply(&mut self, (at, change): Change) -> bool {
         let definition = DEFINITIONS[at];
         let seen = &mut self.kinds[at];
         match change {
@@ -146,8 +134,6 @@ impl Compiler {
                 seen.saw_version(&object);
                 if definition.kind == Kind::Subscription {
                     info!(uid = &*uid, name = object.name_any(), "Subscription deleted");
-                    // Fails only when push is gone, and its places with it.
-                    let _ = self.deleted.send(uid.clone()).await;
                 }
                 seen.objects.remove(&uid);
             }
@@ -166,6 +152,9 @@ impl Compiler {
             return;
         }
         let objects = || self.kinds.iter().flat_map(|seen| seen.objects.values());
+        let broken = self.kinds.iter().flat_map(|seen| &seen.objects);
+        let broken = broken.filter(|(_, object)| matches!(object, Object::Broken));
+        let broken = broken.map(|(uid, _)| uid.clone());
         let subscriptions = objects().filter_map(|object| match object {
             Object::Subscription(subscription) => Some(subscription.clone()),
             _ => None,
@@ -174,7 +163,7 @@ impl Compiler {
             Object::Activation(activation) => Some((**activation).clone()),
             _ => None,
         });
-        let catalog = Catalog::new(subscriptions, activations.collect());
+        let catalog = Catalog::new(subscriptions, activations.collect()).with_broken(broken);
         self.catalog.send_replace(Arc::new(catalog));
         self.versions.send_replace(Some(self.kinds.each_ref().map(|seen| seen.version)));
     }

@@ -81,7 +81,6 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let push = Push::start(PushParts {
         broker: broker.clone(),
         catalog: watched.catalog,
-        deleted: watched.deleted,
         health,
         clock: world.clock,
         entropy: world.entropy,

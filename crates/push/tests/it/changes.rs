@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use eventbus_core::Broker;
 use eventbus_core::broker::CursorId;
 use eventbus_core::delivery::Verdict;
 use eventbus_core::reconcile::DeliveryHealth;
 
 use crate::subscriber::Subscriber;
-use crate::world::{World, event, eventually, interest, set_active, subscription};
+use crate::world::{World, event, eventually, interest, set_active, spec, subscription};
 
 #[tokio::test]
 async fn an_endpoint_changes_from_the_next_attempt() {
@@ -146,7 +147,7 @@ async fn events_no_longer_wanted_are_skipped() {
 }
 
 #[tokio::test]
-async fn a_seen_deletion_forgets_the_place() {
+async fn a_deletion_forgets_the_place() {
     let subscriber = Subscriber::start().await;
     subscriber.close_gate();
     let mut world = World::new();
@@ -154,36 +155,71 @@ async fn a_seen_deletion_forgets_the_place() {
     world.declare_open(subscription("b", &subscriber.url())).await;
     world.publish(["1"]);
     eventually("both are under way", || subscriber.in_work() == 2).await;
-    // The deletion is heard of before the catalog knows.
-    world.say_deleted("a").await;
+    world.delete("a");
     eventually("it is forgotten", || world.broker.forgotten() == [CursorId("a".into())]).await;
     eventually("its attempt is abandoned", || subscriber.in_work() == 1).await;
-    world.change("b", |b| b.max_inflight = 3);
-    world.settle_down().await;
-    assert!(world.broker.cursor("a").is_none(), "an old snapshot does not bring it back");
-    world.hide("a");
-    world.settle_down().await;
     subscriber.open_gate(10);
     eventually("the other goes on", || world.lag("b") == 0).await;
     assert_eq!(world.broker.opens(), 2);
 }
 
 #[tokio::test]
-async fn the_deletion_of_what_was_never_listed_is_carried_out() {
-    let world = World::new();
-    world.say_deleted("a").await;
-    eventually("it is forgotten", || world.broker.forgotten() == [CursorId("a".into())]).await;
+async fn what_was_deleted_while_nobody_looked_is_forgotten() {
+    let mut world = World::new();
+    for uid in ["gone", "broken", "there"] {
+        let earlier = subscription(uid, "http://127.0.0.1:1/");
+        world.broker.open(spec(&earlier)).await.unwrap();
+    }
+    world.settle_down().await;
+    world.restart().await;
+    world.settle_down().await;
+    assert_eq!(world.broker.forgotten(), [], "nothing is known yet");
+    world.break_it("broken");
+    world.declare(subscription("there", "http://127.0.0.1:1/"));
+    eventually("it is forgotten", || world.broker.forgotten() == [CursorId("gone".into())]).await;
+    world.declare_open(subscription("new", "http://127.0.0.1:1/")).await;
+    world.delete("broken");
+    eventually("the other too", || world.broker.forgotten().len() == 2).await;
+    world.settle_down().await;
+    assert_eq!(world.broker.forgotten()[1], CursorId("broken".into()));
+    assert_eq!(world.broker.cursor_count(), 2);
 }
 
 #[tokio::test]
-async fn absence_stops_deliveries_and_forgets_nothing() {
+async fn a_broker_that_is_away_is_asked_again_for_its_cursors() {
+    let mut world = World::new();
+    let gone = subscription("gone", "http://127.0.0.1:1/");
+    world.broker.open(spec(&gone)).await.unwrap();
+    world.broker.set_out_of_order(true);
+    world.restart().await;
+    world.tell();
+    world.settle_down().await;
+    world.broker.set_out_of_order(false);
+    eventually("it is forgotten", || world.broker.cursor_count() == 0).await;
+}
+
+#[tokio::test]
+async fn who_is_listed_again_lives_again() {
+    let subscriber = Subscriber::start().await;
+    let mut world = World::new();
+    let a = subscription("a", &subscriber.url());
+    world.declare_open(a.clone()).await;
+    world.delete("a");
+    world.settle_down().await;
+    world.publish(["1"]);
+    world.declare(a);
+    eventually("it arrives", || subscriber.count() == 1).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_run_rests_and_keeps_its_place() {
     let subscriber = Subscriber::start().await;
     let mut world = World::new();
     let a = subscription("a", &subscriber.url());
     world.declare_open(a.clone()).await;
     world.publish(["1"]);
     eventually("it arrives", || world.lag("a") == 0).await;
-    world.hide("a");
+    world.break_it("a");
     world.settle_down().await;
     world.publish(["2"]);
     world.settle_down().await;
@@ -201,7 +237,7 @@ async fn what_is_deleted_is_in_no_trouble() {
     world.declare_open(subscription("a", &subscriber.url())).await;
     world.publish(["1", "2", "3"]);
     eventually("it fails", || matches!(world.health("a"), DeliveryHealth::Failing(_))).await;
-    world.say_deleted("a").await;
+    world.delete("a");
     eventually("it is forgotten", || !world.broker.forgotten().is_empty()).await;
     eventually("nothing is told", || world.health("a") == DeliveryHealth::Delivering).await;
 }

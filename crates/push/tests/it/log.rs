@@ -178,7 +178,7 @@ async fn a_deletion_is_forgotten_by_the_log() {
         }
     };
     soon("ten are under way", under_way).await;
-    world.say_deleted("a").await;
+    world.delete("a");
     let forgotten = async { while !log.cursors().await.unwrap().is_empty() {} };
     soon("it is forgotten", forgotten).await;
 }

@@ -182,7 +182,13 @@ impl Broker for Memory {
     }
 
     fn cursors(&self) -> BoxFuture<'_, Result<Vec<CursorId>, CursorError>> {
-        async { Ok(self.state().cursors.keys().cloned().collect()) }.boxed()
+        async {
+            if self.out_of_order.load(Ordering::SeqCst) {
+                return Err(CursorError::Unavailable("out of order".to_owned()));
+            }
+            Ok(self.state().cursors.keys().cloned().collect())
+        }
+        .boxed()
     }
 
     fn stats(&self) -> BrokerStats {

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use eventbus_core::broker::{CursorSpec, Start};
 use eventbus_core::manifest::{Condition, ConditionStatus, ConditionType, SubscriptionStatus};
 use eventbus_core::reconcile::DeliveryHealth;
 use eventbus_core::subscription::Identity;
 use eventbus_core::testing::SeededEntropy;
-use eventbus_core::{Catalog, Clock, Event, Interest, Position, Source, Subscription, Text};
+use eventbus_core::{
+    Catalog, Clock, Event, Interest, Position, Source, Subscription, Text, limits,
+};
 use eventbus_push::{Parts, Push};
 use eventbus_resources::HealthBoard;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::memory::Memory;
@@ -50,8 +53,8 @@ pub(crate) struct World {
     pub(crate) board: Arc<HealthBoard>,
     pub(crate) push: Option<Push>,
     catalog: watch::Sender<Arc<Catalog>>,
-    deleted: mpsc::Sender<Text>,
     declared: HashMap<Text, Arc<Subscription>>,
+    broken: HashSet<Text>,
 }
 
 impl World {
@@ -66,11 +69,9 @@ impl World {
         let broker = Memory::new(clock.clone());
         let board = Arc::<HealthBoard>::default();
         let (catalog, catalog_seen) = watch::channel(Arc::default());
-        let (deleted, deleted_seen) = mpsc::channel(16);
         let mut parts = Parts {
             broker: broker.clone(),
             catalog: catalog_seen,
-            deleted: deleted_seen,
             health: board.clone(),
             clock,
             entropy: Arc::new(SeededEntropy::new(7)),
@@ -79,12 +80,22 @@ impl World {
         };
         change(&mut parts);
         let push = Some(Push::start(parts));
-        Self { broker, board, push, catalog, deleted, declared: HashMap::new() }
+        Self { broker, board, push, catalog, declared: HashMap::new(), broken: HashSet::new() }
+    }
+
+    /// Ends the process and begins another one, which has not seen the catalog yet.
+    pub(crate) async fn restart(&mut self) {
+        self.drain().await;
+        let broker = self.broker.clone();
+        let next = Self::with(|parts| parts.broker = broker.clone());
+        (self.push, self.catalog, self.board) = (next.push, next.catalog, next.board);
     }
 
     /// Declares a Subscription, or changes it.
     pub(crate) fn declare(&mut self, subscription: Subscription) {
-        self.declared.insert(subscription.identity.uid.clone(), Arc::new(subscription));
+        let uid = &subscription.identity.uid;
+        self.broken.remove(uid);
+        self.declared.insert(uid.clone(), Arc::new(subscription));
         self.tell();
     }
 
@@ -102,15 +113,18 @@ impl World {
         self.declare(subscription);
     }
 
-    /// Takes a Subscription out of the catalog.
-    pub(crate) fn hide(&mut self, uid: &str) {
+    /// Makes a Subscription one that exists and cannot be run.
+    pub(crate) fn break_it(&mut self, uid: &str) {
         self.declared.remove(uid);
+        self.broken.insert(uid.into());
         self.tell();
     }
 
-    /// Says that a deletion was seen.
-    pub(crate) async fn say_deleted(&self, uid: &str) {
-        self.deleted.send(uid.into()).await.unwrap();
+    /// Deletes a Subscription.
+    pub(crate) fn delete(&mut self, uid: &str) {
+        self.declared.remove(uid);
+        self.broken.remove(uid);
+        self.tell();
     }
 
     /// How deliveries go.
@@ -159,7 +173,8 @@ impl World {
     /// Sends the catalog again.
     pub(crate) fn tell(&self) {
         let subscriptions = self.declared.values().cloned();
-        self.catalog.send_replace(Arc::new(Catalog::new(subscriptions, HashSet::new())));
+        let catalog = Catalog::new(subscriptions, HashSet::new()).with_broken(self.broken.clone());
+        self.catalog.send_replace(Arc::new(catalog));
     }
 }
 
@@ -184,6 +199,16 @@ pub(crate) fn subscription(uid: &str, endpoint: &str) -> Subscription {
     };
     set_active(&mut subscription, true);
     subscription
+}
+
+/// The cursor of a Subscription.
+pub(crate) fn spec(subscription: &Subscription) -> CursorSpec {
+    CursorSpec {
+        id: subscription.cursor_id(),
+        interest: subscription.interest.clone(),
+        start: Start::AtMs(subscription.identity.created_ms),
+        waiting_max: limits::WAITING_EVENTS,
+    }
 }
 
 /// The interest in one type of the test's source.
