@@ -1,7 +1,10 @@
 //! The rules that a schema states in CEL, as `x-kubernetes-validations`: what no pattern and no
 //! bound can say. They come with the definitions, never from a client.
 
-use kube_cel::{CompiledSchema, ErrorKind, Validator, compile_schema};
+use std::fmt;
+
+use kube_cel::KubeCelExt;
+use kube_cel::cel::{self, Context, Program};
 use serde_json::Value;
 
 use super::{SchemaError, fault};
@@ -11,70 +14,92 @@ use crate::{object::type_of, status::Cause};
 pub(super) const MEMBER: &str = "x-kubernetes-validations";
 
 /// The rules of a definition's schema.
-#[derive(Debug)]
-pub(crate) struct Rules(Option<(Validator, CompiledSchema)>);
+#[derive(Debug, Default)]
+pub(crate) struct Rules(Vec<Rule>);
+
+/// A rule about the value at one place of an object.
+struct Rule {
+    /// The names that lead there.
+    place: Vec<String>,
+    written: String,
+    program: Program,
+    /// What is told when it does not hold.
+    text: String,
+}
 
 impl Rules {
     /// Reads the rules of all of a schema.
     pub(crate) fn compile(written: &Value) -> Result<Self, SchemaError> {
-        if !has_rules(written, "")? {
-            return Ok(Self(None));
+        let mut rules = Self::default();
+        rules.collect(written, &mut Vec::new())?;
+        Ok(rules)
+    }
+
+    fn collect(&mut self, schema: &Value, place: &mut Vec<String>) -> Result<(), SchemaError> {
+        let path = place.join(".");
+        for rule in schema[MEMBER].as_array().into_iter().flatten() {
+            self.0.push(Rule::compile(rule, place).map_err(|why| fault(&path, &why))?);
         }
-        let compiled = compile_schema(written);
-        match first_error(&compiled) {
-            Some(why) => Err(fault(MEMBER, &why)),
-            None => Ok(Self(Some((Validator::new(), compiled)))),
+        for (name, below) in schema["properties"].as_object().into_iter().flatten() {
+            place.push(name.clone());
+            self.collect(below, place)?;
+            place.pop();
         }
+        // Rules about each of many values are not asked by this server.
+        for many in ["items", "additionalProperties"] {
+            if schema[many].to_string().contains(MEMBER) {
+                return Err(fault(&path, &format!("this server does not know rules in {many}")));
+            }
+        }
+        Ok(())
     }
 
     /// The rules that an object breaks. Ask only for one whose shape is right: a rule reads fields
     /// without looking at what they are.
     pub(crate) fn faults(&self, object: &Value) -> Vec<Cause> {
-        let Self(Some((validator, compiled))) = self else { return Vec::new() };
-        let Err(errors) = validator.validate_compiled(compiled, object, None) else {
-            return Vec::new();
-        };
-        let cause = |error: kube_cel::ValidationError| {
-            let path = error.field_path.as_str();
-            let why = match error.kind {
-                ErrorKind::ValidationFailure => error.message.clone(),
-                _ => format!("rule {} could not be evaluated: {}", error.rule, error.message),
-            };
-            // As the real server: the type of what is wrong, not all of it.
-            let pointer: String = path.split('.').map(|name| format!("/{name}")).collect();
-            let value = if path.is_empty() { Some(object) } else { object.pointer(&pointer) };
-            Cause::invalid(path, &value.map_or("object", type_of).into(), &why)
-        };
-        errors.into_vec().into_iter().map(cause).collect()
+        self.0.iter().filter_map(|rule| rule.fault(object)).collect()
     }
 }
 
-/// Are there rules in a schema? Those about a change from an old object are refused, because they
-/// would never be asked.
-fn has_rules(written: &Value, path: &str) -> Result<bool, SchemaError> {
-    match written {
-        Value::Object(members) => {
-            let own = members.get(MEMBER);
-            if own.is_some_and(|rules| rules.to_string().contains("oldSelf")) {
-                return Err(fault(path, "this server does not know rules about oldSelf"));
-            }
-            members.iter().try_fold(own.is_some(), |found, (name, below)| {
-                let path = super::below(path, name);
-                Ok(found | (name != MEMBER && has_rules(below, &path)?))
-            })
+impl Rule {
+    fn compile(rule: &Value, place: &[String]) -> Result<Self, String> {
+        let text = |name: &str| rule[name].as_str().map(str::to_owned);
+        let written = text("rule").ok_or("a rule without a text")?;
+        if written.contains("oldSelf") {
+            return Err("this server does not know rules about oldSelf".to_owned());
         }
-        Value::Array(items) => {
-            items.iter().try_fold(false, |found, item| Ok(found | has_rules(item, path)?))
+        let program = Program::compile(&written).map_err(|error| format!("{written}: {error}"))?;
+        let told = text("message").unwrap_or_else(|| format!("failed rule: {written}"));
+        Ok(Self { place: place.to_vec(), written, program, text: told })
+    }
+
+    fn fault(&self, object: &Value) -> Option<Cause> {
+        let value = self.place.iter().try_fold(object, |value, name| value.get(name))?;
+        let why = match self.holds(value) {
+            Ok(true) => return None,
+            Ok(false) => self.text.clone(),
+            Err(why) => format!("rule {} could not be evaluated: {why}", self.written),
+        };
+        // As the real server: the type of what is wrong, not all of it.
+        Some(Cause::invalid(&self.place.join("."), &type_of(value).into(), &why))
+    }
+
+    fn holds(&self, value: &Value) -> Result<bool, String> {
+        let mut context = Context::default().with_all();
+        let value = cel::to_value(value).map_err(|error| error.to_string())?;
+        context.add_variable_from_value("self", value);
+        match self.program.execute(&context) {
+            Ok(cel::Value::Bool(holds)) => Ok(holds),
+            Ok(other) => Err(format!("it is {other:?}")),
+            Err(error) => Err(error.to_string()),
         }
-        _ => Ok(false),
     }
 }
 
-fn first_error(compiled: &CompiledSchema) -> Option<String> {
-    let own = compiled.compilation_errors().first().map(ToString::to_string);
-    let below = compiled.properties.values().chain(compiled.items.as_deref());
-    let mut below = below.chain(compiled.additional_properties.as_deref());
-    own.or_else(|| below.find_map(first_error))
+impl fmt::Debug for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.place.join("."), self.written)
+    }
 }
 
 #[cfg(test)]
@@ -88,22 +113,22 @@ mod tests {
             "type": "object",
             "properties": { "spec": {
                 "type": "object",
-                "x-kubernetes-validations": [{ "rule": rule, "message": "set one of a and b" }],
-                "properties": { "a": { "type": "string" }, "b": { "type": "string" } },
+                "x-kubernetes-validations": [{ "rule": rule, "message": "set one of a and a_id" }],
+                "properties": { "a": { "type": "string" }, "a_id": { "type": "string" } },
             } },
         }))
     }
 
     #[test]
     fn a_broken_rule_is_told_in_its_own_words() {
-        let rules = rules("has(self.a) != has(self.b)").unwrap();
+        let rules = rules("has(self.a) != has(self.a_id)").unwrap();
         let faults = |spec: Value| rules.faults(&json!({ "spec": spec }));
         assert!(faults(json!({ "a": "x" })).is_empty());
-        for wrong in [json!({}), json!({ "a": "x", "b": "y" })] {
+        for wrong in [json!({}), json!({ "a": "x", "a_id": "y" })] {
             let faults = faults(wrong);
             let [fault] = &faults[..] else { panic!("{faults:?}") };
             assert_eq!(fault.field, "spec");
-            assert_eq!(fault.text, "Invalid value: \"object\": set one of a and b");
+            assert_eq!(fault.text, "Invalid value: \"object\": set one of a and a_id");
         }
     }
 

@@ -22,3 +22,4 @@ mod served;
 mod server;
 mod serving;
 mod subscriber;
+mod transcripts;

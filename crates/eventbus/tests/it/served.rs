@@ -210,6 +210,16 @@ pub(crate) fn kubectl_path() -> Option<PathBuf> {
     path
 }
 
+/// The oldest kubectl to test with; says aloud when there is none.
+pub(crate) fn old_kubectl_path() -> Option<PathBuf> {
+    let path = std::env::var_os("EVENTBUS_KUBECTL_OLD").map(PathBuf::from);
+    let path = path.filter(|path| Path::exists(path));
+    if path.is_none() {
+        println!("SKIPPED: no kubectl 1.20; ./test fetches one and names it");
+    }
+    path
+}
+
 /// A Subscription of `stage` to events of the source `shop`.
 pub(crate) fn subscription(name: &str, event_type: &str, endpoint: &str) -> Value {
     json!({

@@ -243,3 +243,47 @@ async fn a_status_is_written_and_a_stale_wish_is_asked_for_again() {
     // At rest: the status is as it should be, so there is nothing to write.
     assert_eq!(reconcile(&active, world, 1_541_196_999_000), active.status);
 }
+
+#[tokio::test]
+async fn what_a_rule_forbids_is_refused_in_its_words() {
+    let bench = Bench::start().await;
+    let refused = async |spec: Value| {
+        let object = json!({ "metadata": { "name": "orders" }, "spec": spec });
+        let mut object: DynamicObject = serde_json::from_value(object).unwrap();
+        let resource = DEFINITIONS[0].api_resource();
+        object.types = Some(kube::core::TypeMeta {
+            api_version: resource.api_version.clone(),
+            kind: resource.kind.clone(),
+        });
+        let created = bench.resource(0, "stage").create(&PostParams::default(), &object).await;
+        created.unwrap_err().to_string()
+    };
+    let mut both = subscription();
+    both["source"] = json!({
+        "source_environment": "stage", "source_namespace": "com.github", "source_type": "commerce",
+    });
+    let both = refused(both).await;
+    assert!(both.contains("set exactly one of source and source_id"), "{both}");
+    for endpoint in
+        ["http:///nobody", "http://a:99999/", "http://a b/", "http://:80/", "http://[::1/"]
+    {
+        let mut nowhere = subscription();
+        nowhere["endpoint"] = endpoint.into();
+        let nowhere = refused(nowhere).await;
+        assert!(nowhere.contains("must be a URL with a host"), "{endpoint}: {nowhere}");
+    }
+    for (at, endpoint) in [
+        "http://a",
+        "https://user:pass@shop.example:65535/x?y=z#w",
+        "http://[::1]:80/",
+        "http://127.0.0.1:1",
+        "http://k\u{e4}se.example/?a=\u{e4}",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let mut somewhere = subscription();
+        somewhere["endpoint"] = endpoint.into();
+        bench.create(0, &format!("n{at}"), somewhere).await;
+    }
+}
