@@ -273,6 +273,9 @@ pub struct CursorStats {
     pub waiting_events: u64,
     /// Events leased.
     pub leased_events: u64,
+    /// Events given out and not settled: leased, given back and waiting. Nothing fresh is leased
+    /// while they are as many as may wait ([`CursorSpec::waiting_max`]).
+    pub held_events: u64,
     /// Commit time of the oldest event not settled, in milliseconds since 1970.
     pub oldest_unsettled_ms: Option<u64>,
     /// Bytes of the log that this cursor holds back from being trimmed.

@@ -17,9 +17,14 @@ pub struct World {
 /// How the deliveries of a Subscription go, as push sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeliveryHealth {
-    /// Attempts succeed, or there was nothing to deliver.
+    /// Nothing was delivered since push began, and nothing showed that it cannot be: what was said
+    /// before still holds.
     #[default]
+    Untried,
+    /// Attempts succeed, or there is nothing to deliver.
     Delivering,
+    /// The endpoint is no URL that can be requested.
+    EndpointInvalid,
     /// The last attempts in a row failed; the last one like this.
     Failing(Outcome),
     /// So many events wait for their retry that nothing fresh is delivered.
@@ -78,14 +83,25 @@ fn ready(subscription: &Subscription, world: World) -> Finding {
     let finding =
         |is_true, reason, text| Finding { kind: ConditionType::Ready, is_true, reason, text };
     if !world.is_activated {
-        let text = "nothing is delivered: the events are not activated".to_owned();
-        return finding(false, "NotActivated", text);
+        let mut text = "nothing is delivered: the events are not activated".to_owned();
+        if world.delivery == DeliveryHealth::BacklogTruncated {
+            text += "; the oldest of those kept were lost to retention";
+        }
+        return finding(false, NOT_ACTIVATED, text);
     }
     let endpoint = without_secrets(&subscription.endpoint);
     match world.delivery {
+        DeliveryHealth::Untried => said_before(subscription).unwrap_or_else(|| {
+            finding(true, "Delivering", format!("events are delivered to {endpoint}"))
+        }),
         DeliveryHealth::Delivering => {
             finding(true, "Delivering", format!("events are delivered to {endpoint}"))
         }
+        DeliveryHealth::EndpointInvalid => finding(
+            false,
+            "EndpointInvalid",
+            format!("{endpoint} cannot be requested: it is no http or https URL with a host"),
+        ),
         DeliveryHealth::Failing(outcome) => {
             finding(false, "EndpointFailing", format!("{endpoint} {}", complaint(outcome)))
         }
@@ -107,6 +123,23 @@ fn ready(subscription: &Subscription, world: World) -> Finding {
         }
     }
 }
+
+const NOT_ACTIVATED: &str = "NotActivated";
+
+/// What the present status says of deliveries by the present spec, if it says anything.
+fn said_before(subscription: &Subscription) -> Option<Finding> {
+    let status = &subscription.status;
+    if status.observed_generation != Some(subscription.identity.generation) {
+        return None;
+    }
+    let kind = ConditionType::Ready;
+    let said = status.conditions.iter().find(|condition| condition.kind == kind)?;
+    let reason = FAILURES.into_iter().find(|reason| *reason == said.reason)?;
+    Some(Finding { kind, is_true: false, reason, text: said.message.clone() })
+}
+
+/// The reasons of what only a delivery disproves.
+const FAILURES: [&str; 3] = ["EndpointFailing", "WaitingFull", "BacklogTruncated"];
 
 /// The endpoint as it may be shown: user name, password and query may hold secrets.
 fn without_secrets(endpoint: &str) -> String {
@@ -218,6 +251,40 @@ mod tests {
                 assert_eq!(again, first);
             }
         }
+    }
+
+    #[test]
+    fn what_was_said_of_a_failing_endpoint_holds_until_something_is_tried() {
+        let failing = world(true, DeliveryHealth::Failing(Outcome::Timeout));
+        let untried = world(true, DeliveryHealth::Untried);
+        let new = subscription(SubscriptionStatus::default());
+        assert!(reconcile(&new, untried, NOW_MS).is_true(&ConditionType::Ready));
+        let said = reconcile(&new, failing, NOW_MS);
+        let mut failed = subscription(said.clone());
+        assert_eq!(reconcile(&failed, untried, NOW_MS + 60_000), said);
+        // Another spec may name another endpoint.
+        failed.identity.generation += 1;
+        assert!(reconcile(&failed, untried, NOW_MS).is_true(&ConditionType::Ready));
+        let inactive = world(false, DeliveryHealth::Untried);
+        let inactive = subscription(reconcile(&new, inactive, NOW_MS));
+        assert!(reconcile(&inactive, untried, NOW_MS).is_true(&ConditionType::Ready));
+    }
+
+    #[test]
+    fn an_inactive_subscription_that_loses_events_says_so() {
+        let losing = world(false, DeliveryHealth::BacklogTruncated);
+        let status = reconcile(&subscription(SubscriptionStatus::default()), losing, NOW_MS);
+        let ready = &status.conditions[1];
+        assert_eq!(ready.reason, "NotActivated");
+        assert!(ready.message.contains("lost to retention"), "{}", ready.message);
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_requested_is_not_ready() {
+        let invalid = world(true, DeliveryHealth::EndpointInvalid);
+        let status = reconcile(&subscription(SubscriptionStatus::default()), invalid, NOW_MS);
+        assert_eq!(status.conditions[1].reason, "EndpointInvalid");
+        assert!(!status.is_true(&ConditionType::Ready));
     }
 
     #[test]

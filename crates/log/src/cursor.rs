@@ -396,6 +396,7 @@ impl LogCursor {
             lag_events,
             waiting_events: counts.waiting as u64,
             leased_events: counts.leased as u64,
+            held_events: counts.unsettled as u64,
             oldest_unsettled_ms: spot.and_then(|spot| self.shared.time_of(spot)),
             backlog_bytes: spot.map_or(0, |spot| self.shared.segments.bytes_from(spot.place)),
             dropped_events: dropped,

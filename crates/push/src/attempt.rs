@@ -24,6 +24,8 @@ pub(crate) struct Tools<T> {
 /// An attempt that has ended.
 pub(crate) struct Ended {
     pub(crate) lease: Lease,
+    /// How it was made.
+    pub(crate) plan: Arc<Plan>,
     /// Wall-clock milliseconds since 1970.
     pub(crate) began_ms: u64,
     pub(crate) took: Duration,
@@ -56,7 +58,7 @@ pub(crate) async fn attempt<T: Transport>(
         Err(_) => Outcome::BadEndpoint,
     };
     let took = tools.clock.elapsed().saturating_sub(began);
-    Ended { lease, began_ms, took, outcome }
+    Ended { lease, plan, began_ms, took, outcome }
 }
 
 fn request_id(entropy: &dyn Entropy) -> u128 {

@@ -37,6 +37,11 @@ impl Plan {
     pub(crate) fn new(subscription: Arc<Subscription>, cursor: Arc<dyn Cursor>) -> Self {
         Self { endpoint: Endpoint::parse(&subscription.endpoint), subscription, cursor }
     }
+
+    /// Do both lead to the same endpoint?
+    pub(crate) fn has_endpoint_of(&self, other: &Self) -> bool {
+        self.subscription.endpoint == other.subscription.endpoint
+    }
 }
 
 /// One Subscription's desk.
@@ -48,9 +53,13 @@ pub(crate) struct Desk {
     trouble: Mutex<Trouble>,
 }
 
-/// Everything that may be wrong; the worst is what is told.
+/// Everything that is known, above all what is wrong; the worst is what is told.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Trouble {
+    /// An attempt succeeded, or none was necessary: what was said before this process is over.
+    pub(crate) tried: bool,
+    /// The endpoint cannot be requested.
+    pub(crate) invalid: bool,
     /// The broker does not open, lease or settle.
     pub(crate) broker: bool,
     /// The last attempts failed, and how.
@@ -106,24 +115,28 @@ impl Desk {
 }
 
 impl Trouble {
-    /// Takes in how the cursor is.
-    pub(crate) fn look(&mut self, stats: &CursorStats) {
-        self.waiting_full = stats.waiting_events >= limits::WAITING_EVENTS as u64;
+    /// Takes in how the cursor is, of a Subscription that is delivered or rests.
+    pub(crate) fn look(&mut self, stats: &CursorStats, is_delivered: bool) {
+        self.tried |= is_delivered && stats.lag_events == 0;
+        self.waiting_full = is_delivered && stats.held_events >= limits::WAITING_EVENTS as u64;
         // What was lost before this process began to look is no news.
         let before = self.dropped_events.replace(stats.dropped_events);
         let has_lost = before.is_some_and(|before| stats.dropped_events > before);
         // Losses come in pieces as large as what is trimmed at once: between two of them a
         // subscription that takes nothing is still losing.
-        self.truncated = has_lost || self.truncated && self.failing.is_some();
+        let takes_nothing = self.failing.is_some() || !is_delivered;
+        self.truncated = has_lost || self.truncated && takes_nothing;
     }
 
     fn health(&self) -> DeliveryHealth {
         match self {
             Self { broker: true, .. } => DeliveryHealth::BrokerUnavailable,
             Self { truncated: true, .. } => DeliveryHealth::BacklogTruncated,
+            Self { invalid: true, .. } => DeliveryHealth::EndpointInvalid,
             Self { waiting_full: true, .. } => DeliveryHealth::WaitingFull,
             Self { failing: Some(outcome), .. } => DeliveryHealth::Failing(*outcome),
-            _ => DeliveryHealth::Delivering,
+            Self { tried: true, .. } => DeliveryHealth::Delivering,
+            _ => DeliveryHealth::Untried,
         }
     }
 }

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::broker::CursorError;
-use eventbus_core::delivery::{Attempt, Verdict, verdict};
+use eventbus_core::delivery::{Attempt, Outcome, Verdict, verdict};
 use eventbus_core::{Lease, Settled, limits};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -81,6 +81,7 @@ impl<T: Transport> Dispatcher<T> {
     /// Works until it is told to end, or its cursor was forgotten. (In a box, because a future
     /// keeps what it is given twice.)
     pub(crate) async fn run(mut self: Box<Self>) {
+        self.check_endpoint();
         while let Ok(()) = self.turn().await {}
         self.under_way.shutdown().await;
     }
@@ -123,8 +124,11 @@ impl<T: Transport> Dispatcher<T> {
     fn may_begin(&mut self) -> bool {
         if let Order::Deliver(plan) = &*self.desk.order() {
             if !Arc::ptr_eq(plan, &self.plan) {
-                self.plan = plan.clone();
+                let before = std::mem::replace(&mut self.plan, plan.clone());
                 self.leasing = None;
+                if !before.has_endpoint_of(plan) {
+                    self.begin_anew();
+                }
             }
             true
         } else {
@@ -132,6 +136,18 @@ impl<T: Transport> Dispatcher<T> {
             self.ready.clear();
             false
         }
+    }
+
+    /// What was found out about another endpoint says nothing about this one.
+    fn begin_anew(&mut self) {
+        self.failed_in_a_row = 0;
+        self.desk.tell(|trouble| (trouble.failing, trouble.tried) = (None, true));
+        self.check_endpoint();
+    }
+
+    fn check_endpoint(&self) {
+        let invalid = self.plan.endpoint.is_err();
+        self.desk.tell(|trouble| trouble.invalid = invalid);
     }
 
     async fn wait(&mut self) -> Woken {
@@ -207,7 +223,7 @@ impl<T: Transport> Dispatcher<T> {
 
     /// Decides what follows from an attempt.
     fn record(&mut self, ended: Result<Ended, JoinError>, turn: &mut Vec<Settled>) {
-        let Ok(Ended { lease, began_ms, took, outcome }) = ended else {
+        let Ok(Ended { lease, plan, began_ms, took, outcome }) = ended else {
             // Its lease is dropped. The pause keeps a defect from spinning.
             telemetry::attempt_lost(self.desk.uid());
             self.pause(limits::BROKER_PAUSE_MAX, false);
@@ -222,12 +238,27 @@ impl<T: Transport> Dispatcher<T> {
             outcome,
             took,
         });
+        if plan.has_endpoint_of(&self.plan) {
+            self.judge(outcome);
+        }
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = began_ms + took_ms;
+        turn.push(Settled {
+            attempt: Some(Attempt::new(began_ms, took_ms, outcome)),
+            verdict: verdict(outcome, lease.attempts(), now_ms, &*self.tools.entropy),
+            lease,
+        });
+    }
+
+    /// Takes in how the endpoint is.
+    fn judge(&mut self, outcome: Outcome) {
+        let identity = &self.plan.subscription.identity;
         if outcome.is_success() {
             if self.failed_in_a_row >= limits::FAILURES_IN_A_ROW {
                 telemetry::subscription_recovered(identity);
-                self.desk.tell(|trouble| trouble.failing = None);
             }
             self.failed_in_a_row = 0;
+            self.desk.tell(|trouble| (trouble.failing, trouble.tried) = (None, true));
         } else {
             self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
             if self.failed_in_a_row == limits::FAILURES_IN_A_ROW {
@@ -237,13 +268,6 @@ impl<T: Transport> Dispatcher<T> {
                 self.desk.tell(|trouble| trouble.failing = Some(outcome));
             }
         }
-        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let now_ms = began_ms + took_ms;
-        turn.push(Settled {
-            attempt: Some(Attempt::new(began_ms, took_ms, outcome)),
-            verdict: verdict(outcome, lease.attempts(), now_ms, &*self.tools.entropy),
-            lease,
-        });
     }
 
     async fn settle(&mut self, turn: Vec<Settled>) -> Result<(), End> {
@@ -338,7 +362,6 @@ async fn rest(pause: Option<&mut Pause>) {
 mod tests {
     use eventbus_core::Cursor;
     use eventbus_core::broker::CursorStats;
-    use eventbus_core::delivery::Outcome;
     use eventbus_core::testing::{ManualClock, SeededEntropy};
 
     use super::*;

@@ -289,10 +289,11 @@ impl<T: Transport> Supervisor<T> {
 
     /// Looks at what changes without a turn of a dispatcher.
     fn look(&mut self) {
-        for ward in self.wards.values().filter(|ward| ward.is_dispatched) {
-            if let Some((_, cursor)) = &ward.cursor {
+        for ward in self.wards.values() {
+            if let (Stage::Living, Some((_, cursor))) = (ward.stage, &ward.cursor) {
                 let stats = cursor.stats();
-                ward.desk.tell(|trouble| trouble.look(&stats));
+                let is_delivered = matches!(*ward.desk.order(), Order::Deliver(_));
+                ward.desk.tell(|trouble| trouble.look(&stats, is_delivered));
             }
         }
         self.tools.transport.tidy();

@@ -1,7 +1,6 @@
 //! How deliveries go, from push to the sub-validator.
 //!
-//! A board, not a queue: only the latest state of each subscription counts, and one that delivers
-//! takes no room.
+//! A board, not a queue: only the latest state of each subscription counts.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +12,7 @@ use tokio::sync::Notify;
 /// The health of every subscription's deliveries.
 #[derive(Debug, Default)]
 pub struct HealthBoard {
-    troubled: Mutex<HashMap<Text, DeliveryHealth>>,
+    told: Mutex<HashMap<Text, DeliveryHealth>>,
     changed: Notify,
 }
 
@@ -21,8 +20,8 @@ impl HealthBoard {
     /// Says how the deliveries of the Subscription with this uid go.
     pub fn report(&self, uid: &Text, health: DeliveryHealth) {
         let before = match health {
-            DeliveryHealth::Delivering => self.troubled().remove(uid),
-            _ => self.troubled().insert(uid.clone(), health),
+            DeliveryHealth::Untried => self.told().remove(uid),
+            _ => self.told().insert(uid.clone(), health),
         };
         if before.unwrap_or_default() != health {
             self.changed.notify_one();
@@ -31,7 +30,7 @@ impl HealthBoard {
 
     /// How the deliveries of the Subscription with this uid go.
     pub fn of(&self, uid: &Text) -> DeliveryHealth {
-        self.troubled().get(uid).copied().unwrap_or_default()
+        self.told().get(uid).copied().unwrap_or_default()
     }
 
     /// Ends when something changed since the last call. For one listener.
@@ -39,7 +38,7 @@ impl HealthBoard {
         self.changed.notified().await;
     }
 
-    fn troubled(&self) -> MutexGuard<'_, HashMap<Text, DeliveryHealth>> {
-        self.troubled.lock().unwrap_or_else(PoisonError::into_inner)
+    fn told(&self) -> MutexGuard<'_, HashMap<Text, DeliveryHealth>> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -87,12 +87,84 @@ async fn full_waiting_rooms_and_losses_are_told() {
     world.publish(["1"]);
     eventually("it arrives", || world.lag("a") == 0).await;
     let cursor = world.broker.cursor("a").unwrap();
-    cursor.place().waiting_told = Some(limits::WAITING_EVENTS as u64);
+    cursor.place().held_told = Some(limits::WAITING_EVENTS as u64);
     eventually("it is told", || world.health("a") == DeliveryHealth::WaitingFull).await;
     cursor.place().dropped_events = 3;
     eventually("losses are worse", || world.health("a") == DeliveryHealth::BacklogTruncated).await;
-    cursor.place().waiting_told = None;
+    cursor.place().held_told = None;
     eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+}
+
+#[tokio::test]
+async fn a_sleeper_that_loses_events_says_so_until_it_wakes() {
+    let mut world = World::new();
+    let mut sleeper = subscription("a", "http://127.0.0.1:1/");
+    set_active(&mut sleeper, false);
+    world.declare_open(sleeper).await;
+    tokio::time::sleep(limits::LOOK_EVERY * 2).await;
+    world.broker.cursor("a").unwrap().place().dropped_events = 3;
+    eventually("it is told", || world.health("a") == DeliveryHealth::BacklogTruncated).await;
+    tokio::time::sleep(limits::LOOK_EVERY * 2).await;
+    assert_eq!(world.health("a"), DeliveryHealth::BacklogTruncated, "and goes on");
+    world.change("a", |a| set_active(a, true));
+    eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+}
+
+#[tokio::test]
+async fn a_failing_endpoint_is_not_said_to_work_because_of_a_restart() {
+    let subscriber = Subscriber::start().await;
+    subscriber.answer_all(500);
+    let mut world = World::new();
+    let a = subscription("a", &subscriber.url());
+    world.declare_open(a.clone()).await;
+    world.publish(["1", "2", "3"]);
+    eventually("it fails", || matches!(world.health("a"), DeliveryHealth::Failing(_))).await;
+    world.restart().await;
+    world.declare(a);
+    eventually("it fails again", || {
+        assert_ne!(world.health("a"), DeliveryHealth::Delivering);
+        world.broker.cursor("a").unwrap().make_all_due();
+        matches!(world.health("a"), DeliveryHealth::Failing(_))
+    })
+    .await;
+    let attempts = world.outcomes("a").len();
+    subscriber.answer_all(204);
+    world.broker.cursor("a").unwrap().make_all_due();
+    eventually("it is tried", || world.outcomes("a").len() > attempts).await;
+    eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+}
+
+#[tokio::test]
+async fn another_endpoint_begins_without_the_failures_of_the_first() {
+    let (subscriber, other) = (Subscriber::start().await, Subscriber::start().await);
+    subscriber.answer_all(500);
+    let mut world = World::new();
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    world.publish(["1", "2", "3"]);
+    eventually("it fails", || matches!(world.health("a"), DeliveryHealth::Failing(_))).await;
+    // What is still under way at the first says nothing about the other.
+    subscriber.close_gate();
+    world.broker.cursor("a").unwrap().make_all_due();
+    eventually("they are tried again", || subscriber.in_work() == 3).await;
+    other.close_gate();
+    world.change("a", |a| a.endpoint = other.url().into());
+    eventually("it is taken in", || world.health("a") == DeliveryHealth::Delivering).await;
+    let attempts = world.outcomes("a").len();
+    subscriber.open_gate(3);
+    eventually("they failed", || world.outcomes("a").len() == attempts + 3).await;
+    world.settle_down().await;
+    assert_eq!(world.health("a"), DeliveryHealth::Delivering);
+}
+
+#[tokio::test]
+async fn an_endpoint_that_cannot_be_requested_is_told_at_once() {
+    let mut world = World::new();
+    for endpoint in ["http:///x", "http://127.0.0.1:99999/", "ftp://127.0.0.1/"] {
+        world.declare(subscription("a", endpoint));
+        eventually("it is told", || world.health("a") == DeliveryHealth::EndpointInvalid).await;
+        world.change("a", |a| a.endpoint = "http://127.0.0.1:1/".into());
+        eventually("it is mended", || world.health("a") == DeliveryHealth::Delivering).await;
+    }
 }
 
 #[tokio::test]

@@ -61,8 +61,8 @@ pub(crate) struct Place {
     pub(crate) keeps_history: bool,
     /// What `stats` tells beside what is counted.
     pub(crate) dropped_events: u64,
-    /// What `stats` tells instead of the events that wait, when set.
-    pub(crate) waiting_told: Option<u64>,
+    /// What `stats` tells instead of the events that are held, when set.
+    pub(crate) held_told: Option<u64>,
     /// How long a lease takes, as if it had to read a disk.
     pub(crate) lease_takes: Duration,
 }
@@ -214,7 +214,7 @@ impl MemoryCursor {
             turns: 0,
             keeps_history: true,
             dropped_events: 0,
-            waiting_told: None,
+            held_told: None,
             lease_takes: Duration::ZERO,
         };
         Arc::new_cyclic(|me| Self {
@@ -331,6 +331,11 @@ impl Place {
         self.leased.len()
     }
 
+    /// Events given out and not settled.
+    fn held(&self) -> usize {
+        self.leased.len() + self.waiting.len() + self.released.len()
+    }
+
     /// Events not settled.
     pub(crate) fn lag(&self) -> usize {
         self.leased.len() + self.fresh.len() + self.waiting.len() + self.released.len()
@@ -364,7 +369,8 @@ impl Cursor for MemoryCursor {
         let place = self.place();
         CursorStats {
             lag_events: place.lag() as u64,
-            waiting_events: place.waiting_told.unwrap_or(place.waiting.len() as u64),
+            waiting_events: place.waiting.len() as u64,
+            held_events: place.held_told.unwrap_or(place.held() as u64),
             leased_events: place.leased.len() as u64,
             dropped_events: place.dropped_events,
             ..CursorStats::default()
