@@ -59,7 +59,8 @@ impl Threads {
     ) -> io::Result<()> {
         let shared = self.shared.clone();
         let thread = Builder::new().name(name.into()).spawn(move || {
-            driver(&shared).drive(|| step(shared.now()));
+            let watched = Watched { shared, name };
+            driver(&watched.shared).drive(|| step(watched.shared.now()));
         })?;
         self.running.push((driver, thread));
         Ok(())
@@ -85,6 +86,20 @@ impl Threads {
             let _ = thread.join();
         }
         shared.table.clear();
+    }
+}
+
+/// A thread without which the log only looks well: its end by a panic is the end of the log.
+struct Watched {
+    shared: Arc<Shared>,
+    name: &'static str,
+}
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.shared.poison(format!("the thread {} ended by a defect", self.name));
+        }
     }
 }
 

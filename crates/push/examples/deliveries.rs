@@ -37,6 +37,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 
 use self::memory::Memory;
 
@@ -241,6 +242,7 @@ fn start(
         entropy: Arc::new(SeededEntropy::new(1)),
         connections: 4096,
         trusted: Vec::new(),
+        failed: CancellationToken::new(),
     });
     (push, catalog)
 }

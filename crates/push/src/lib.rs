@@ -53,6 +53,8 @@ pub struct Parts {
     pub connections: usize,
     /// Certificates that endpoints may be signed by, beside those the system trusts.
     pub trusted: Vec<CertificateDer<'static>>,
+    /// Cancelled when push ends otherwise than by [`Push::drain`]: by a defect.
+    pub failed: CancellationToken,
 }
 
 /// Running deliveries. Dropping it abandons them.
@@ -94,8 +96,12 @@ impl Push {
         };
         let drain = CancellationToken::new();
         let inputs = Inputs { catalog: parts.catalog, drain: drain.clone() };
+        let armed = parts.failed.drop_guard();
         let mut tasks = JoinSet::new();
-        tasks.spawn(supervisor.run(inputs));
+        tasks.spawn(async move {
+            supervisor.run(inputs).await;
+            armed.disarm();
+        });
         Self { tasks, drain, telemetry }
     }
 

@@ -7,12 +7,14 @@
 //! pointer.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::broker::{CursorError, CursorId, CursorSpec, OpenError, Start};
 use eventbus_core::{Broker, Catalog, Cursor, Subscription, Text, limits};
 use eventbus_resources::HealthBoard;
+use futures::FutureExt;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
@@ -30,7 +32,8 @@ pub(crate) struct Supervisor<T> {
     pub(crate) broker: Arc<dyn Broker>,
     pub(crate) board: Arc<HealthBoard>,
     pub(crate) wards: HashMap<Text, Ward>,
-    pub(crate) dispatchers: JoinSet<Arc<Desk>>,
+    /// Each tells whether it ended by a panic.
+    pub(crate) dispatchers: JoinSet<(Arc<Desk>, bool)>,
     pub(crate) chores: JoinSet<Done>,
     pub(crate) chores_at_once: Arc<Semaphore>,
     /// The latest snapshot.
@@ -95,8 +98,8 @@ impl<T: Transport> Supervisor<T> {
                     self.compare();
                 }
                 Some(Ok(done)) = self.chores.join_next() => self.chore_done(done),
-                Some(Ok(desk)) = self.dispatchers.join_next() => {
-                    self.dispatcher_ended(desk.uid());
+                Some(Ok((desk, has_panicked))) = self.dispatchers.join_next() => {
+                    self.dispatcher_ended(desk.uid(), has_panicked);
                 }
                 _ = look.tick() => self.look(),
             }
@@ -171,8 +174,12 @@ impl<T: Transport> Supervisor<T> {
                 let dispatcher = Dispatcher::new(self.tools.clone(), ward.desk.clone(), plan);
                 let (dispatcher, desk) = (Box::new(dispatcher), ward.desk.clone());
                 self.dispatchers.spawn(async move {
-                    dispatcher.run().await;
-                    desk
+                    let has_panicked = unless_it_panics(dispatcher.run()).await.is_none();
+                    if has_panicked {
+                        telemetry::dispatcher_lost(desk.uid());
+                        Box::pin(pause_after_panic(&desk)).await;
+                    }
+                    (desk, has_panicked)
                 });
             }
             (_, false) => {}
@@ -204,7 +211,8 @@ impl<T: Transport> Supervisor<T> {
         self.chores.spawn(async move {
             sleep(pause).await;
             let _turn = at_once.acquire().await;
-            let cursor = broker.open(spec(&subscription)).await;
+            let cursor = unless_it_panics(broker.open(spec(&subscription))).await;
+            let cursor = cursor.unwrap_or_else(|| Err(OpenError::Unavailable(PANICKED.into())));
             Done::Opened { subscription, cursor }
         });
     }
@@ -214,7 +222,8 @@ impl<T: Transport> Supervisor<T> {
         self.chores.spawn(async move {
             sleep(pause).await;
             let _turn = at_once.acquire().await;
-            let result = broker.forget(CursorId(uid.clone())).await;
+            let result = unless_it_panics(broker.forget(CursorId(uid.clone()))).await;
+            let result = result.unwrap_or_else(|| Err(CursorError::Unavailable(PANICKED.into())));
             Done::Forgot { uid, result }
         });
     }
@@ -224,7 +233,8 @@ impl<T: Transport> Supervisor<T> {
         let broker = self.broker.clone();
         self.chores.spawn(async move {
             sleep(pause).await;
-            Done::Learnt(broker.cursors().await)
+            let cursors = unless_it_panics(broker.cursors()).await;
+            Done::Learnt(cursors.unwrap_or_else(|| Err(CursorError::Unavailable(PANICKED.into()))))
         });
     }
 
@@ -273,11 +283,13 @@ impl<T: Transport> Supervisor<T> {
         self.put_right(uid);
     }
 
-    fn dispatcher_ended(&mut self, uid: &Text) {
+    fn dispatcher_ended(&mut self, uid: &Text, has_panicked: bool) {
         if let Some(ward) = self.wards.get_mut(uid) {
             ward.is_dispatched = false;
             match ward.stage {
                 Stage::Deleted => self.put_right(uid),
+                // Its leases are given back: another one begins where it ended.
+                Stage::Living if has_panicked => self.put_right(uid),
                 // Its cursor was forgotten elsewhere: the deletion is on its way here.
                 Stage::Living | Stage::Forgotten => {
                     ward.stage = Stage::Forgotten;
@@ -393,6 +405,23 @@ impl Ward {
                 doubled.min(limits::BROKER_PAUSE_MAX)
             }
         }
+    }
+}
+
+/// What a call of the broker that panicked counts as.
+const PANICKED: &str = "a call of it ended by a defect";
+
+/// What `work` gives; `None` when it panics. Without it the part of one Subscription would be dead,
+/// and nothing would say so.
+async fn unless_it_panics<T>(work: impl Future<Output = T>) -> Option<T> {
+    AssertUnwindSafe(work).catch_unwind().await.ok()
+}
+
+/// Keeps a defect from spinning, until there is another order.
+async fn pause_after_panic(desk: &Desk) {
+    if matches!(*desk.order(), Order::Deliver(_)) {
+        // Either end will do.
+        let _ = timeout(limits::BROKER_PAUSE_MAX, desk.changed()).await;
     }
 }
 

@@ -127,6 +127,10 @@ pub(crate) fn attempt_lost(cursor: &Text) {
     error!(cursor = &**cursor, "an attempt panicked: its event comes again");
 }
 
+pub(crate) fn dispatcher_lost(cursor: &Text) {
+    error!(cursor = &**cursor, "a dispatcher panicked: another one goes on");
+}
+
 pub(crate) fn attempts_abandoned(subscriptions: usize) {
     warn!(subscriptions, "attempts still under way are abandoned: their events come again");
 }

@@ -86,6 +86,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
         entropy: world.entropy,
         connections: budget.push,
         trusted: Vec::new(),
+        failed: failed.clone(),
     });
     if versions.wait_for(Option::is_some).await.is_ok() {
         latches.catalog.open();

@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::broker::{AppendError, BrokerHealth, Position, Receipt};
-use eventbus_core::testing::ManualClock;
+use eventbus_core::testing::{ManualClock, SeededEntropy};
 use eventbus_core::{Batch, Broker, Durability};
-use eventbus_log::LogEvent;
 use eventbus_log::disk::{Fault, FaultyDisk};
+use eventbus_log::{Log, LogEvent, Observer};
 
 use crate::support::*;
 
@@ -35,6 +35,34 @@ async fn a_failed_sync_ends_acknowledging_at_every_level() {
     assert_eq!(log.stats().health, BrokerHealth::Usable);
     log.append(Batch::of_one(event("a", "again")), Durability::Synced).await.unwrap();
 }
+
+/// Panics, in a thread of the log, when storage is full.
+struct Panicking;
+
+impl Observer for Panicking {
+    fn observe(&self, event: &LogEvent) {
+        assert!(!matches!(event, LogEvent::Full { .. }), "a defect, as ordered");
+    }
+}
+
+#[tokio::test]
+async fn a_thread_that_panics_ends_acknowledging_and_is_told() {
+    let disk = FaultyDisk::new(2 * 1024 * 1024);
+    let config = small(&disk);
+    let log = Log::open(config, clock(), &SeededEntropy::new(7), Arc::new(Panicking)).unwrap();
+    cursor(&log, "orders", "a").await;
+    let last = loop {
+        let batch = Batch::of_one(event("a", format!("{:1000}", 0)));
+        let appended = tokio::time::timeout(PATIENCE, log.append(batch, Durability::Synced)).await;
+        if let Err(error) = appended.expect("an answer comes") {
+            break error;
+        }
+    };
+    assert!(matches!(last, AppendError::Unavailable(_)), "{last}");
+    until("it is told", || matches!(log.stats().health, BrokerHealth::Unusable(_))).await;
+}
+
+const PATIENCE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_failed_ledger_write_gives_the_events_back() {

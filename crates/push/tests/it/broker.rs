@@ -96,6 +96,35 @@ async fn full_waiting_rooms_and_losses_are_told() {
 }
 
 #[tokio::test]
+async fn a_dispatcher_that_panics_is_followed_by_another() {
+    let subscriber = Subscriber::start().await;
+    let mut world = World::new();
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    eventually("it waits for events", || world.broker.leases() > 0).await;
+    world.broker.cursor("a").unwrap().place().lease_panics = true;
+    world.publish(["1"]);
+    eventually("the event arrives", || world.lag("a") == 0).await;
+    assert_eq!(subscriber.payloads(), ["1"]);
+    // Nor does its end stand in the way of a deletion.
+    world.broker.cursor("a").unwrap().place().lease_panics = true;
+    world.publish(["2"]);
+    world.settle_down().await;
+    world.delete("a");
+    eventually("it is forgotten", || world.broker.forgotten().len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_call_of_the_broker_that_panics_is_made_again() {
+    let mut world = World::new();
+    world.broker.panic_on(2);
+    world.declare_open(subscription("a", "http://127.0.0.1:1/")).await;
+    eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+    world.broker.panic_on(2);
+    world.delete("a");
+    eventually("it is forgotten", || world.broker.forgotten().len() == 1).await;
+}
+
+#[tokio::test]
 async fn a_sleeper_that_loses_events_says_so_until_it_wakes() {
     let mut world = World::new();
     let mut sleeper = subscription("a", "http://127.0.0.1:1/");

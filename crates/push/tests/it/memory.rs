@@ -24,6 +24,7 @@ pub(crate) struct Memory {
     state: Mutex<State>,
     out_of_order: Arc<AtomicBool>,
     opens: AtomicUsize,
+    panics: AtomicUsize,
     leases: Arc<AtomicUsize>,
 }
 
@@ -63,6 +64,8 @@ pub(crate) struct Place {
     pub(crate) dropped_events: u64,
     /// What `stats` tells instead of the events that are held, when set.
     pub(crate) held_told: Option<u64>,
+    /// Should the next lease panic?
+    pub(crate) lease_panics: bool,
     /// How long a lease takes, as if it had to read a disk.
     pub(crate) lease_takes: Duration,
 }
@@ -75,6 +78,7 @@ impl Memory {
             state: Mutex::default(),
             out_of_order: Arc::default(),
             opens: AtomicUsize::new(0),
+            panics: AtomicUsize::new(0),
             leases: Arc::default(),
         })
     }
@@ -103,6 +107,18 @@ impl Memory {
     /// The cursor of a Subscription, once it is open.
     pub(crate) fn cursor(&self, uid: &str) -> Option<Arc<MemoryCursor>> {
         self.state().cursors.get(&CursorId(uid.into())).cloned()
+    }
+
+    /// Has this many next calls of `open` and `forget` panic.
+    pub(crate) fn panic_on(&self, calls: usize) {
+        self.panics.store(calls, Ordering::SeqCst);
+    }
+
+    fn may_panic(&self) {
+        let less = |left: usize| left.checked_sub(1);
+        if self.panics.fetch_update(Ordering::SeqCst, Ordering::SeqCst, less).is_ok() {
+            unreachable!("a defect, as ordered");
+        }
     }
 
     /// The cursors forgotten so far.
@@ -162,11 +178,16 @@ impl Broker for Memory {
     }
 
     fn open(&self, spec: CursorSpec) -> BoxFuture<'_, Result<Arc<dyn Cursor>, OpenError>> {
-        async { self.open_now(spec) }.boxed()
+        async {
+            self.may_panic();
+            self.open_now(spec)
+        }
+        .boxed()
     }
 
     fn forget(&self, id: CursorId) -> BoxFuture<'_, Result<(), CursorError>> {
         async move {
+            self.may_panic();
             if self.out_of_order.load(Ordering::SeqCst) {
                 return Err(CursorError::Unavailable("out of order".to_owned()));
             }
@@ -215,6 +236,7 @@ impl MemoryCursor {
             keeps_history: true,
             dropped_events: 0,
             held_told: None,
+            lease_panics: false,
             lease_takes: Duration::ZERO,
         };
         Arc::new_cyclic(|me| Self {
@@ -282,6 +304,8 @@ impl MemoryCursor {
             tokio::time::sleep(lease_takes).await;
         }
         loop {
+            let panics = std::mem::take(&mut self.place().lease_panics);
+            assert!(!panics, "a defect, as ordered");
             match self.lease_now(limit) {
                 Ok(leases) => return Ok(leases),
                 Err(Err(error)) => return Err(error),

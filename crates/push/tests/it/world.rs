@@ -18,6 +18,7 @@ use eventbus_push::{Parts, Push};
 use eventbus_resources::HealthBoard;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::memory::Memory;
 
@@ -77,6 +78,7 @@ impl World {
             entropy: Arc::new(SeededEntropy::new(7)),
             connections: 4096,
             trusted: Vec::new(),
+            failed: CancellationToken::new(),
         };
         change(&mut parts);
         let push = Some(Push::start(parts));
