@@ -43,6 +43,17 @@ pub(crate) fn check_kind(resource: &Resource, object: &Value) -> Result<(), ApiE
     Ok(())
 }
 
+/// Says for the client what the path has said already: clients of Kubernetes' own kinds leave it
+/// out, and the real server lets them.
+pub(crate) fn complete(resource: &Resource, object: &mut Value) {
+    let is_kubernetes_own = resource.group.is_empty() || resource.group.ends_with(".k8s.io");
+    let Value::Object(members) = object else { return };
+    if is_kubernetes_own {
+        members.entry("kind").or_insert_with(|| resource.kind.clone().into());
+        members.entry("apiVersion").or_insert_with(|| resource.api_version().into());
+    }
+}
+
 /// Drops what the schema does not know. By the client's wish unknown and repeated fields are
 /// refused, or given back as warnings, or passed over.
 pub(crate) fn prune(

@@ -14,6 +14,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use crate::{
     access::User,
+    admit,
     decode::{Decoded, Syntax, decode},
     definition::{Registry, Resource},
     protobuf,
@@ -82,6 +83,8 @@ impl Call {
                 return Err(ApiError::unsupported_media_type(&accepted));
             }
         };
-        decode(&self.body, syntax)
+        let mut decoded = decode(&self.body, syntax)?;
+        admit::complete(self.resource(), &mut decoded.value);
+        Ok(decoded)
     }
 }

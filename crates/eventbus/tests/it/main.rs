@@ -17,6 +17,7 @@ mod listen;
 mod ports;
 mod program;
 mod publish;
+mod python;
 mod road;
 mod served;
 mod server;
