@@ -29,11 +29,11 @@ pub(crate) struct Given {
     data_dir: Option<PathBuf>,
 
     /// Address of the publish port [default: 127.0.0.1:8080]
-    #[arg(long, value_name = "ADDRESS", env = "EVENTBUS_PUBLISH_LISTEN")]
+    #[arg(long, value_name = "ADDRESS", env = "EVENTBUS_PUBLISH_LISTEN", value_parser = address)]
     publish_listen: Option<SocketAddr>,
 
     /// Address of the API port, for kubectl and operators [default: 127.0.0.1:8001]
-    #[arg(long, value_name = "ADDRESS", env = "EVENTBUS_API_LISTEN")]
+    #[arg(long, value_name = "ADDRESS", env = "EVENTBUS_API_LISTEN", value_parser = address)]
     api_listen: Option<SocketAddr>,
 
     /// Take the resources from the API server of this kubeconfig's current context, instead of the
@@ -65,28 +65,28 @@ pub(crate) struct Given {
     allow_unauthenticated_publish: Option<bool>,
 
     /// Bytes that the request body of an event may have, at most 16777216 [default: 1048576]
-    #[arg(long, value_name = "BYTES", env = "EVENTBUS_MAX_EVENT_BYTES")]
+    #[arg(long, value_name = "BYTES", env = "EVENTBUS_MAX_EVENT_BYTES", value_parser = whole::<usize>)]
     max_event_bytes: Option<usize>,
 
     /// Publish requests that may be in work at once; one more is answered 429 [default: 1024]
-    #[arg(long, value_name = "COUNT", env = "EVENTBUS_MAX_REQUESTS")]
+    #[arg(long, value_name = "COUNT", env = "EVENTBUS_MAX_REQUESTS", value_parser = whole::<usize>)]
     max_requests: Option<usize>,
 
     /// Bytes of settled events kept for replay [default: 1073741824]
-    #[arg(long, value_name = "BYTES", env = "EVENTBUS_HISTORY_BYTES")]
+    #[arg(long, value_name = "BYTES", env = "EVENTBUS_HISTORY_BYTES", value_parser = whole::<u64>)]
     history_bytes: Option<u64>,
 
     /// Bytes of storage beyond which publishing is answered 507 [default: 80 % of the volume]
-    #[arg(long, value_name = "BYTES", env = "EVENTBUS_MAX_BYTES")]
+    #[arg(long, value_name = "BYTES", env = "EVENTBUS_MAX_BYTES", value_parser = whole::<u64>)]
     max_bytes: Option<u64>,
 
     /// Bytes that one Subscription may hold back before it loses its own oldest events [default: a
     /// quarter of max-bytes]
-    #[arg(long, value_name = "BYTES", env = "EVENTBUS_BACKLOG_MAX_BYTES")]
+    #[arg(long, value_name = "BYTES", env = "EVENTBUS_BACKLOG_MAX_BYTES", value_parser = whole::<u64>)]
     backlog_max_bytes: Option<u64>,
 
     /// Seconds after which an event is gone, delivered or not [default: 86400]
-    #[arg(long, value_name = "SECONDS", env = "EVENTBUS_AGE_S")]
+    #[arg(long, value_name = "SECONDS", env = "EVENTBUS_AGE_S", value_parser = whole::<u64>)]
     age_s: Option<u64>,
 
     /// What is logged: error, warn, info, debug, trace, or a filter such as
@@ -132,6 +132,14 @@ pub(crate) struct Settings {
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
     pub(crate) applications: Applications,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| "give an address and a port, such as 127.0.0.1:8080".to_owned())
+}
+
+fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "give a whole number, such as 1024".to_owned())
 }
 
 /// The largest `max_event_bytes`: what is read of a body that is refused.
