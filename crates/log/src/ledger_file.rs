@@ -168,6 +168,14 @@ pub(crate) enum LedgerRead {
     Read(Replayed),
 }
 
+/// Removes both files.
+pub(crate) fn remove(disk: &dyn Disk) -> io::Result<()> {
+    for name in disk.names()?.iter().filter(|name| NAMES.contains(&name.as_str())) {
+        disk.remove(name)?;
+    }
+    disk.sync_names()
+}
+
 /// Reads the ledger: the younger file, when the snapshot it begins with is whole; else the other.
 pub(crate) fn read(disk: &dyn Disk) -> io::Result<LedgerRead> {
     let names = disk.names()?;

@@ -158,7 +158,7 @@ fn share(
     seams: (Arc<dyn Clock>, Arc<dyn Observer>),
 ) -> Arc<Shared> {
     let (clock, observer) = seams;
-    let Recovered { segments, resume, cursors, corrupt, .. } = recovered;
+    let Recovered { segments, resume, cursors, corrupt, ledger_lost, .. } = recovered;
     let visible = Position(resume.next.0 - 1);
     let shared = Arc::new(Shared {
         clock,
@@ -198,19 +198,22 @@ fn share(
         table.insert(LogCursor::new(shared.clone(), number, id, place));
     }
     drop(table);
-    report(&shared, &corrupt, recovered.ledger_damaged_at);
+    report(&shared, &corrupt);
+    let damaged = recovered.ledger_damaged_at.map(|at| LogEvent::LedgerDamaged { at });
+    let lost = ledger_lost.then_some(LogEvent::LedgerLost);
+    for event in damaged.into_iter().chain(lost) {
+        add(&shared.telemetry.ledger_damages, 1);
+        shared.observer.observe(&event);
+    }
     shared
 }
 
-fn report(shared: &Shared, corrupt: &[crate::scan::BadRange], ledger_damaged_at: Option<u64>) {
+fn report(shared: &Shared, corrupt: &[crate::scan::BadRange]) {
     add(&shared.telemetry.corrupt_ranges, corrupt.len() as u64);
     for range in corrupt {
         let (first, count) = (range.first, range.count);
         let reason = "a part of a segment is not what was written";
         shared.observer.observe(&LogEvent::Corrupt { first, count, reason });
-    }
-    if let Some(at) = ledger_damaged_at {
-        shared.observer.observe(&LogEvent::LedgerDamaged { at });
     }
 }
 

@@ -35,6 +35,8 @@ pub(crate) struct Recovered {
     pub(crate) corrupt: Vec<scan::BadRange>,
     pub(crate) torn_ranges: usize,
     pub(crate) ledger_damaged_at: Option<u64>,
+    /// There was a ledger, and nothing of it can be read.
+    pub(crate) ledger_lost: bool,
 }
 
 /// Where and how large.
@@ -60,6 +62,8 @@ struct Recovery<'a> {
     next: Position,
     /// The log was not closed: positions may have been used of which no trace is left.
     skips: bool,
+    has_ledger: bool,
+    ledger_lost: bool,
     committed_ms: u64,
     corrupt: Vec<scan::BadRange>,
     torn_ranges: usize,
@@ -70,6 +74,7 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
     let failed = |error| OpenError::Io { path: place.path.clone(), error };
     check_names(place)?;
     let read = ledger_file::read(place.disk.as_ref()).map_err(failed)?;
+    let is_damaged = matches!(read, LedgerRead::Damaged);
     let (headed, spares) = read_heads(place)?;
     let replayed = match read {
         LedgerRead::Newer(found) => {
@@ -87,6 +92,10 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
         let file = crate::segments::segment_name(other.spare.file_number);
         return Err(OpenError::Foreign { path: place.path.clone(), file });
     }
+    if is_damaged {
+        // What is left in them must not be read as frames of the ledger that begins anew.
+        ledger_file::remove(place.disk.as_ref()).map_err(failed)?;
+    }
     let head = replayed.as_ref().map(|replayed| replayed.head);
     let mut recovery = Recovery {
         place,
@@ -100,12 +109,14 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
         promised: replayed.as_ref().map(|replayed| replayed.synced).unwrap_or_default(),
         next: replayed.as_ref().map_or(Position(1), |replayed| replayed.highest.next()),
         skips: replayed.as_ref().is_some_and(|replayed| !replayed.closed),
+        has_ledger: replayed.is_some(),
+        ledger_lost: false,
         committed_ms: 0,
         corrupt: Vec::new(),
         torn_ranges: 0,
     };
     let (segments, active, resume) = recovery.segments(headed, spares).map_err(failed)?;
-    let Recovery { epoch, corrupt, torn_ranges, next, .. } = recovery;
+    let Recovery { epoch, corrupt, torn_ranges, next, ledger_lost, .. } = recovery;
     let last_number = replayed.as_ref().map_or(0, |replayed| replayed.last_number);
     let ledger_damaged_at = replayed.as_ref().and_then(|replayed| replayed.damaged_at);
     let known = replayed.map(|replayed| replayed.cursors).unwrap_or_default();
@@ -126,6 +137,7 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
         corrupt,
         torn_ranges,
         ledger_damaged_at,
+        ledger_lost,
     })
 }
 
@@ -199,7 +211,9 @@ impl Recovery<'_> {
             after = Some(head);
         }
         self.epoch += 1;
-        if self.skips {
+        // A log that was never written to may have been killed before it had a ledger.
+        self.ledger_lost = !self.has_ledger && self.next > Position(1);
+        if self.skips || self.ledger_lost {
             self.next.0 += limits::UNSYNCED_POSITIONS;
         }
         let mut before_bytes = 0;

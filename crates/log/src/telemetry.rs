@@ -38,6 +38,9 @@ pub enum LogEvent {
         /// The byte of the ledger.
         at: u64,
     },
+    /// Nothing of the ledger can be read: every cursor is gone, and one that is made again is
+    /// delivered everything since its start that is still kept.
+    LedgerLost,
     /// A cursor lost its oldest events to retention.
     Dropped {
         /// Whose.
@@ -85,9 +88,10 @@ impl Observer for TraceObserver {
         match event {
             LogEvent::Opened { .. } | LogEvent::RoomAgain => tracing::info!(?event, "log"),
             LogEvent::Dropped { .. } | LogEvent::Full { .. } => tracing::warn!(?event, "log"),
-            LogEvent::Corrupt { .. } | LogEvent::LedgerDamaged { .. } | LogEvent::Failed { .. } => {
-                tracing::error!(?event, "log");
-            }
+            LogEvent::Corrupt { .. }
+            | LogEvent::LedgerDamaged { .. }
+            | LogEvent::LedgerLost
+            | LogEvent::Failed { .. } => tracing::error!(?event, "log"),
         }
     }
 }
@@ -117,6 +121,8 @@ pub struct Telemetry {
     pub cache_misses: AtomicU64,
     /// Ranges found damaged.
     pub corrupt_ranges: AtomicU64,
+    /// Times the ledger was found damaged, in part or as a whole.
+    pub ledger_damages: AtomicU64,
     /// Events lost to retention.
     pub dropped_events: AtomicU64,
 }

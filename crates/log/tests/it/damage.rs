@@ -1,12 +1,13 @@
 //! Disks that fail and bits that flip, seen from outside.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use eventbus_core::broker::{AppendError, BrokerHealth, Position, Receipt};
 use eventbus_core::testing::{ManualClock, SeededEntropy};
-use eventbus_core::{Batch, Broker, Durability};
-use eventbus_log::disk::{Fault, FaultyDisk};
+use eventbus_core::{Batch, Broker, Durability, limits};
+use eventbus_log::disk::{Disk, Fault, FaultyDisk};
 use eventbus_log::{Log, LogEvent, Observer};
 
 use crate::support::*;
@@ -166,6 +167,40 @@ async fn flipped(disk: &FaultyDisk, clock: &Arc<ManualClock>, at: (&str, usize))
     assert!(missing <= 1, "{at:?}: {got:?}");
     assert!(missing == 0 || log.stats().corrupt_ranges == 1, "{at:?}: lost in silence");
     missing
+}
+
+#[tokio::test]
+async fn a_lost_ledger_is_told_and_everything_comes_again() {
+    let disk = FaultyDisk::new(1 << 30);
+    let clock = clock();
+    let heard = Arc::new(Heard::default());
+    let losses = || heard.all().iter().filter(|event| **event == LogEvent::LedgerLost).count();
+    let log = open_heard(small(&disk), &clock, &heard).unwrap();
+    let others = cursor(&log, "others", "b").await;
+    let orders = cursor(&log, "orders", "a").await;
+    fill(&log, "a", 12, 30).await;
+    orders.settle(acks(lease(&orders, 12).await)).await.unwrap();
+    let before = log.stats().next;
+    log.close().await.unwrap();
+    drop((log, orders, others));
+    for name in ["ledger-0", "ledger-1"] {
+        disk.open(name).unwrap().write_at(&[0; 8192], 0).unwrap();
+    }
+    let log = open_heard(small(&disk), &clock, &heard).unwrap();
+    assert_eq!((losses(), log.cursors().await.unwrap()), (1, vec![]));
+    assert_eq!(log.telemetry().ledger_damages.load(Ordering::Relaxed), 1);
+    assert!(log.stats().next.0 >= before.0 + limits::UNSYNCED_POSITIONS);
+    // Another cursor has the number now that this one had: nothing of its past must stick to it.
+    let orders = cursor(&log, "orders", "a").await;
+    lag(&orders, 12).await;
+    orders.settle(acks(lease(&orders, 5).await)).await.unwrap();
+    log.close().await.unwrap();
+    drop((log, orders));
+    let log = open_heard(small(&disk), &clock, &heard).unwrap();
+    assert_eq!(losses(), 1);
+    assert_eq!(log.cursors().await.unwrap().len(), 1);
+    let orders = cursor(&log, "orders", "a").await;
+    assert_eq!(number(&lease(&orders, 1).await[0]), 5);
 }
 
 #[tokio::test]
