@@ -11,6 +11,9 @@ use serde_json::{Value, json};
 use crate::served::{Bus, SUBSCRIPTIONS, event, subscription};
 use crate::subscriber::Subscriber;
 
+/// How long nothing may be written, with retries under way.
+const REST: Duration = Duration::from_secs(5);
+
 #[tokio::test]
 async fn an_event_arrives_byte_for_byte_with_its_metadata() {
     let (bus, subscriber) = (Bus::start().await, Subscriber::start().await);
@@ -232,4 +235,26 @@ async fn the_front_publishes_under_the_applications_source() {
     let got = &subscriber.wait_for(1).await[0];
     assert_eq!(got.headers()["kyma-source-id"], "shop");
     assert_eq!(got.body(), "{\"a\":1}");
+}
+
+#[tokio::test]
+async fn at_rest_nothing_is_written() {
+    let bus = Bus::start().await;
+    bus.activate().await;
+    // One that delivers, and one that keeps failing.
+    let subscriber = Subscriber::start().await;
+    bus.subscribe("orders", "order.created", &subscriber.url()).await;
+    bus.subscribe("nowhere", "order.shipped", "http://127.0.0.1:1/").await;
+    bus.publish("order.shipped", &json!(1)).await;
+    bus.wait_for("orders", "ready", "True").await;
+    let failing = bus.wait_for("nowhere", "ready", "False").await;
+    assert_eq!(failing["reason"], "EndpointFailing");
+    let version = async || {
+        let list = bus.api_call("GET", SUBSCRIPTIONS, String::new()).await;
+        let list: Value = serde_json::from_str(&list.body).unwrap();
+        list["metadata"]["resourceVersion"].clone()
+    };
+    let before = version().await;
+    tokio::time::sleep(REST).await;
+    assert_eq!(version().await, before);
 }
