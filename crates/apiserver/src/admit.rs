@@ -65,8 +65,6 @@ pub(crate) fn prune(
     let mut dropped = Vec::new();
     resource.schema.prune(object, "", &mut dropped);
     dropped.truncate(limits::CAUSES);
-    // Field ownership is not kept yet: what a client copies back from elsewhere is not ours.
-    object::set(object, "managedFields", None);
     let duplicates = duplicates.iter().map(|path| format!("duplicate field \"{path}\""));
     let unknown = dropped.iter().map(|path| format!("unknown field \"{path}\""));
     let faults: Vec<String> = duplicates.chain(unknown).collect();
@@ -75,6 +73,44 @@ pub(crate) fn prune(
         FieldValidation::Warn => Ok(faults),
         FieldValidation::Strict if faults.is_empty() => Ok(faults),
         FieldValidation::Strict => Err(Unknown(faults)),
+    }
+}
+
+/// Refuses fields of an application that the schema does not know, whatever the client wishes: what
+/// is not stored cannot be owned. Repeated fields are refused or warned of, as elsewhere.
+pub(crate) fn check_fields(
+    resource: &Resource,
+    applied: &Value,
+    duplicates: &[String],
+    validation: FieldValidation,
+) -> Result<Vec<String>, ApiError> {
+    let mut dropped = Vec::new();
+    resource.schema.prune(&mut applied.clone(), "", &mut dropped);
+    dropped.truncate(limits::CAUSES);
+    if !dropped.is_empty() {
+        let faults: Vec<String> =
+            dropped.iter().map(|path| format!(".{path}: field not declared in schema")).collect();
+        let faults = match faults.as_slice() {
+            [only] => only.clone(),
+            several => format!("errors:\n  {}", several.join("\n  ")),
+        };
+        return Err(ApiError::bad_request(format!(
+            "failed to create typed patch object ({}/{}; {}, Kind={}): {faults}",
+            object::text(applied, "namespace"),
+            object::name(applied),
+            resource.api_version(),
+            resource.kind
+        )));
+    }
+    let faults: Vec<String> =
+        duplicates.iter().map(|path| format!("duplicate field \"{path}\"")).collect();
+    match validation {
+        FieldValidation::Ignore => Ok(Vec::new()),
+        FieldValidation::Strict if !faults.is_empty() => {
+            let faults = faults.join(", ");
+            Err(ApiError::bad_request(format!("error strict decoding YAML: {faults}")))
+        }
+        _ => Ok(faults),
     }
 }
 

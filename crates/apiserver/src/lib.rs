@@ -19,6 +19,7 @@ mod collect;
 mod decode;
 mod definition;
 mod discovery;
+mod fields;
 mod gate;
 mod jsonpath;
 mod limits;

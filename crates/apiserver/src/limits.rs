@@ -95,3 +95,10 @@ pub(crate) const SECRET_KEY_BYTES: usize = 253;
 
 /// Events of one YAML body: bounds what aliases can blow up.
 pub(crate) const YAML_NODES: usize = 250_000;
+
+/// Entries of `managedFields` for clients that write without applying, as the real server's: older
+/// ones are put together, so that a client under ever new names does not grow an object.
+pub(crate) const FIELD_AUTHORS: usize = 10;
+
+/// Bytes of the name of one, as the real server's.
+pub(crate) const FIELD_AUTHOR_BYTES: usize = 128;

@@ -198,6 +198,11 @@ fn operation(resource: &Resource, action: &str, schema: &str) -> Value {
         }
         "delete" => texts(&["dryRun", "propagationPolicy"]),
         "get" => texts(&["resourceVersion"]),
+        "patch" => {
+            let mut parameters = texts(&["dryRun", "fieldManager", "fieldValidation"]);
+            parameters.push(query("force", "boolean"));
+            parameters
+        }
         _ => texts(&["dryRun", "fieldManager", "fieldValidation"]),
     };
     operation["parameters"] = parameters.into();
@@ -207,6 +212,7 @@ fn operation(resource: &Resource, action: &str, schema: &str) -> Value {
             "application/json-patch+json": { "schema": { "type": "array",
                 "items": { "type": "object" } } },
             "application/merge-patch+json": { "schema": { "type": "object" } },
+            "application/apply-patch+yaml": { "schema": { "type": "object" } },
         }),
         _ => return operation,
     };

@@ -10,6 +10,8 @@ use crate::{
     status::ApiError,
 };
 
+/// The media type of an application, which is no patch but a part of an object.
+pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 /// The media types of the patches.
 const MERGE: &str = "application/merge-patch+json";
 const JSON: &str = "application/json-patch+json";
@@ -50,7 +52,7 @@ impl Patch {
                 }
                 Ok(Self::Json(operations))
             }
-            _ => Err(ApiError::unsupported_media_type(&[JSON, MERGE])),
+            _ => Err(ApiError::unsupported_media_type(&[JSON, MERGE, APPLY])),
         }
     }
 

@@ -24,7 +24,7 @@ use crate::{
     route::{Discovery, Query, Route, Target, segments},
     status::ApiError,
     table,
-    verbs::{Api, Call, Written, create, delete, list, update, watch},
+    verbs::{Api, Call, Written, apply, create, delete, list, update, watch},
 };
 
 /// The API as a `tower` service. Cheap to clone; it may be the service behind a `kube::Client`.
@@ -140,6 +140,9 @@ async fn perform(api: &Arc<Api>, method: &Method, call: &Call) -> Result<Respons
         (&Method::GET, None) => list::list(api, call).await,
         (&Method::POST, None) if whole => written(call, create::create(api, call).await?),
         (&Method::PUT, Some(_)) => written(call, update::replace(api, call).await?),
+        (&Method::PATCH, Some(_)) if apply::is_meant(call) => {
+            written(call, apply::apply(api, call).await?)
+        }
         (&Method::PATCH, Some(_)) => written(call, update::patch(api, call).await?),
         (&Method::DELETE, Some(_)) if !status => delete::delete(api, call).await,
         (&Method::DELETE, None) if whole => delete::delete_collection(api, call).await,

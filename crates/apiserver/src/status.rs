@@ -77,6 +77,11 @@ impl Cause {
         Self { reason: "FieldValueTooMany", text, field: field.into() }
     }
 
+    pub(crate) fn duplicate(field: &str, value: &Value) -> Self {
+        let text = format!("Duplicate value: {}", quoted(value));
+        Self { reason: "FieldValueDuplicate", text, field: field.into() }
+    }
+
     pub(crate) fn forbidden(field: &str, why: &str) -> Self {
         let text = format!("Forbidden: {why}");
         Self { reason: "FieldValueForbidden", text, field: field.into() }
@@ -178,6 +183,12 @@ impl ApiError {
         let why = "the object has been modified; please apply your changes to the latest version \
                    and try again";
         Self::conflict(resource, name, why)
+    }
+
+    /// 409: what is applied belongs to others; every field with its owner at once.
+    pub(crate) fn apply_conflict(text: String, causes: &[Cause]) -> Self {
+        let causes: Vec<Value> = causes.iter().map(cause).collect();
+        Self::new(StatusCode::CONFLICT, "Conflict", text).detailed(json!({ "causes": causes }))
     }
 
     /// 410: the revision is no longer kept; a list may go on, inconsistently, with `next`.

@@ -4,6 +4,7 @@
 //! A definition that asks for what this server does not do is refused when it is read, so that no
 //! rule is ever silently ignored.
 
+pub(crate) mod parts;
 mod rules;
 mod shape;
 mod validate;
@@ -37,6 +38,9 @@ pub(crate) struct Schema {
     properties: BTreeMap<String, Schema>,
     additional: Option<Box<Schema>>,
     items: Option<Box<Schema>>,
+    list: parts::ListKind,
+    /// The object is one field, owned as a whole.
+    is_atomic_map: bool,
     required: Vec<String>,
     default: Option<Value>,
     choices: Option<Vec<Value>>,
@@ -99,7 +103,8 @@ struct Limits {
     most: Option<u64>,
 }
 
-/// Members of a schema that say something to people or to clients, not to the server.
+/// Members of a schema that say something to people or to clients, not to the server, and those
+/// that are read beside others.
 const SILENT: [&str; 9] = [
     "description",
     "title",
@@ -130,6 +135,7 @@ fn compile(written: &Value, path: &str) -> Result<Schema, SchemaError> {
         return Err(fault(path, "a schema must be an object"));
     };
     let mut schema = Schema::default();
+    schema.read_parts(members, path)?;
     for (name, value) in members {
         let path = below(path, name);
         match name.as_str() {

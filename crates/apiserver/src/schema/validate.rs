@@ -133,6 +133,11 @@ impl Schema {
                 faults.push(Cause::invalid(path, value, &why));
             }
         }
+        // The real server takes finalizers and owners that come twice.
+        if let Some((index, item)) = self.repeated(items).filter(|_| !path.starts_with("metadata."))
+        {
+            faults.push(Cause::duplicate(&format!("{path}[{index}]"), item));
+        }
         if let Some(schema) = &self.items {
             for (index, item) in items.iter().enumerate() {
                 schema.check(item, &format!("{path}[{index}]"), faults);

@@ -10,6 +10,7 @@ use super::{Api, Call, Written};
 use crate::{
     admit, builtin,
     definition::Resource,
+    fields::{self, Ownership},
     object,
     status::{ApiError, Cause},
     store::{Key, Transaction},
@@ -34,9 +35,12 @@ pub(crate) async fn create(api: &Api, call: &Call) -> Result<Written, ApiError> 
     place(&resource, call.target.namespace.as_deref(), &mut object)?;
     let warnings = admit::prune(&resource, &mut object, &decoded.duplicates, validation)
         .map_err(|unknown| unknown.in_object(&resource))?;
-    let newborn = Newborn { entropy: Arc::clone(&api.entropy), now_ms: api.clock.now_ms() };
+    fields::detach(&mut object);
+    let newborn = Newborn::of(api);
     newborn.prepare(&resource, &mut object)?;
     admit::validate(&resource, &object)?;
+    let author = call.author(api)?;
+    Ownership::of_new(&resource.schema, &object, &author).attach(&mut object);
     let body = api
         .store
         .write(move |transaction| newborn.insert(transaction, &resource, object, dry))
@@ -60,14 +64,18 @@ fn place(resource: &Resource, namespace: Option<&str>, object: &mut Value) -> Re
 }
 
 /// What a new object is given.
-struct Newborn {
+pub(super) struct Newborn {
     entropy: Arc<dyn Entropy>,
     now_ms: u64,
 }
 
 impl Newborn {
+    pub(super) fn of(api: &Api) -> Self {
+        Self { entropy: Arc::clone(&api.entropy), now_ms: api.clock.now_ms() }
+    }
+
     /// Fills in what the server decides, and takes away what the client may not.
-    fn prepare(&self, resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
+    pub(super) fn prepare(&self, resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
         if !object::text(object, "resourceVersion").is_empty() {
             let text = "resourceVersion should not be set on objects to be created";
             return Err(ApiError::bad_request(text));
@@ -102,7 +110,7 @@ impl Newborn {
         Ok(())
     }
 
-    fn insert(
+    pub(super) fn insert(
         &self,
         transaction: &mut Transaction<'_>,
         resource: &Resource,
@@ -209,7 +217,7 @@ fn label_namespace(object: &mut Value) {
 
 /// Makes a namespace at start, if it is not there.
 pub(crate) async fn ensure_namespace(api: &Api, name: &str) -> Result<(), ApiError> {
-    let newborn = Newborn { entropy: Arc::clone(&api.entropy), now_ms: api.clock.now_ms() };
+    let newborn = Newborn::of(api);
     let namespace = name.to_owned();
     api.store
         .write(move |transaction| {

@@ -1,5 +1,6 @@
 //! What can be done with a resource, a file for each verb.
 
+pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
@@ -17,10 +18,11 @@ use crate::{
     admit,
     decode::{Decoded, Syntax, decode},
     definition::{Registry, Resource},
-    protobuf,
+    fields::Author,
+    limits, object, protobuf,
     render::Form,
     route::{Query, Target},
-    status::ApiError,
+    status::{ApiError, Cause},
     store::{Key, Store},
 };
 
@@ -66,6 +68,28 @@ impl Call {
         }
     }
 
+    /// Who writes: the name given for it, or the beginning of the `User-Agent`.
+    fn author(&self) -> Result<Author, ApiError> {
+        let given = self.query.text("fieldManager");
+        if let Some(fault) = author_fault(given) {
+            return Err(ApiError::invalid_options("WriteOptions", "meta.k8s.io", vec![fault]));
+        }
+        let agent = self.headers.get(header::USER_AGENT);
+        let agent = agent.map_or(NAMELESS, |agent| agent.to_str().unwrap_or(NAMELESS));
+        let name = match given {
+            "" => agent.split('/').next().unwrap_or_default().trim(),
+            given => given,
+        };
+        let moment = object::moment(self.form.now_ms);
+        Ok(Author {
+            name: name.chars().take(limits::FIELD_AUTHOR_BYTES).collect(),
+            applies: false,
+            api_version: self.resource().api_version(),
+            subresource: if self.target.status { "status".into() } else { String::new() },
+            time: moment.as_str().unwrap_or_default().into(),
+        })
+    }
+
     /// The media type of the body, without its parameters.
     fn media_type(&self) -> Option<&str> {
         let value = self.headers.get(header::CONTENT_TYPE)?;
@@ -87,4 +111,18 @@ impl Call {
         admit::complete(self.resource(), &mut decoded.value);
         Ok(decoded)
     }
+}
+
+/// Who writes under no name.
+const NAMELESS: &str = "unknown";
+
+/// Why this cannot be a `fieldManager`.
+fn author_fault(name: &str) -> Option<Cause> {
+    let field = "fieldManager";
+    if name.len() > limits::FIELD_AUTHOR_BYTES {
+        return Some(Cause::too_long(field, limits::FIELD_AUTHOR_BYTES as u64));
+    }
+    let (place, letter) = name.char_indices().find(|(_, letter)| letter.is_control())?;
+    let why = format!("invalid character U+{:04X} (at position {place})", u32::from(letter));
+    Some(Cause::invalid(field, &name.into(), &why))
 }

@@ -1,4 +1,5 @@
-//! Replace and patch, of objects and of their status: all end in [`Change::settle`].
+//! Replace and patch, of objects and of their status: all end in [`Change::keep`], where apply ends
+//! too.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use super::{Api, Call, Written};
 use crate::{
     admit, builtin,
     definition::Resource,
+    fields::{self, Author, Ownership},
     object,
     patch::Patch,
     route::FieldValidation,
@@ -28,7 +30,7 @@ const SERVER_OWNED: [&str; 5] = [
 
 /// Puts the object of the body in place of the stored one.
 pub(crate) async fn replace(api: &Api, call: &Call) -> Result<Written, ApiError> {
-    let change = Change::of(call)?;
+    let change = Change::of(api, call)?;
     let resource = &change.resource;
     let decoded = call.object()?;
     let mut object = decoded.value;
@@ -41,8 +43,7 @@ pub(crate) async fn replace(api: &Api, call: &Call) -> Result<Written, ApiError>
         .store
         .write(move |transaction| {
             let stored = change.stored(transaction)?;
-            let before = stored.object()?;
-            change.settle(transaction, &stored, before, object)
+            change.settle(transaction, stored, object)
         })
         .await?;
     Ok(Written { code: StatusCode::OK, body, warnings })
@@ -50,23 +51,22 @@ pub(crate) async fn replace(api: &Api, call: &Call) -> Result<Written, ApiError>
 
 /// Applies the patch of the body to the stored object.
 pub(crate) async fn patch(api: &Api, call: &Call) -> Result<Written, ApiError> {
-    let change = Change::of(call)?;
+    let change = Change::of(api, call)?;
     let validation = call.query.field_validation()?;
     let patch = Patch::read(call.media_type(), &call.body)?;
     let (body, warnings) = api
         .store
         .write(move |transaction| {
             let stored = change.stored(transaction)?;
-            let before = stored.object()?;
-            let (after, warnings) = change.patched(&before, &patch, validation)?;
-            Ok((change.settle(transaction, &stored, before, after)?, warnings))
+            let (after, warnings) = change.patched(&stored.object()?, &patch, validation)?;
+            Ok((change.settle(transaction, stored, after)?, warnings))
         })
         .await?;
     Ok(Written { code: StatusCode::OK, body, warnings })
 }
 
 /// The name and namespace of the path count; a body may repeat them.
-fn check_place(key: &Key, object: &Value) -> Result<(), ApiError> {
+pub(super) fn check_place(key: &Key, object: &Value) -> Result<(), ApiError> {
     let name = object::name(object);
     if !name.is_empty() && name != key.name {
         let text = format!(
@@ -93,16 +93,33 @@ pub(crate) struct Change {
     /// Nothing is kept.
     pub(crate) dry: bool,
     pub(crate) now_ms: u64,
+    pub(crate) author: Author,
+}
+
+/// An object as it is stored, its ownership apart.
+pub(super) struct Before {
+    stored: Stored,
+    pub(super) object: Value,
+    pub(super) ownership: Ownership,
+}
+
+impl Before {
+    pub(super) fn read(stored: Stored) -> Result<Self, ApiError> {
+        let mut object = stored.object()?;
+        let ownership = Ownership::detach(&mut object);
+        Ok(Self { stored, object, ownership })
+    }
 }
 
 impl Change {
-    fn of(call: &Call) -> Result<Self, ApiError> {
+    pub(super) fn of(api: &Api, call: &Call) -> Result<Self, ApiError> {
         Ok(Self {
             resource: Arc::clone(call.resource()),
             key: call.key(),
             status: call.target.status,
             dry: call.query.dry_run()?,
             now_ms: call.form.now_ms,
+            author: call.author()?,
         })
     }
 
@@ -139,20 +156,28 @@ impl Change {
         Ok((after, warnings))
     }
 
-    /// Checks the change, completes it, and stores it if anything is different; gives the object as
-    /// it then is.
-    pub(crate) fn settle(
+    /// Checks a change whose author gets what it changes, and stores it.
+    fn settle(
         &self,
         transaction: &mut Transaction<'_>,
-        stored: &Stored,
-        before: Value,
-        wanted: Value,
+        stored: Stored,
+        mut wanted: Value,
     ) -> Result<Bytes, ApiError> {
-        self.check_preconditions(&before, &wanted)?;
+        let brought = fields::detach(&mut wanted).filter(|_| !self.status);
+        let before = Before::read(stored)?;
+        let mut ownership = before.ownership.clone().with_brought(brought.as_ref());
+        let after = self.completed(&before.object, wanted)?;
+        ownership.follow(&self.resource.schema, &before.object, &after, &self.author);
+        self.keep(transaction, before, after, ownership)
+    }
+
+    /// Checks the change and completes it: the object as it shall be.
+    pub(super) fn completed(&self, before: &Value, wanted: Value) -> Result<Value, ApiError> {
+        self.check_preconditions(before, &wanted)?;
         let mut after = if self.status {
             with_member(before.clone(), "status", wanted.get("status").cloned())
         } else {
-            self.without_what_is_not_the_clients(&before, wanted)
+            self.without_what_is_not_the_clients(before, wanted)
         };
         self.resource.schema.complete(&mut after);
         builtin::complete(&self.resource, &mut after, self.now_ms);
@@ -160,25 +185,37 @@ impl Change {
             admit::validate_status(&self.resource, &after)?;
         } else {
             admit::validate(&self.resource, &after)?;
-            builtin::check_change(&self.resource, &before, &after)?;
-            self.check_finalizers(&before, &after)?;
+            builtin::check_change(&self.resource, before, &after)?;
+            self.check_finalizers(before, &after)?;
         }
-        if self.resource.has_generation() && is_another_wish(&before, &after) {
+        if self.resource.has_generation() && is_another_wish(before, &after) {
             let generation = before["metadata"]["generation"].as_u64().unwrap_or_default();
             object::set(&mut after, "generation", Some((generation + 1).into()));
         }
-        if after == before {
-            return Ok(stored.body.clone());
+        Ok(after)
+    }
+
+    /// Stores the object if anything is different; gives it as it then is.
+    pub(super) fn keep(
+        &self,
+        transaction: &mut Transaction<'_>,
+        before: Before,
+        mut after: Value,
+        ownership: Ownership,
+    ) -> Result<Bytes, ApiError> {
+        if after == before.object && ownership.is_same(&before.ownership) {
+            return Ok(before.stored.body);
         }
+        ownership.attach(&mut after);
         if self.dry {
             return Ok(after.to_string().into());
         }
         let released = object::texts(&after, "finalizers").is_empty();
         if object::is_deleting(&after) && released && !self.resource.is_namespace() {
-            transaction.remove(&self.key, stored, &mut after)?;
+            transaction.remove(&self.key, &before.stored, &mut after)?;
             return Ok(after.to_string().into());
         }
-        transaction.update(&self.key, stored, &mut after)
+        transaction.update(&self.key, &before.stored, &mut after)
     }
 
     fn check_preconditions(&self, before: &Value, wanted: &Value) -> Result<(), ApiError> {
