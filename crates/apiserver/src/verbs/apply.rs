@@ -27,7 +27,7 @@ pub(crate) fn is_meant(call: &Call) -> bool {
 
 /// Applies the fields of the body: 201 when they make a new object, 200 otherwise.
 pub(crate) async fn apply(api: &Api, call: &Call) -> Result<Written, ApiError> {
-    let mut change = Change::of(api, call)?;
+    let mut change = Change::of(call)?;
     if call.query.text("fieldManager").is_empty() {
         let mut cause = Cause::required("fieldManager");
         cause.text.push_str(": is required for apply patch");

@@ -39,7 +39,7 @@ pub(crate) async fn create(api: &Api, call: &Call) -> Result<Written, ApiError> 
     let newborn = Newborn::of(api);
     newborn.prepare(&resource, &mut object)?;
     admit::validate(&resource, &object)?;
-    let author = call.author(api)?;
+    let author = call.author()?;
     Ownership::of_new(&resource.schema, &object, &author).attach(&mut object);
     let body = api
         .store

@@ -30,7 +30,7 @@ const SERVER_OWNED: [&str; 5] = [
 
 /// Puts the object of the body in place of the stored one.
 pub(crate) async fn replace(api: &Api, call: &Call) -> Result<Written, ApiError> {
-    let change = Change::of(api, call)?;
+    let change = Change::of(call)?;
     let resource = &change.resource;
     let decoded = call.object()?;
     let mut object = decoded.value;
@@ -51,8 +51,12 @@ pub(crate) async fn replace(api: &Api, call: &Call) -> Result<Written, ApiError>
 
 /// Applies the patch of the body to the stored object.
 pub(crate) async fn patch(api: &Api, call: &Call) -> Result<Written, ApiError> {
-    let change = Change::of(api, call)?;
+    let change = Change::of(call)?;
     let validation = call.query.field_validation()?;
+    if !call.query.text("force").is_empty() {
+        let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
+        return Err(ApiError::invalid_options("PatchOptions", "meta.k8s.io", vec![cause]));
+    }
     let patch = Patch::read(call.media_type(), &call.body)?;
     let (body, warnings) = api
         .store
@@ -112,7 +116,7 @@ impl Before {
 }
 
 impl Change {
-    pub(super) fn of(api: &Api, call: &Call) -> Result<Self, ApiError> {
+    pub(super) fn of(call: &Call) -> Result<Self, ApiError> {
         Ok(Self {
             resource: Arc::clone(call.resource()),
             key: call.key(),

@@ -90,6 +90,13 @@ impl Fixture {
         (code, read(response).await)
     }
 
+    /// Applies an object; `path` names who, as `?fieldManager=` does.
+    pub(crate) async fn apply(&self, path: &str, body: &Value) -> (u16, Value) {
+        let request = Request::patch(path).header("content-type", "application/apply-patch+yaml");
+        let response = self.raw(request.body(body.to_string()).unwrap()).await;
+        (response.status().as_u16(), read(response).await)
+    }
+
     pub(crate) async fn get(&self, path: &str) -> (u16, Value) {
         self.send("GET", path, Value::Null).await
     }

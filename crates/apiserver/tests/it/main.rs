@@ -1,12 +1,14 @@
 //! The API server as its clients see it: raw requests, and `kube` over the service in process.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
+mod applies;
 mod deletions;
 mod documents;
 mod events;
 mod fixture;
 mod lists;
 mod model;
+mod ownership;
 mod reviews;
 mod roads;
 mod secrets;
