@@ -204,7 +204,7 @@ impl Newborn {
 }
 
 /// Every namespace is selectable by its name.
-fn label_namespace(object: &mut Value) {
+pub(super) fn label_namespace(object: &mut Value) {
     let name = object::name(object).to_owned();
     let labels = &mut object["metadata"]["labels"];
     if labels.is_null() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::StatusCode;
 use serde_json::Value;
 
-use super::{Api, Call, Written};
+use super::{Api, Call, Written, create::label_namespace};
 use crate::{
     admit, builtin,
     definition::Resource,
@@ -258,6 +258,9 @@ impl Change {
         let kept = SERVER_OWNED.iter().chain(&["name", "namespace", "uid", "resourceVersion"]);
         for field in kept {
             object::set(&mut after, field, before["metadata"].get(field).cloned());
+        }
+        if self.resource.is_namespace() {
+            label_namespace(&mut after);
         }
         after
     }
