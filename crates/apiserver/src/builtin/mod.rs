@@ -43,6 +43,13 @@ pub(crate) fn complete(resource: &Resource, object: &mut Value, now_ms: u64) {
     }
 }
 
+/// Completes what is applied, so that what is stored is what has an owner.
+pub(crate) fn complete_applied(resource: &Resource, applied: &mut Value) {
+    if resource.is_secret() {
+        secrets::complete(applied);
+    }
+}
+
 /// The faults that a definition cannot describe.
 pub(crate) fn faults(resource: &Resource, object: &Value) -> Vec<Cause> {
     if resource.is_event() {

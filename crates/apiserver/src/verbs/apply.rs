@@ -12,7 +12,7 @@ use super::{
     update::{Before, Change, check_place},
 };
 use crate::{
-    admit,
+    admit, builtin,
     decode::{Decoded, Syntax, decode},
     fields::{Application, Ownership},
     object, patch,
@@ -47,6 +47,7 @@ pub(crate) async fn apply(api: &Api, call: &Call) -> Result<Written, ApiError> {
     }
     let validation = call.query.field_validation()?;
     let warnings = admit::check_fields(&resource, &applied, &duplicates, validation)?;
+    builtin::complete_applied(&resource, &mut applied);
     let force = call.query.flag("force");
     let application = Application { applied, author: change.author.clone(), force };
     let newborn = Newborn::of(api);

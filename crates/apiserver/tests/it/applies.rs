@@ -417,3 +417,17 @@ async fn namespaces_are_applied_too() {
     let name = json!({ "kubernetes.io/metadata.name": "made" });
     assert_eq!((code, &left["metadata"]["labels"]), (200, &name));
 }
+
+#[tokio::test]
+async fn the_texts_of_a_secret_are_owned_as_its_values() {
+    let fixture = Fixture::new().await;
+    let secret = |texts: Value| json!({ "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "stringData": texts });
+    let path = by("/api/v1/namespaces/stage/secrets/token", "ann");
+    let (code, _) = fixture.apply(&path, &secret(json!({ "a": "x", "b": "y" }))).await;
+    let (_, less) = fixture.apply(&path, &secret(json!({ "a": "x" }))).await;
+    assert_eq!((code, &less["data"]), (201, &json!({ "a": "eA==" })));
+    assert_eq!(
+        entry(&less, "ann", "Apply")["fieldsV1"],
+        json!({ "f:data": { "f:a": {} }, "f:type": {} })
+    );
+}
