@@ -1,9 +1,9 @@
 //! Who set which field: `metadata.managedFields`, and server-side apply on top of it.
 //!
 //! Every write takes the fields it changes away from their owners. An apply says instead which
-//! fields its client has an opinion on: it may not silently change what somebody else owns, and what
-//! it no longer names goes, unless somebody else owns it too. That is how a controller, `kubectl`
-//! and a person can each keep their part of one object.
+//! fields its client has an opinion on: it may not silently change what somebody else owns, and
+//! what it no longer names goes, unless somebody else owns it too. That is how a controller,
+//! `kubectl` and a person can each keep their part of one object.
 //!
 //! `set` is a set of fields, `extract` finds the fields of a value, `merge` lays values over each
 //! other, `entries` reads and writes the stored form, `apply` decides. How a schema takes a value

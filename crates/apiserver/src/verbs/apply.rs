@@ -112,7 +112,8 @@ fn make(
     let uid = object::uid(&application.applied);
     if !uid.is_empty() {
         let why = format!(
-            "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            "uid mismatch: the provided object specified uid {uid}, \
+             and no existing object was found"
         );
         return Err(ApiError::conflict(resource, name, &why));
     }

@@ -371,7 +371,7 @@ async fn finalizers_and_owners_are_kept_apart() {
     let mut asked = widget("child", 3);
     asked["metadata"]["finalizers"] = json!(["a.example/x"]);
     fixture.apply(&by(&child, "ann"), &asked).await;
-    asked["metadata"] = json!({ "name": "child", "finalizers": ["b.example/y"], "ownerReferences": [{
+    asked["metadata"] = json!({ "finalizers": ["b.example/y"], "ownerReferences": [{
         "apiVersion": "shop.example/v1", "kind": "Widget", "name": "one",
         "uid": owner["metadata"]["uid"] }] });
     let (_, both) = fixture.apply(&by(&child, "ben"), &asked).await;
