@@ -421,7 +421,11 @@ async fn namespaces_are_applied_too() {
 #[tokio::test]
 async fn the_texts_of_a_secret_are_owned_as_its_values() {
     let fixture = Fixture::new().await;
-    let secret = |texts: Value| json!({ "apiVersion": "v1", "kind": "Secret", "type": "Opaque", "stringData": texts });
+    let secret = |texts: Value| {
+        let mut secret = json!({ "apiVersion": "v1", "kind": "Secret", "type": "Opaque" });
+        secret["stringData"] = texts;
+        secret
+    };
     let path = by("/api/v1/namespaces/stage/secrets/token", "ann");
     let (code, _) = fixture.apply(&path, &secret(json!({ "a": "x", "b": "y" }))).await;
     let (_, less) = fixture.apply(&path, &secret(json!({ "a": "x" }))).await;
