@@ -19,6 +19,9 @@ use tracing::{debug, warn};
 
 use crate::definitions::DEFINITIONS;
 
+/// Whose the statuses are, in `managedFields`.
+const FIELD_MANAGER: &str = "eventbus";
+
 /// Writes under way at once.
 const AT_ONCE: usize = 32;
 
@@ -138,8 +141,9 @@ impl StatusWriter {
             "metadata": { "resourceVersion": identity.resource_version.to_string() },
             "status": *status,
         });
-        let result =
-            api.patch_status(&identity.name, &PatchParams::default(), &Patch::Merge(patch)).await;
+        let field_manager = Some(FIELD_MANAGER.to_owned());
+        let parameters = PatchParams { field_manager, ..PatchParams::default() };
+        let result = api.patch_status(&identity.name, &parameters, &Patch::Merge(patch)).await;
         let Err(error) = result else { return };
         let name = format!("{}/{}", identity.namespace, identity.name);
         match error {
