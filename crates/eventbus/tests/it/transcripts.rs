@@ -12,7 +12,9 @@ use crate::program::within;
 use crate::served::{Bus, kubectl_path, old_kubectl_path};
 
 /// What differs from run to run, and what stands for it.
-const DIFFERS: [(&str, &str); 6] = [
+const DIFFERS: [(&str, &str); 7] = [
+    // The order of the entries depends on the second of each write; kubectl 1.20 shows them.
+    (r"(?m)^  managedFields:\n(?:  [- ] .*\n)+", ""),
     (r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", "UID"),
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", "TIME"),
     (r#"(resourceVersion"?: ?"?)\d+"#, "${1}VERSION"),
