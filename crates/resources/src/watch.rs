@@ -4,7 +4,7 @@
 //! A client that fails changes nothing: the last snapshot stays until the watch is back. There is no
 //! snapshot of half a world, because the place of a Subscription that is absent is forgotten.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -59,8 +59,10 @@ pub fn watch(client: Client, stop: CancellationToken) -> (Watched, impl Future<O
 #[derive(Default)]
 struct Seen {
     objects: HashMap<Text, Object>,
-    /// The uids of a list under way.
-    listed: Option<HashSet<Text>>,
+    /// What a list under way has shown so far. It counts when it is whole: a list has no order, so
+    /// half of it may hold a version and not what is older.
+    listed: HashMap<Text, Object>,
+    listed_version: u64,
     version: u64,
     is_listed: bool,
 }
@@ -117,21 +119,29 @@ impl Compiler {
         let definition = DEFINITIONS[at];
         let seen = &mut self.kinds[at];
         match change {
-            Ok(Event::Init) => seen.listed = Some(HashSet::new()),
+            Ok(Event::Init) => {
+                seen.listed = HashMap::new();
+                return false;
+            }
             Ok(Event::InitApply(object)) => {
-                let uid = seen.apply(at, object);
-                seen.listed.get_or_insert_default().insert(uid);
+                seen.listed_version = seen.listed_version.max(version(&object));
+                let (uid, object) = seen.read(at, object);
+                seen.listed.insert(uid, object);
+                return false;
             }
             Ok(Event::InitDone) => {
-                let listed = seen.listed.take().unwrap_or_default();
-                seen.objects.retain(|uid, _| listed.contains(uid));
+                seen.objects = std::mem::take(&mut seen.listed);
+                seen.version = seen.version.max(seen.listed_version);
                 seen.is_listed = true;
-                return true;
             }
-            Ok(Event::Apply(object)) => drop(seen.apply(at, object)),
+            Ok(Event::Apply(object)) => {
+                seen.version = seen.version.max(version(&object));
+                let (uid, object) = seen.read(at, object);
+                seen.objects.insert(uid, object);
+            }
             Ok(Event::Delete(object)) => {
                 let uid = Text::from(object.uid().unwrap_or_default());
-                seen.saw_version(&object);
+                seen.version = seen.version.max(version(&object));
                 if definition.kind == Kind::Subscription {
                     info!(uid = &*uid, name = object.name_any(), "Subscription deleted");
                 }
@@ -170,9 +180,8 @@ impl Compiler {
 }
 
 impl Seen {
-    /// Takes in an object and returns its uid.
-    fn apply(&mut self, at: usize, object: DynamicObject) -> Text {
-        self.saw_version(&object);
+    /// Reads an object, and complains of one that cannot be run unless that was done before.
+    fn read(&self, at: usize, object: DynamicObject) -> (Text, Object) {
         let uid = Text::from(object.uid().unwrap_or_default());
         let definition = DEFINITIONS[at];
         let name = format!("{}/{}", object.namespace().unwrap_or_default(), object.name_any());
@@ -188,11 +197,66 @@ impl Seen {
             }
             Object::Broken
         });
-        self.objects.insert(uid.clone(), object);
-        uid
+        (uid, object)
+    }
+}
+
+fn version(object: &DynamicObject) -> u64 {
+    manifests::version(&object.metadata)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn object(name: &str, version: u64) -> DynamicObject {
+        let object = json!({
+            "metadata": {
+                "name": name, "namespace": "stage", "uid": name,
+                "resourceVersion": version.to_string(),
+            },
+            "spec": {
+                "endpoint": "http://127.0.0.1:1/", "event_type": "order.created",
+                "event_type_version": "v1", "source_id": "shop",
+            },
+        });
+        serde_json::from_value(object).unwrap()
     }
 
-    fn saw_version(&mut self, object: &DynamicObject) {
-        self.version = self.version.max(manifests::version(&object.metadata));
+    #[test]
+    fn half_a_list_raises_no_version_and_hides_nothing() {
+        let (catalog, catalog_seen) = watch::channel(Arc::default());
+        let (versions, versions_seen) = watch::channel(None);
+        let mut compiler = Compiler { kinds: Default::default(), catalog, versions };
+        let seen = || {
+            let mut uids: Vec<_> = catalog_seen
+                .borrow()
+                .subscriptions()
+                .map(|subscription| subscription.identity.uid.to_string())
+                .collect();
+            uids.sort();
+            (uids, versions_seen.borrow().map(|versions| versions[0]))
+        };
+        let mut take = |at, event| {
+            let compiles = compiler.apply((at, Ok(event)));
+            compiler.compile();
+            compiles
+        };
+        for at in 0..DEFINITIONS.len() {
+            take(at, Event::Init);
+            assert!(take(at, Event::InitDone));
+        }
+        assert!(take(0, Event::Apply(object("old", 5))));
+        assert!(!take(0, Event::Init));
+        assert!(!take(0, Event::InitApply(object("z", 9))));
+        // An event of another kind compiles in the middle of the list.
+        assert!(take(2, Event::Apply(object("other", 8))));
+        assert_eq!(seen(), (vec!["old".into(), "other".into()], Some(5)));
+        assert!(!take(0, Event::InitApply(object("a", 7))));
+        assert!(take(0, Event::InitDone));
+        assert_eq!(seen(), (vec!["a".into(), "other".into(), "z".into()], Some(9)));
+        assert!(catalog_seen.borrow().lacks("old"));
     }
 }
