@@ -112,7 +112,10 @@ type DiskOpened = (Arc<dyn Disk>, Option<DirLock>, PathBuf);
 fn disk_of(storage: &Storage) -> Result<DiskOpened, OpenError> {
     Ok(match storage {
         Storage::Dir(path) => {
-            let (disk, lock) = FileDisk::open(path)?;
+            let disk = FileDisk::open(path)?;
+            // Not even a lock is left in what is somebody else's.
+            recovery::check_names(&disk, path)?;
+            let lock = disk.lock()?;
             (Arc::new(disk), Some(lock), path.clone())
         }
         Storage::Disk(disk) => (disk.clone(), None, PathBuf::from("(a disk of the caller)")),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use eventbus_core::cursor::Spot;
@@ -72,7 +72,7 @@ struct Recovery<'a> {
 /// Reads the directory and makes it ready to be written.
 pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered, OpenError> {
     let failed = |error| OpenError::Io { path: place.path.clone(), error };
-    check_names(place)?;
+    check_names(place.disk.as_ref(), &place.path)?;
     let read = ledger_file::read(place.disk.as_ref()).map_err(failed)?;
     let is_damaged = matches!(read, LedgerRead::Damaged);
     let (headed, spares) = read_heads(place)?;
@@ -142,15 +142,15 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
 }
 
 /// Refuses a directory that holds something else, before anything is touched.
-fn check_names(place: &Place) -> Result<(), OpenError> {
-    let failed = |error| OpenError::Io { path: place.path.clone(), error };
-    for name in place.disk.names().map_err(failed)? {
+pub(crate) fn check_names(disk: &dyn Disk, path: &Path) -> Result<(), OpenError> {
+    let failed = |error| OpenError::Io { path: path.to_owned(), error };
+    for name in disk.names().map_err(failed)? {
         let ours = NAMES.contains(&name.as_str())
             || numbered(&name, "segment-").is_some()
             || numbered(&name, "index-").is_some()
             || name == "lost+found";
         if !ours {
-            return Err(OpenError::Foreign { path: place.path.clone(), file: name });
+            return Err(OpenError::Foreign { path: path.to_owned(), file: name });
         }
     }
     Ok(())

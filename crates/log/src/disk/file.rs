@@ -1,8 +1,8 @@
 //! The real disk: a directory of a file system.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -26,19 +26,33 @@ pub struct FileDisk {
 pub struct DirLock(#[expect(dead_code, reason = "held for its lock alone")] File);
 
 impl FileDisk {
-    /// Opens the directory at `path`, making it where there is none, and locks it.
-    pub fn open(path: &Path) -> Result<(Self, DirLock), OpenError> {
-        let failed = |error| OpenError::Io { path: path.to_owned(), error };
-        std::fs::create_dir_all(path).map_err(failed)?;
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false);
-        let lock = options.open(path.join(LOCK)).map_err(failed)?;
+    /// Opens the directory at `path`, making it where there is none. Events are nobody else's: what
+    /// is made can be read by this user alone.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
+        made.map_err(|error| OpenError::Io { path: path.to_owned(), error })?;
+        Ok(Self { path: path.to_owned() })
+    }
+
+    /// Keeps other processes out.
+    pub fn lock(&self) -> Result<DirLock, OpenError> {
+        let path = || self.path.clone();
+        let failed = |error| OpenError::Io { path: path(), error };
+        let lock = private().create(true).truncate(false).open(self.path.join(LOCK));
+        let lock = lock.map_err(failed)?;
         match lock.try_lock() {
-            Ok(()) => Ok((Self { path: path.to_owned() }, DirLock(lock))),
-            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path.to_owned() }),
+            Ok(()) => Ok(DirLock(lock)),
+            Err(TryLockError::WouldBlock) => Err(OpenError::Locked { path: path() }),
             Err(TryLockError::Error(error)) => Err(failed(error)),
         }
     }
+}
+
+/// To read and write, and made for this user alone.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).mode(0o600);
+    options
 }
 
 impl Disk for FileDisk {
@@ -60,9 +74,7 @@ impl Disk for FileDisk {
     }
 
     fn create(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(true);
-        Ok(Arc::new(options.open(self.path.join(name))?))
+        Ok(Arc::new(private().create(true).truncate(true).open(self.path.join(name))?))
     }
 
     fn remove(&self, name: &str) -> io::Result<()> {

@@ -1,5 +1,6 @@
 //! Directories that are not what they should be, and the one this version made.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use eventbus_core::Broker;
@@ -33,7 +34,21 @@ fn a_foreign_directory_is_refused_and_left_alone() {
     let mut names: Vec<_> = std::fs::read_dir(dir.path()).unwrap().flatten().collect();
     names.sort_by_key(std::fs::DirEntry::file_name);
     let names: Vec<_> = names.iter().map(std::fs::DirEntry::file_name).collect();
-    assert_eq!(names, ["lock", "thesis.txt"]);
+    assert_eq!(names, ["thesis.txt"]);
+}
+
+#[test]
+fn what_is_made_is_nobody_else_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("data/log");
+    drop(open(&path, &clock()));
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&path), 0o700);
+    let files: Vec<_> = std::fs::read_dir(&path).unwrap().flatten().collect();
+    assert!(files.len() >= 4, "lock, two of the ledger, a segment");
+    for file in files {
+        assert_eq!(mode(&file.path()), 0o600, "{:?}", file.file_name());
+    }
 }
 
 #[test]
