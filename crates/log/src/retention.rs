@@ -171,7 +171,7 @@ impl Retention {
         if lost > 0 {
             add(&self.shared.telemetry.dropped_events, lost);
             let (cursor, events) = (cursor.id.clone(), lost);
-            self.shared.observer.observe(&LogEvent::Dropped { cursor, events, limit });
+            self.shared.observer.observe(&LogEvent::Dropped { cursor, events, upto, limit });
         }
         pushed.is_ok()
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use eventbus_core::Position;
 use eventbus_core::broker::CursorId;
+use tracing::{error, info, warn};
 
 /// Something worth a log line. Rare by nature: never one an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub enum LogEvent {
         cursor: CursorId,
         /// How many.
         events: u64,
+        /// The last position that it cannot get any more.
+        upto: Position,
         /// By which limit.
         limit: DropLimit,
     },
@@ -73,6 +76,16 @@ pub enum DropLimit {
     Age,
 }
 
+impl DropLimit {
+    /// The setting that says how much is kept.
+    fn word(self) -> &'static str {
+        match self {
+            Self::Backlog => "backlog_max_bytes",
+            Self::Age => "age_s",
+        }
+    }
+}
+
 /// Hears what happens.
 pub trait Observer: Send + Sync + 'static {
     /// Called from the log's threads: must not block.
@@ -86,12 +99,31 @@ pub struct TraceObserver;
 impl Observer for TraceObserver {
     fn observe(&self, event: &LogEvent) {
         match event {
-            LogEvent::Opened { .. } | LogEvent::RoomAgain => tracing::info!(?event, "log"),
-            LogEvent::Dropped { .. } | LogEvent::Full { .. } => tracing::warn!(?event, "log"),
-            LogEvent::Corrupt { .. }
-            | LogEvent::LedgerDamaged { .. }
-            | LogEvent::LedgerLost
-            | LogEvent::Failed { .. } => tracing::error!(?event, "log"),
+            LogEvent::Opened { next, segments, cursors, torn_ranges, took } => {
+                let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                info!(next = next.0, segments, cursors, torn_ranges, took_ms, "the log is open");
+            }
+            LogEvent::RoomAgain => info!("the log has room again"),
+            LogEvent::Full { used_bytes } => {
+                warn!(used_bytes, "the log is full: publishing is refused");
+            }
+            LogEvent::Dropped { cursor, events, upto, limit } => {
+                let (cursor, limit) = (&*cursor.0, limit.word());
+                let upto = upto.0;
+                warn!(cursor, events, upto, limit, "a cursor lost its oldest events to retention");
+            }
+            LogEvent::Corrupt { first, count, reason } => {
+                let from = first.0;
+                let to = (first.0 + count).saturating_sub(1).max(from);
+                error!(from, to, events = count, reason, "events are damaged and stepped over");
+            }
+            LogEvent::LedgerDamaged { at } => {
+                error!(at, "the ledger is damaged: what was settled since is delivered again");
+            }
+            LogEvent::LedgerLost => {
+                error!("the ledger is lost: every cursor is gone, and what is kept comes again");
+            }
+            LogEvent::Failed { reason } => error!(reason, "the log failed: it stores nothing more"),
         }
     }
 }
@@ -156,7 +188,43 @@ pub(crate) fn add(counter: &AtomicU64, by: u64) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::{self, Write};
+    use std::sync::{Arc, Mutex};
+
     use super::*;
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_loss_is_told_in_flat_fields() {
+        let page = Page::default();
+        let writer = page.clone();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+        let (cursor, limit) = (CursorId("a-uid".into()), DropLimit::Age);
+        let dropped = LogEvent::Dropped { cursor, events: 3, upto: Position(7), limit };
+        let corrupt = LogEvent::Corrupt { first: Position(4), count: 2, reason: "torn" };
+        tracing::subscriber::with_default(lines.finish(), || {
+            TraceObserver.observe(&dropped);
+            TraceObserver.observe(&corrupt);
+        });
+        let page = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        for field in ["cursor=\"a-uid\"", "events=3", "upto=7", "limit=\"age_s\"", "from=4", "to=5"]
+        {
+            assert!(page.contains(field), "{field}: {page}");
+        }
+        assert!(!page.contains("Position(") && !page.contains("CursorId("), "{page}");
+    }
 
     #[test]
     fn durations_fall_into_buckets_that_double() {
