@@ -41,6 +41,8 @@ fn any_query() -> impl Strategy<Value = String> {
         "dryRun",
         "resourceVersionMatch",
         "fieldValidation",
+        "fieldManager",
+        "force",
         "includeObject",
         "propagationPolicy",
         "other",
@@ -72,7 +74,8 @@ fn any_json() -> impl Strategy<Value = Value> {
             "apiVersion", "kind", "metadata", "spec", "status", "name", "namespace", "labels",
             "size", "annotations", "finalizers", "ownerReferences", "uid", "resourceVersion",
             "conditions", "generation", "op", "path", "from", "value", "preconditions", "dryRun",
-            "generateName",
+            "generateName", "managedFields", "manager", "operation", "fieldsType", "fieldsV1",
+            "f:spec", "marks", "parts", ".",
         ]).prop_map(str::to_owned),
         1 => "\\PC{0,4}",
     ];
@@ -153,6 +156,7 @@ fn any_request() -> impl Strategy<Value = (Method, String, String, String, Strin
         "application/yaml",
         "application/merge-patch+json",
         "application/json-patch+json",
+        "application/apply-patch+yaml",
         "text/plain",
         "",
     ]);
@@ -187,6 +191,27 @@ fn every_request_gets_an_answer() {
             prop_assert_eq!(&answer["code"], code);
             prop_assert!(!answer["message"].as_str().unwrap_or_default().is_empty());
         }
+        Ok(())
+    });
+    outcome.unwrap();
+}
+
+/// Applications and merge patches of whatever looks like a widget, on one that is there.
+#[test]
+fn every_application_gets_an_answer() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let fixture = runtime.block_on(Fixture::new());
+    runtime.block_on(fixture.create("stage", "one", 1));
+    let one = "/apis/shop.example/v1/namespaces/stage/widgets/one";
+    let mut runner = TestRunner::new(ProptestConfig { cases: 1000, ..ProptestConfig::default() });
+    let names = prop::sample::select(vec!["ann", "ben", "kubectl"]);
+    let outcome = runner.run(&(any_widget(), names, any::<bool>()), |(widget, name, force)| {
+        let path = format!("{one}?fieldManager={name}");
+        let (code, answer) =
+            runtime.block_on(fixture.apply(&format!("{path}&force={force}"), &widget));
+        prop_assert!(code < 500, "{code}: {answer}");
+        let (code, answer) = runtime.block_on(fixture.send("PATCH", &path, widget));
+        prop_assert!(code < 500, "{code}: {answer}");
         Ok(())
     });
     outcome.unwrap();
