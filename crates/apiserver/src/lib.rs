@@ -7,7 +7,8 @@
 //! program also serves it over HTTP, behind a [`Gate`].
 //!
 //! A request goes `service` → `route` → `verbs` → `admit` → `store`, and comes back through
-//! `render`; every error is a `status`.
+//! `render`; every error is a `status`. A write passes `fields` on its way, where it is noted who
+//! owns what.
 
 mod accept;
 mod access;
