@@ -24,7 +24,8 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Compiles a snapshot of all there is: of these Subscriptions and of these activations (namespace, source).
+    /// Compiles a snapshot of all there is: of these Subscriptions and of these activations
+    /// (namespace, source).
     pub fn new(
         subscriptions: impl IntoIterator<Item = Arc<Subscription>>,
         activations: HashSet<(Text, Source)>,

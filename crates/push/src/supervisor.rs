@@ -2,9 +2,10 @@
 //!
 //! Level-triggered: each snapshot of the catalog is compared with what there is, and what differs
 //! is put right; how the difference came about does not matter. What there is includes the cursors
-//! of earlier runs: a Subscription may have been deleted while nobody looked. A snapshot may come every few
-//! milliseconds and hold thousands of Subscriptions, so what has not changed costs a look at a
-//! pointer.
+//! of earlier runs: a Subscription may have been deleted while nobody looked.
+//!
+//! A snapshot may come every few milliseconds and hold thousands of Subscriptions, so what has not
+//! changed costs a look at a pointer.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;

@@ -1,8 +1,8 @@
 //! From the watch to the catalog: follows every kind of resource and compiles what it sees into
 //! snapshots.
 //!
-//! A client that fails changes nothing: the last snapshot stays until the watch is back. There is no
-//! snapshot of half a world, because the place of a Subscription that is absent is forgotten.
+//! A client that fails changes nothing: the last snapshot stays until the watch is back. There is
+//! no snapshot of half a world, because the place of a Subscription that is absent is forgotten.
 
 use std::collections::HashMap;
 use std::sync::Arc;
