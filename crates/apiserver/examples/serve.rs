@@ -1,6 +1,6 @@
 //! Serves the definitions of a file on a port, for a try with `kubectl`:
 //! `cargo run -p eventbus-apiserver --example serve -- DEFINITIONS.json FOLDER PORT [TOKEN]`.
-//! Without a token the gate is left out.
+//! Without a token the gate is left out; with one, `FOLDER/users` names who else comes in.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use eventbus_apiserver::{ApiServer, Config, Gate};
+use eventbus_apiserver::{ApiServer, Config, Gate, Users};
 use eventbus_core::{Clock, testing::SeededEntropy};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -51,7 +51,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     .await?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port.parse()?));
     let listener = tokio::net::TcpListener::bind(address).await?;
-    let gate = token.first().map(|token| Gate::new(token.clone(), address, Vec::new()));
+    let users = PathBuf::from(folder).join("users");
+    let users = |token: &String| Users::new(token.clone(), Some(users));
+    let gate = token.first().map(users).map(|users| Gate::new(users, address, Vec::new()));
     loop {
         let (stream, _) = tokio::select! {
             accepted = listener.accept() => accepted?,

@@ -3,7 +3,7 @@
 //!
 //! Nobody but an admin reads Secrets: who may write them may not take them out again.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fmt};
 
 use crate::{
     definition::{Registry, Resource},
@@ -107,6 +107,29 @@ impl User {
             Role::Editor(_) => vec!["eventbus:editor", known],
             Role::Viewer(_) => vec!["eventbus:viewer", known],
             Role::Nobody => vec!["system:unauthenticated"],
+        }
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(match self {
+            Self::Admin => "admin",
+            Self::Editor(_) => "editor",
+            Self::Viewer(_) => "viewer",
+            Self::Nobody => "nobody",
+        })
+    }
+}
+
+impl Role {
+    /// The namespaces in which it counts, as people write them: `stage,shop`, or `*` for all.
+    pub fn namespaces(&self) -> String {
+        match self {
+            Self::Editor(Scope::Within(named)) | Self::Viewer(Scope::Within(named)) => {
+                named.iter().map(String::as_str).collect::<Vec<_>>().join(",")
+            }
+            _ => "*".into(),
         }
     }
 }

@@ -37,6 +37,7 @@ mod service;
 mod status;
 mod store;
 mod table;
+mod users;
 mod verbs;
 
 use std::{
@@ -57,6 +58,7 @@ pub use self::{
     schema::SchemaError,
     service::Service,
     store::StoreError,
+    users::{Account, AccountError, Accounts, Users},
 };
 use self::{definition::Registry, store::Store, verbs::Api};
 

@@ -10,7 +10,7 @@ use eventbus_resources::{DEFINITIONS, Definition, access};
 use serde_json::Value;
 
 use crate::system::{SystemClock, SystemEntropy};
-use crate::{bench, listen, output, publish, serve};
+use crate::{bench, listen, output, publish, serve, token};
 
 /// A Kyma-compatible event bus in one program.
 #[derive(Debug, Parser)]
@@ -39,6 +39,8 @@ enum Command {
         #[arg(long, default_value = "eventbus")]
         service_account: String,
     },
+    /// Say who else may use the API of a bus, and what they may do
+    Token(token::Args),
     /// Measure a bus through its public HTTP interface, and check that every event arrives
     Bench(Box<bench::Args>),
     /// Print the completion script of a shell
@@ -81,6 +83,7 @@ impl Cli {
             Command::Rbac { namespace, service_account } => {
                 output::bytes(yaml(&access(&namespace, &service_account)).as_bytes())
             }
+            Command::Token(args) => token::run(args, &world),
             Command::Publish(args) => on_one_thread(publish::run(*args, world)),
             Command::Listen(args) => on_one_thread(listen::run(args, world)),
             Command::Bench(args) => on_one_thread(bench::run(*args, world)),

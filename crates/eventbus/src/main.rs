@@ -10,6 +10,7 @@ mod output;
 mod publish;
 mod serve;
 mod system;
+mod token;
 
 use std::process::ExitCode;
 

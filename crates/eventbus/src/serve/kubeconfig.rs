@@ -8,6 +8,9 @@ use std::path::Path;
 
 use eventbus_core::Entropy;
 
+/// The file in the data directory that names the users beside the owner.
+pub(crate) const USERS: &str = "users";
+
 /// Only the owner of the process may read either file.
 const MODE: u32 = 0o600;
 
@@ -22,8 +25,13 @@ pub(super) fn token(data_dir: &Path, entropy: &dyn Entropy) -> io::Result<String
     }
 }
 
+/// A token that nobody guesses.
+pub(crate) fn new_token(entropy: &dyn Entropy) -> String {
+    (0..4).map(|_| format!("{:016x}", entropy.next_u64())).collect()
+}
+
 fn make(path: &Path, entropy: &dyn Entropy) -> io::Result<String> {
-    let token: String = (0..4).map(|_| format!("{:016x}", entropy.next_u64())).collect();
+    let token = new_token(entropy);
     replace(path, &format!("{token}\n"))?;
     Ok(token)
 }
@@ -33,8 +41,24 @@ fn make(path: &Path, entropy: &dyn Entropy) -> io::Result<String> {
 /// The token stands in it twice: `kubectl` sends a user's token over TLS only, but always what
 /// stands in the server's URL; client libraries send the user's token.
 pub(super) fn write(data_dir: &Path, address: SocketAddr, token: &str) -> io::Result<()> {
-    let server = reachable(address);
-    let text = format!(
+    let text = text("eventbus", &reachable(address).to_string(), token);
+    replace(&data_dir.join("kubeconfig"), &text)
+}
+
+/// The kubeconfig of another user, for the address at which the bus was served last.
+pub(crate) fn of_user(data_dir: &Path, user: &str, token: &str) -> Result<String, String> {
+    let path = data_dir.join("kubeconfig");
+    let owners = std::fs::read_to_string(&path)
+        .map_err(|error| format!("{} tells where the bus is: {error}", path.display()))?;
+    let server = owners.lines().find_map(|line| line.trim().strip_prefix("server: "));
+    let address = server.and_then(|server| server.rsplit_once('@')).map(|(_, address)| address);
+    let address = address.ok_or_else(|| format!("{} names no server", path.display()))?;
+    Ok(text(user, address, token))
+}
+
+fn text(user: &str, server: &str, token: &str) -> String {
+    // The name in front of the token is anybody's: the token alone tells who it is.
+    format!(
         "apiVersion: v1\n\
          kind: Config\n\
          current-context: eventbus\n\
@@ -47,13 +71,12 @@ pub(super) fn write(data_dir: &Path, address: SocketAddr, token: &str) -> io::Re
            context:\n    \
              cluster: eventbus\n    \
              namespace: default\n    \
-             user: eventbus\n\
+             user: {user}\n\
          users:\n\
-         - name: eventbus\n  \
+         - name: {user}\n  \
            user:\n    \
              token: {token}\n"
-    );
-    replace(&data_dir.join("kubeconfig"), &text)
+    )
 }
 
 /// An address that a client on this machine can connect to.
@@ -68,7 +91,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
 
 /// Writes a file whole or not at all. One that says the same already is left alone, so that a full
 /// volume does not hinder a restart.
-fn replace(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
     let same = std::fs::read_to_string(path).is_ok_and(|present| present == text);
     if same && std::fs::set_permissions(path, Permissions::from_mode(MODE)).is_ok() {
         return Ok(());

@@ -5,7 +5,7 @@
 
 mod api_port;
 mod descriptors;
-mod kubeconfig;
+pub(crate) mod kubeconfig;
 mod resources;
 mod settings;
 mod wire;

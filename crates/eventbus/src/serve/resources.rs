@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate, OpenError, StoreError};
+use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate, OpenError, StoreError, Users};
 use eventbus_resources::{DEFINITIONS, Leadership};
 use eventbus_server::{Latch, Port, Readiness};
 use kube::config::{KubeConfigOptions, Kubeconfig};
@@ -63,8 +63,9 @@ impl Resources {
         let in_data_dir = |error| super::wire::in_data_dir(&settings.data_dir, &error);
         let token = kubeconfig::token(&settings.data_dir, &*world.entropy).map_err(in_data_dir)?;
         let address = port.address();
+        let users = Users::new(token.clone(), Some(settings.data_dir.join(kubeconfig::USERS)));
         kubeconfig::write(&settings.data_dir, address, &token).map_err(in_data_dir)?;
-        let gate = Gate::new(token, address, settings.api_hosts.clone());
+        let gate = Gate::new(users, address, settings.api_hosts.clone());
         let client = Client::new(server.service(), DEFAULT_NAMESPACE);
         Ok(Self { client, embedded: Some((server, gate)), leadership: None })
     }

@@ -23,4 +23,5 @@ mod served;
 mod server;
 mod serving;
 mod subscriber;
+mod tokens;
 mod transcripts;
