@@ -40,8 +40,9 @@ struct Rules {
 }
 
 impl Gate {
-    /// Lets in who has a token of one of `users` and asks for loopback, for the address of `listen`, or for one of
-    /// `hosts` (names or addresses, without port).
+    /// Lets in who has a token of one of `users`, and who shows none as nobody; all must ask for
+    /// loopback, for the address of `listen`, or for one of `hosts` (names or addresses, without
+    /// port).
     pub fn new(users: Users, listen: SocketAddr, hosts: Vec<String>) -> Self {
         Self(Arc::new(Rules { users, listen, hosts }))
     }

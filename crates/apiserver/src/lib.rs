@@ -1,9 +1,9 @@
 //! The embedded Kubernetes-style API server: enough of the API that the real `kubectl` and the real
 //! client libraries work against it, over one SQLite file.
 //!
-//! It is generic: what it serves are CustomResourceDefinitions, and what is `builtin`. The same definitions
-//! make a real cluster serve the same resources, so nothing else in the program knows which of the
-//! two it talks to. [`ApiServer::service`] is the service behind an in-process `kube::Client`; the
+//! It is generic: what it serves are CustomResourceDefinitions, and what is `builtin`. The same
+//! definitions make a real cluster serve the same resources, so nothing else in the program knows
+//! which of the two it talks to. [`ApiServer::service`] is the service behind an in-process `kube::Client`; the
 //! program also serves it over HTTP, behind a [`Gate`].
 //!
 //! A request goes `service` → `route` → `verbs` → `admit` → `store`, and comes back through

@@ -114,6 +114,10 @@ mod tests {
         prop::sample::select(layout::KINDS.iter().map(|(known, _)| *known).collect::<Vec<_>>())
     }
 
+    fn any_field() -> impl Strategy<Value = (u8, u8, Vec<u8>)> {
+        (0u8..16, 0u8..8, prop::collection::vec(any::<u8>(), 0..6))
+    }
+
     proptest! {
         #[test]
         fn any_bytes_get_an_answer(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
@@ -124,7 +128,7 @@ mod tests {
         #[test]
         fn any_content_gets_an_answer(
             (version, kind) in any_kind(),
-            fields in prop::collection::vec((0u8..16, 0u8..8, prop::collection::vec(any::<u8>(), 0..6)), 0..8),
+            fields in prop::collection::vec(any_field(), 0..8),
         ) {
             let raw: Vec<u8> = fields
                 .into_iter()
