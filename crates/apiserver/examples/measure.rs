@@ -40,6 +40,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = ApiServer::open(Config {
         path: PathBuf::from(folder).join("resources.db"),
         definitions: serde_json::from_slice(&std::fs::read(definitions)?)?,
+        audit: None,
         clock: Arc::new(ManualClock::at(1_700_000_000_000)),
         entropy: Arc::new(SeededEntropy::new(1)),
     })

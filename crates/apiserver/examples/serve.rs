@@ -45,6 +45,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let server = ApiServer::open(Config {
         path: PathBuf::from(folder).join("resources.db"),
         definitions: serde_json::from_slice(&std::fs::read(definitions)?)?,
+        audit: Some(PathBuf::from(folder).join("audit.log")),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SeededEntropy::new(seed)),
     })

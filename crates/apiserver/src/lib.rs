@@ -13,6 +13,7 @@
 mod accept;
 mod access;
 mod admit;
+mod audit;
 mod base64;
 mod body;
 mod builtin;
@@ -60,7 +61,7 @@ pub use self::{
     store::StoreError,
     users::{Account, AccountError, Accounts, Users},
 };
-use self::{definition::Registry, store::Store, verbs::Api};
+use self::{audit::Audit, definition::Registry, store::Store, verbs::Api};
 
 /// The namespace that is always there.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
@@ -72,6 +73,9 @@ pub struct Config {
     /// CustomResourceDefinitions of `apiextensions.k8s.io/v1`, in the order of discovery: where two
     /// have one short name, the first has it.
     pub definitions: Vec<Value>,
+    /// The file that tells who wrote what, if that shall be told. At 10 MiB
+    /// it is put aside under a number; four such files are kept.
+    pub audit: Option<PathBuf>,
     /// Tells the time of creations, deletions and ages.
     pub clock: Arc<dyn Clock>,
     /// Makes uids and generated names.
@@ -87,6 +91,9 @@ pub enum OpenError {
     /// The store cannot be opened.
     #[error("resource store: {0}")]
     Store(#[from] StoreError),
+    /// The audit log cannot be opened.
+    #[error("audit log: {0}")]
+    Audit(std::io::Error),
     /// The store does not take the first write.
     #[error("resource store: the namespace \"{DEFAULT_NAMESPACE}\" could not be made: {0}")]
     Write(String),
@@ -101,7 +108,8 @@ pub struct ApiServer {
 impl ApiServer {
     /// Opens the store and starts. Must be called inside a tokio runtime.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
-        let Config { path, definitions, clock, entropy } = config;
+        let Config { path, definitions, audit, clock, entropy } = config;
+        let audit = audit.as_deref().map(Audit::open).transpose().map_err(OpenError::Audit)?;
         let registry = Arc::new(Registry::read(&definitions)?);
         let opened = Arc::clone(&registry);
         let dice = Arc::clone(&entropy);
@@ -109,7 +117,7 @@ impl ApiServer {
             .await
             .map_err(|error| OpenError::Write(error.to_string()))??;
         let closing = watch::Sender::new(false);
-        let api = Arc::new(Api { registry, store, clock, entropy, closing });
+        let api = Arc::new(Api { registry, store, audit, clock, entropy, closing });
         if let Err(error) = verbs::create::ensure_namespace(&api, DEFAULT_NAMESPACE).await {
             api.store.close().await;
             return Err(OpenError::Write(error.status()["message"].to_string()));
@@ -134,6 +142,9 @@ impl ApiServer {
             tracing::error!(%error, "the collector ended by a panic");
         }
         self.api.store.close().await;
+        if let Some(audit) = &self.api.audit {
+            audit.close().await;
+        }
     }
 }
 

@@ -93,6 +93,15 @@ pub(crate) const SECRET_BYTES: usize = 1024 * 1024;
 /// Bytes of the name of one value of a Secret, as the real server's.
 pub(crate) const SECRET_KEY_BYTES: usize = 253;
 
+/// Lines that wait for the audit log's writer; more wait in their own requests.
+pub(crate) const AUDIT_QUEUE: usize = 1024;
+
+/// Bytes of one file of the audit log: some fifty thousand writes.
+pub(crate) const AUDIT_BYTES: u64 = 10 * 1024 * 1024;
+
+/// Full files of the audit log that are kept beside the one being written.
+pub(crate) const AUDIT_FILES: usize = 4;
+
 /// Events of one YAML body: bounds what aliases can blow up.
 pub(crate) const YAML_NODES: usize = 250_000;
 

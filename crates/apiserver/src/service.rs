@@ -17,6 +17,7 @@ use serde_json::Value;
 use crate::{
     accept::{Accept, Encoding, Shape},
     access::{self, Role, User, Wish},
+    audit::Deed,
     body::Body,
     builtin::reviews::review,
     discovery, limits, openapi, render,
@@ -86,13 +87,11 @@ where
         _ => read(body).await?,
     };
     let call = Call { user, target, query, form, headers: head.headers, body };
-    permit(&api, &head.method, &call)?;
-    perform(&api, &head.method, &call).await
+    perform_as_user(&api, &head.method, &call).await
 }
 
-/// Refuses what the user may not do; the program itself has no user and may do everything.
-fn permit(api: &Api, method: &Method, call: &Call) -> Result<(), ApiError> {
-    let Some(user) = &call.user else { return Ok(()) };
+/// What the request wants to do to its resource.
+fn wish<'c>(method: &Method, call: &'c Call) -> Result<Wish<'c>, ApiError> {
     let (resource, target) = (call.resource(), &call.target);
     let verb = match (method, &target.name) {
         (&Method::GET, _) if call.query.flag("watch") => "watch",
@@ -107,15 +106,56 @@ fn permit(api: &Api, method: &Method, call: &Call) -> Result<(), ApiError> {
     };
     let name = target.name.as_deref().unwrap_or_default();
     let namespace = if resource.is_namespace() { Some(name) } else { target.namespace.as_deref() };
-    let wish = Wish {
+    Ok(Wish {
         verb,
         group: &resource.group,
         resource: &resource.plural,
         subresource: if target.status { "status" } else { "" },
         namespace: namespace.unwrap_or_default(),
         name,
+    })
+}
+
+/// Does what the user may do, and tells of it if it is a write. The program itself has no user: it
+/// may do everything, and nothing is told.
+async fn perform_as_user(
+    api: &Arc<Api>,
+    method: &Method,
+    call: &Call,
+) -> Result<Response<Body>, ApiError> {
+    let Some(user) = &call.user else { return perform(api, method, call).await };
+    let wish = wish(method, call)?;
+    let answer = match access::check(&api.registry, user, call.resource(), &wish) {
+        Ok(()) => perform(api, method, call).await,
+        Err(refusal) => Err(refusal),
     };
-    access::check(&api.registry, user, resource, &wish)
+    if let Some(audit) = &api.audit
+        && *method != Method::GET
+        && !call.resource().is_review()
+    {
+        let (code, name) = match &answer {
+            Ok(answer) => (answer.status(), answer.body().bytes().and_then(name_in)),
+            Err(error) => (error.code(), Some(error.name().to_owned())),
+        };
+        let name = name.filter(|_| wish.name.is_empty()).unwrap_or_else(|| wish.name.into());
+        let dry = call.query.dry_run().unwrap_or_default();
+        let deed = Deed { now_ms: call.form.now_ms, user: &user.name, dry, code };
+        audit.note(&Wish { name: &name, ..wish }, &deed).await;
+    }
+    answer
+}
+
+/// The name of the object in an answer.
+fn name_in(body: &Bytes) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Named {
+        metadata: Name,
+    }
+    #[derive(serde::Deserialize)]
+    struct Name {
+        name: String,
+    }
+    serde_json::from_slice::<Named>(body).ok().map(|named| named.metadata.name)
 }
 
 /// The same for what is no resource. What is not there either is said to be so to known users.

@@ -273,6 +273,12 @@ impl ApiError {
         self.0.code
     }
 
+    /// The name of the object that it is about; empty when it is about none.
+    pub(crate) fn name(&self) -> &str {
+        let details = self.0.details.as_ref();
+        details.and_then(|details| details["name"].as_str()).unwrap_or_default()
+    }
+
     /// The `Status` object.
     pub(crate) fn status(&self) -> Value {
         let mut status = json!({

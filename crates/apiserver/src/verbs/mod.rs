@@ -16,6 +16,7 @@ use http::{HeaderMap, StatusCode, header};
 use crate::{
     access::User,
     admit,
+    audit::Audit,
     decode::{Decoded, Syntax, decode},
     definition::{Registry, Resource},
     fields::Author,
@@ -30,6 +31,8 @@ use crate::{
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
     pub(crate) store: Store,
+    /// Where it is told who wrote what.
+    pub(crate) audit: Option<Audit>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     /// Turns true when the server closes: watches end.

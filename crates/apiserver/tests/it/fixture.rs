@@ -130,6 +130,7 @@ pub(crate) async fn open(
     let config = Config {
         path: path.into(),
         definitions: definitions(),
+        audit: Some(path.with_file_name("audit.log")),
         clock: Arc::<ManualClock>::clone(clock),
         entropy: Arc::new(SeededEntropy::new(seed)),
     };
@@ -143,7 +144,7 @@ pub(crate) async fn open_with(
 ) -> Result<ApiServer, OpenError> {
     let (clock, entropy) = (ManualClock::at(START_MS), SeededEntropy::new(1));
     let (clock, entropy) = (Arc::new(clock), Arc::new(entropy));
-    ApiServer::open(Config { path: path.into(), definitions, clock, entropy }).await
+    ApiServer::open(Config { path: path.into(), definitions, audit: None, clock, entropy }).await
 }
 
 /// The group version of the widgets.

@@ -51,6 +51,7 @@ impl Resources {
         let config = ApiConfig {
             path: settings.data_dir.join("resources.db"),
             definitions: DEFINITIONS.map(|definition| definition.manifest()).into(),
+            audit: Some(settings.data_dir.join("audit.log")),
             clock: world.clock.clone(),
             entropy: world.entropy.clone(),
         };

@@ -38,6 +38,7 @@ impl Cluster {
         let directory = tempfile::tempdir().unwrap();
         let server = ApiServer::open(ApiConfig {
             path: directory.path().join("resources.db"),
+            audit: None,
             definitions,
             clock: Arc::new(ManualClock::at(1_541_196_521_000)),
             entropy: Arc::new(SeededEntropy::new(1)),

@@ -43,6 +43,7 @@ impl Bench {
         let directory = tempfile::tempdir().unwrap();
         let api = ApiServer::open(Config {
             path: directory.path().join("resources.db"),
+            audit: None,
             definitions: DEFINITIONS
                 .map(|definition| definition.manifest())
                 .into_iter()
