@@ -62,6 +62,7 @@ impl Served {
         let world = Arc::new(Still::default());
         let config = Config {
             path: folder.path().join("resources.db"),
+            audit: None,
             definitions: DEFINITIONS.map(|definition| definition.manifest()).into(),
             clock: world.clone(),
             entropy: world,

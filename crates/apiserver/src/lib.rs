@@ -109,13 +109,13 @@ impl ApiServer {
     /// Opens the store and starts. Must be called inside a tokio runtime.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         let Config { path, definitions, audit, clock, entropy } = config;
-        let audit = audit.as_deref().map(Audit::open).transpose().map_err(OpenError::Audit)?;
         let registry = Arc::new(Registry::read(&definitions)?);
         let opened = Arc::clone(&registry);
         let dice = Arc::clone(&entropy);
         let store = tokio::task::spawn_blocking(move || Store::open(&path, opened, dice))
             .await
             .map_err(|error| OpenError::Write(error.to_string()))??;
+        let audit = audit.as_deref().map(Audit::open).transpose().map_err(OpenError::Audit)?;
         let closing = watch::Sender::new(false);
         let api = Arc::new(Api { registry, store, audit, clock, entropy, closing });
         if let Err(error) = verbs::create::ensure_namespace(&api, DEFAULT_NAMESPACE).await {
