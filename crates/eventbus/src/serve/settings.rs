@@ -65,7 +65,12 @@ pub(crate) struct Given {
     allow_unauthenticated_publish: Option<bool>,
 
     /// Bytes that the request body of an event may have, at most 16777216 [default: 1048576]
-    #[arg(long, value_name = "BYTES", env = "EVENTBUS_MAX_EVENT_BYTES", value_parser = whole::<usize>)]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "EVENTBUS_MAX_EVENT_BYTES",
+        value_parser = whole::<usize>
+    )]
     max_event_bytes: Option<usize>,
 
     /// Publish requests that may be in work at once; one more is answered 429 [default: 1024]
@@ -82,7 +87,12 @@ pub(crate) struct Given {
 
     /// Bytes that one Subscription may hold back before it loses its own oldest events [default: a
     /// quarter of max-bytes]
-    #[arg(long, value_name = "BYTES", env = "EVENTBUS_BACKLOG_MAX_BYTES", value_parser = whole::<u64>)]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "EVENTBUS_BACKLOG_MAX_BYTES",
+        value_parser = whole::<u64>
+    )]
     backlog_max_bytes: Option<u64>,
 
     /// Seconds after which an event is gone, delivered or not [default: 86400]
