@@ -3,8 +3,8 @@
 //!
 //! It is generic: what it serves are CustomResourceDefinitions, and what is `builtin`. The same
 //! definitions make a real cluster serve the same resources, so nothing else in the program knows
-//! which of the two it talks to. [`ApiServer::service`] is the service behind an in-process `kube::Client`; the
-//! program also serves it over HTTP, behind a [`Gate`].
+//! which of the two it talks to. [`ApiServer::service`] is the service behind an in-process
+//! `kube::Client`; the program also serves it over HTTP, behind a [`Gate`].
 //!
 //! A request goes `service` → `route` → `verbs` → `admit` → `store`, and comes back through
 //! `render`; every error is a `status`. A write passes `fields` on its way, where it is noted who

@@ -85,7 +85,7 @@ async fn the_api_port_lets_in_who_has_the_token_and_asks_for_this_host() {
         assert_eq!(ask(open, &[]).await.status, 200, "{open}");
     }
     assert_eq!(ask("/healthz", &[("host", "evil.example")]).await.status, 403);
-    assert_eq!(ask("/readyz", &[]).await.body.matches("[+]").count(), 4);
+    assert_eq!(ask("/readyz", &[]).await.body.matches("[+]").count(), 6);
 }
 
 #[tokio::test]
