@@ -7,6 +7,7 @@ use crate::{
     access::{self, User, Wish},
     admit,
     definition::Resource,
+    object,
     status::ApiError,
     verbs::{Api, Call, Written},
 };
@@ -20,6 +21,9 @@ pub(crate) fn review(api: &Api, call: &Call) -> Result<Written, ApiError> {
     admit::check_kind(resource, &review)?;
     let warnings = admit::prune(resource, &mut review, &decoded.duplicates, validation)
         .map_err(|unknown| unknown.in_object(resource))?;
+    // Older clients send an empty one, and nothing is created.
+    object::set(&mut review, "creationTimestamp", None);
+    resource.schema.complete(&mut review);
     admit::validate_fields(resource, &review)?;
     let user = call.user.clone().unwrap_or_else(User::in_process);
     review["status"] = status(api, resource, &user, &review["spec"]);

@@ -165,6 +165,9 @@ async fn reviews_are_asked_and_not_kept() {
     assert_eq!((code, &refused["reason"]), (422, &json!("Invalid")));
     let (code, _) = fixture.send("POST", SELF, widget("one", 1)).await;
     assert_eq!(code, 400);
+    let mut old = access_review(json!({ "resourceAttributes": { "verb": "get" } }));
+    old["metadata"] = json!({ "creationTimestamp": null });
+    assert_eq!(fixture.send("POST", ACCESS, old).await.0, 201);
     let nobody = access_review(json!({ "resourceAttributes": { "verb": "get" } }));
     assert_eq!(fixture.send_as(Role::Nobody, "POST", ACCESS, nobody).await.0, 403);
 }
