@@ -13,6 +13,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine};
 use futures::{
     TryFutureExt,
     future::{Either as EitherFuture, MapOk},
@@ -22,7 +23,6 @@ use http_body_util::Either;
 
 use crate::{
     access::{self, OPEN, User},
-    base64,
     body::Body,
     render,
     status::ApiError,
@@ -107,7 +107,7 @@ fn token(header: &[u8]) -> Option<Vec<u8>> {
     if !scheme.eq_ignore_ascii_case(b"basic") {
         return None;
     }
-    let pair = base64::decode(rest)?;
+    let pair = BASE64.decode(rest).ok()?;
     let colon = pair.iter().position(|byte| *byte == b':')?;
     pair.get(colon + 1..).map(<[u8]>::to_vec)
 }

@@ -14,7 +14,6 @@ mod accept;
 mod access;
 mod admit;
 mod audit;
-mod base64;
 mod body;
 mod builtin;
 mod collect;

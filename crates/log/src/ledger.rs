@@ -77,6 +77,12 @@ impl LedgerQueue {
         self.state().closed = true;
     }
 
+    /// Forgets what is queued, as a kill does: a queued turn keeps its cursor, and so the whole log.
+    #[cfg(test)]
+    pub(crate) fn forget(&self) {
+        self.state().requests.clear();
+    }
+
     fn state(&self) -> MutexGuard<'_, QueueState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

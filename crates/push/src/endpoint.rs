@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 
@@ -88,8 +89,8 @@ fn basic_authorization(user: &str) -> Result<HeaderValue, BadEndpoint> {
     if !user.contains(':') {
         plain.push(b':');
     }
-    let mut value =
-        HeaderValue::from_str(&format!("Basic {}", base64(&plain))).map_err(|_| BadEndpoint)?;
+    let mut value = HeaderValue::from_str(&format!("Basic {}", BASE64.encode(&plain)))
+        .map_err(|_| BadEndpoint)?;
     value.set_sensitive(true);
     Ok(value)
 }
@@ -113,23 +114,6 @@ fn percent_decoded(text: &str) -> Vec<u8> {
         }
     }
     decoded
-}
-
-/// RFC 4648, with padding.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for group in bytes.chunks(3) {
-        let mut bits = [0; 3];
-        bits[..group.len()].copy_from_slice(group);
-        let bits = u32::from_be_bytes([0, bits[0], bits[1], bits[2]]);
-        for digit in 0..4 {
-            let index = (bits >> (18 - 6 * digit)) & 63;
-            let is_padding = digit > group.len();
-            text.push(if is_padding { '=' } else { char::from(DIGITS[index as usize]) });
-        }
-    }
-    text
 }
 
 #[cfg(test)]

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeMap;
 
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine};
 use serde_json::{Map, Value, json};
 
 use crate::{
-    base64,
     definition::Resource,
     limits, object,
     status::{ApiError, Cause},
@@ -42,7 +42,7 @@ pub(super) fn complete(secret: &mut Value) {
             *data = json!({});
         }
         for (key, text) in plain {
-            data[key] = base64::encode(text.as_bytes()).into();
+            data[key] = BASE64.encode(text).into();
         }
     }
     members.retain(|name, value| {
@@ -63,8 +63,8 @@ pub(super) fn faults(secret: &Value) -> Vec<Cause> {
         } else if key.len() > limits::SECRET_KEY_BYTES {
             faults.push(Cause::too_long(&field, limits::SECRET_KEY_BYTES as u64));
         }
-        match value.as_str().map(|text| base64::decode(text.as_bytes())) {
-            Some(Some(value)) => bytes += value.len(),
+        match value.as_str().map(|text| BASE64.decode(text)) {
+            Some(Ok(value)) => bytes += value.len(),
             _ => faults.push(Cause::hidden(&field, "illegal base64 data")),
         }
     }

@@ -3,6 +3,7 @@
 //! What is empty is left out, because Kubernetes' own encoder writes even empty texts; what a table
 //! does not name is passed over, as the format wants it.
 
+use base64::prelude::{BASE64_STANDARD as BASE64, Engine};
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -107,7 +108,7 @@ fn entry(bytes: &[u8], form: Entry) -> Option<(String, Value)> {
     }
     let value = match form {
         Entry::Text => str(value)?.into(),
-        Entry::Bytes => crate::base64::encode(value).into(),
+        Entry::Bytes => BASE64.encode(value).into(),
     };
     Some((key.to_owned(), value))
 }

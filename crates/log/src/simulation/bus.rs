@@ -67,6 +67,14 @@ struct Parts {
     upkeep: Upkeep,
 }
 
+/// The end of a process frees what its parts keep alive in a ring.
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.shared.table.clear();
+        self.shared.ledger.forget();
+    }
+}
+
 struct Appending {
     ids: Vec<Id>,
     answer: oneshot::Receiver<Result<Position, AppendError>>,
@@ -220,9 +228,7 @@ impl Bus {
         self.disk =
             if power_cut { self.disk.after_power_cut(&self.dice) } else { self.disk.after_kill() };
         self.answers()?;
-        if let Some(parts) = self.parts.take() {
-            parts.shared.table.clear();
-        }
+        self.parts = None;
         self.appends.clear();
         self.openings.clear();
         self.leases.clear();
