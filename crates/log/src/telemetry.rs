@@ -188,23 +188,9 @@ pub(crate) fn add(counter: &AtomicU64, by: u64) {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
+    use eventbus_core::testing::Page;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Page {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn a_loss_is_told_in_flat_fields() {
@@ -218,7 +204,7 @@ mod tests {
             TraceObserver.observe(&dropped);
             TraceObserver.observe(&corrupt);
         });
-        let page = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let page = page.text();
         for field in ["cursor=\"a-uid\"", "events=3", "upto=7", "limit=\"age_s\"", "from=4", "to=5"]
         {
             assert!(page.contains(field), "{field}: {page}");

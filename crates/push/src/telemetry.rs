@@ -174,23 +174,11 @@ fn load(count: &AtomicU64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{self, Write};
-    use std::sync::{Arc, Mutex};
+    use std::io;
+
+    use eventbus_core::testing::Page;
 
     use super::*;
-
-    #[derive(Clone, Default)]
-    struct Page(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Page {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
 
     #[test]
     fn nobody_forges_a_line() {
@@ -225,7 +213,7 @@ mod tests {
             broker_failed(&subscription.uid, &io::Error::other(evil));
             attempt_lost(&subscription.uid);
         });
-        let page = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        let page = page.text();
         assert_eq!(page.lines().count(), 5, "{page}");
         assert!(page.lines().all(|line| !line.contains(char::is_control)), "{page}");
     }

@@ -143,27 +143,7 @@ impl Cluster {
 
 /// What a real API server serves besides: the Leases that the processes elect one of them by.
 fn leases() -> Value {
-    json!({
-        "apiVersion": "apiextensions.k8s.io/v1",
-        "kind": "CustomResourceDefinition",
-        "metadata": { "name": "leases.coordination.k8s.io" },
-        "spec": {
-            "group": "coordination.k8s.io",
-            "scope": "Namespaced",
-            "names": {
-                "kind": "Lease", "listKind": "LeaseList", "plural": "leases", "singular": "lease",
-            },
-            "versions": [{
-                "name": "v1", "served": true, "storage": true,
-                "schema": { "openAPIV3Schema": {
-                    "type": "object",
-                    "properties": { "spec": {
-                        "type": "object", "x-kubernetes-preserve-unknown-fields": true,
-                    } },
-                } },
-            }],
-        },
-    })
+    serde_json::from_str(include_str!("../../../resources/tests/leases.json")).unwrap()
 }
 
 fn definitions() -> Vec<Value> {
