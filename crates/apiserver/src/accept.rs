@@ -45,6 +45,15 @@ pub(crate) enum TableVersion {
     V1Beta1,
 }
 
+/// The forms of objects that can be asked for.
+const OFFERS: [&str; 5] = [
+    "application/json",
+    "application/yaml",
+    "application/json;as=Table;g=meta.k8s.io;v=v1",
+    "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+    "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+];
+
 impl Accept {
     /// Reads an `Accept` header: the best form that this server has, or 406.
     pub(crate) fn parse(header: Option<&str>) -> Result<Self, ApiError> {
@@ -52,11 +61,34 @@ impl Accept {
         if header.trim().is_empty() {
             return Ok(Self::default());
         }
-        let mut wishes: Vec<(f32, Self)> = header.split(',').filter_map(wish).collect();
-        // The sort is stable: among equals the first named wins.
-        wishes.sort_by(|(a, _), (b, _)| b.total_cmp(a));
-        wishes.first().map(|(_, accept)| *accept).ok_or_else(ApiError::not_acceptable)
+        let wishes = header.split(',').filter_map(wish).collect();
+        best(wishes).ok_or_else(|| ApiError::not_acceptable(&OFFERS))
     }
+}
+
+/// Which of several media types an `Accept` header prefers; the first of them if it does not care,
+/// none if it wants none of them.
+pub(crate) fn best_of(header: Option<&str>, offers: &[&str]) -> Option<usize> {
+    let header = header.filter(|header| !header.trim().is_empty()).unwrap_or("*/*");
+    let wish = |clause: &str| {
+        let mut parts = clause.split(';').map(str::trim);
+        let name = parts.next()?;
+        let is_meant = |offer: &&str| {
+            name == "*/*" || name == "application/*" || name.eq_ignore_ascii_case(offer)
+        };
+        let offer = offers.iter().position(is_meant)?;
+        let quality = parts.find_map(|part| part.strip_prefix("q="));
+        let quality: f32 = quality.map_or(Ok(1.0), str::parse).ok()?;
+        (quality > 0.0).then_some((quality, offer))
+    };
+    best(header.split(',').filter_map(wish).collect())
+}
+
+/// The wish of the highest quality; among equals the first named.
+fn best<T>(mut wishes: Vec<(f32, T)>) -> Option<T> {
+    // The sort is stable.
+    wishes.sort_by(|(a, _), (b, _)| b.total_cmp(a));
+    wishes.into_iter().next().map(|(_, wish)| wish)
 }
 
 /// One clause of the header, if it can be fulfilled.

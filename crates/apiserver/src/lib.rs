@@ -60,7 +60,7 @@ pub use self::{
     store::StoreError,
     users::{Account, AccountError, Accounts, Users},
 };
-use self::{audit::Audit, definition::Registry, store::Store, verbs::Api};
+use self::{audit::Audit, definition::Registry, openapi::Documents, store::Store, verbs::Api};
 
 /// The namespace that is always there.
 pub(crate) const DEFAULT_NAMESPACE: &str = "default";
@@ -109,6 +109,7 @@ impl ApiServer {
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         let Config { path, definitions, audit, clock, entropy } = config;
         let registry = Arc::new(Registry::read(&definitions)?);
+        let openapi = Documents::compile(&registry).map_err(DefinitionError::Form)?;
         let opened = Arc::clone(&registry);
         let dice = Arc::clone(&entropy);
         let store = tokio::task::spawn_blocking(move || Store::open(&path, opened, dice))
@@ -116,7 +117,7 @@ impl ApiServer {
             .map_err(|error| OpenError::Write(error.to_string()))??;
         let audit = audit.as_deref().map(Audit::open).transpose().map_err(OpenError::Audit)?;
         let closing = watch::Sender::new(false);
-        let api = Arc::new(Api { registry, store, audit, clock, entropy, closing });
+        let api = Arc::new(Api { registry, openapi, store, audit, clock, entropy, closing });
         if let Err(error) = verbs::create::ensure_namespace(&api, DEFAULT_NAMESPACE).await {
             api.store.close().await;
             return Err(OpenError::Write(error.status()["message"].to_string()));

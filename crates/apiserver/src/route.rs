@@ -2,6 +2,7 @@
 
 use crate::{
     definition::{Registry, Resource},
+    openapi::Place,
     status::{ApiError, Cause},
 };
 use std::sync::Arc;
@@ -15,8 +16,8 @@ pub(crate) enum Route<'p> {
     Version,
     /// `/api`, `/apis` and what lies below them without naming a resource.
     Discovery(Discovery<'p>),
-    /// `/openapi/v3`, or a group version below it.
-    OpenApi(Option<(&'p str, &'p str)>),
+    /// `/openapi/v2`, `/openapi/v3`, or a group version below that.
+    OpenApi(Place<'p>),
     /// A resource.
     Resource(Target),
 }
@@ -52,10 +53,11 @@ impl<'p> Route<'p> {
         match segments {
             ["healthz" | "readyz" | "livez"] => Some(Self::Health),
             ["version"] => Some(Self::Version),
-            ["openapi", "v3"] => Some(Self::OpenApi(None)),
-            ["openapi", "v3", "api", version] => Some(Self::OpenApi(Some(("", version)))),
+            ["openapi", "v2"] => Some(Self::OpenApi(Place::Everything)),
+            ["openapi", "v3"] => Some(Self::OpenApi(Place::Index)),
+            ["openapi", "v3", "api", version] => Some(Self::OpenApi(Place::Version("", version))),
             ["openapi", "v3", "apis", group, version] => {
-                Some(Self::OpenApi(Some((group, version))))
+                Some(Self::OpenApi(Place::Version(group, version)))
             }
             ["api"] => Some(Self::Discovery(Discovery::Core)),
             ["apis"] => Some(Self::Discovery(Discovery::Groups)),

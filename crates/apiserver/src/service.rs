@@ -20,7 +20,7 @@ use crate::{
     audit::Deed,
     body::Body,
     builtin::reviews::review,
-    discovery, limits, openapi, render,
+    discovery, limits, render,
     render::Form,
     route::{Discovery, Query, Route, Target, segments},
     status::ApiError,
@@ -210,15 +210,7 @@ fn document(
         Route::Version => json(head, &discovery::version()),
         Route::Discovery(document) => discover(api, document, head),
         Route::OpenApi(place) => {
-            let unreadable =
-                |error: serde_json::Error| ApiError::internal(format!("OpenAPI: {error}"));
-            let document = match place {
-                None => Some(openapi::root(&api.registry).map_err(unreadable)?),
-                Some((group, version)) => {
-                    openapi::document(&api.registry, group, version).map_err(unreadable)?
-                }
-            };
-            document.map_or_else(|| Ok(not_found()), |document| json(head, &document))
+            Ok(api.openapi.answer(place, &head.headers)?.unwrap_or_else(not_found))
         }
         Route::Resource(_) => Ok(not_found()),
     }

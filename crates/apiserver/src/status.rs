@@ -157,12 +157,9 @@ impl ApiError {
     }
 
     /// 406: none of the forms asked for exists.
-    pub(crate) fn not_acceptable() -> Self {
-        let text = "only the following media types are accepted: application/json, \
-                    application/yaml, application/json;as=Table;g=meta.k8s.io;v=v1, \
-                    application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1, \
-                    application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
-        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", text.into())
+    pub(crate) fn not_acceptable(accepted: &[&str]) -> Self {
+        let text = format!("only the following media types are accepted: {}", accepted.join(", "));
+        Self::new(StatusCode::NOT_ACCEPTABLE, "NotAcceptable", text)
     }
 
     /// 409: it is there already.

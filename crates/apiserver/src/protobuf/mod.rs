@@ -1,12 +1,15 @@
-//! Bodies in Kubernetes' protobuf, which typed clients send and no option of theirs turns off.
+//! Protobuf: the bodies that typed clients send, which no option of theirs turns off, and the
+//! means to write the one document that is asked for in it.
 //!
 //! A body is read into the same JSON that everybody else sends, by a table for each kind
-//! (`layout`), so that nothing behind this module knows of protobuf. Answers are always JSON: every
+//! (`layout`), so that nothing behind this module knows of protobuf. The answers are JSON: every
 //! client that sends protobuf takes it.
 
 mod layout;
 mod reader;
+mod writer;
 
+pub(crate) use self::writer::Writer;
 use crate::{decode::Decoded, status::ApiError};
 
 /// The media type of such a body.

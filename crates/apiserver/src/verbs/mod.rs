@@ -20,7 +20,9 @@ use crate::{
     decode::{Decoded, Syntax, decode},
     definition::{Registry, Resource},
     fields::Author,
-    limits, object, protobuf,
+    limits, object,
+    openapi::Documents,
+    protobuf,
     render::Form,
     route::{Query, Target},
     status::{ApiError, Cause},
@@ -30,6 +32,8 @@ use crate::{
 /// What every request works with.
 pub(crate) struct Api {
     pub(crate) registry: Arc<Registry>,
+    /// What the resources look like, for clients.
+    pub(crate) openapi: Documents,
     pub(crate) store: Store,
     /// Where it is told who wrote what.
     pub(crate) audit: Option<Audit>,

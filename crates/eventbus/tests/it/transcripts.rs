@@ -28,7 +28,7 @@ fn folder() -> PathBuf {
 }
 
 /// Plays the commands of `script` with `kubectl`, and compares with `answers`.
-async fn play(kubectl: &Path, validate: &str, script: &str, answers: &str) {
+async fn play(kubectl: &Path, script: &str, answers: &str) {
     let bus = Bus::start().await;
     let home = tempfile::tempdir().unwrap();
     symlink(kubectl, home.path().join("kubectl")).unwrap();
@@ -45,7 +45,6 @@ async fn play(kubectl: &Path, validate: &str, script: &str, answers: &str) {
             .env("HOME", home.path())
             .env("PATH", &path)
             .env("KUBECONFIG", bus.data_dir().join("kubeconfig"))
-            .env("VALIDATE", validate)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
@@ -81,20 +80,20 @@ async fn play(kubectl: &Path, validate: &str, script: &str, answers: &str) {
 #[tokio::test]
 async fn todays_kubectl_says_what_it_always_said() {
     if let Some(kubectl) = kubectl_path() {
-        play(&kubectl, "", "both.txt", "both.1.37.answers").await;
+        play(&kubectl, "both.txt", "both.1.37.answers").await;
     }
 }
 
 #[tokio::test]
 async fn todays_kubectl_does_what_only_it_can() {
     if let Some(kubectl) = kubectl_path() {
-        play(&kubectl, "", "modern.txt", "modern.1.37.answers").await;
+        play(&kubectl, "modern.txt", "modern.1.37.answers").await;
     }
 }
 
 #[tokio::test]
 async fn a_kubectl_of_2020_works_as_well() {
     if let Some(kubectl) = old_kubectl_path() {
-        play(&kubectl, "--validate=false", "both.txt", "both.1.20.answers").await;
+        play(&kubectl, "both.txt", "both.1.20.answers").await;
     }
 }

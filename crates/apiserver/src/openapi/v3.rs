@@ -1,39 +1,19 @@
-//! OpenAPI v3 documents, made of the definitions: with them `kubectl` checks what it sends, and
-//! explains the fields.
-
-use std::hash::{DefaultHasher, Hash, Hasher};
+//! OpenAPI v3: a document for each group version.
 
 use serde_json::{Map, Value, json};
 
-use crate::definition::{Registry, Resource, metadata_schema};
+use super::place;
+use crate::definition::{Resource, metadata_schema};
 
 /// The name of the metadata's schema in every document.
 const METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta";
 const LIST_METADATA: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
-/// The root: a document for each group version, with a hash so that clients may keep it.
-pub(crate) fn root(registry: &Registry) -> Result<Value, serde_json::Error> {
-    let mut paths = Map::new();
-    for (group, version, _) in registry.group_versions() {
-        let Some(document) = document(registry, group, version)? else { continue };
-        let mut hasher = DefaultHasher::new();
-        document.to_string().hash(&mut hasher);
-        let place = place(group, version);
-        let address = format!("/openapi/v3/{place}?hash={:016X}", hasher.finish());
-        paths.insert(place, json!({ "serverRelativeURL": address }));
-    }
-    Ok(json!({ "paths": paths }))
-}
+/// Where the schemas of a document lie in it.
+pub(super) const SCHEMAS: &str = "#/components/schemas/";
 
-/// The document of a group version; none if it is not served.
-pub(crate) fn document(
-    registry: &Registry,
-    group: &str,
-    version: &str,
-) -> Result<Option<Value>, serde_json::Error> {
-    let groups = registry.group_versions();
-    let found = groups.iter().find(|(known, number, _)| (*known, *number) == (group, version));
-    let Some((_, _, resources)) = found else { return Ok(None) };
+/// The document of a group version, whose resources these are.
+pub(super) fn document(resources: &[&Resource]) -> Result<Value, serde_json::Error> {
     let (mut paths, mut schemas) = (Map::new(), Map::new());
     schemas.insert(METADATA.into(), metadata_schema()?);
     schemas.insert(LIST_METADATA.into(), list_metadata());
@@ -41,27 +21,20 @@ pub(crate) fn document(
         describe_paths(resource, &mut paths);
         describe_schemas(resource, &mut schemas);
     }
-    let title = "eventbus";
-    Ok(Some(json!({
+    Ok(json!({
         "openapi": "3.0.0",
-        "info": { "title": title, "version": env!("CARGO_PKG_VERSION") },
+        "info": super::about(),
         "paths": paths,
         "components": { "schemas": schemas },
-    })))
-}
-
-fn place(group: &str, version: &str) -> String {
-    match group {
-        "" => format!("api/{version}"),
-        group => format!("apis/{group}/{version}"),
-    }
+    }))
 }
 
 /// The schema's name: the group turned round, as the real server names it.
 fn schema_name(resource: &Resource) -> String {
-    let group = match resource.group.as_str() {
-        "" => "api.core.k8s.io",
-        group => group,
+    let group = match resource.group.strip_suffix(".k8s.io") {
+        Some(group) => format!("{group}.api.k8s.io"),
+        None if resource.group.is_empty() => "core.api.k8s.io".into(),
+        None => resource.group.clone(),
     };
     let turned: Vec<&str> = group.split('.').rev().collect();
     format!("{}.{}.{}", turned.join("."), resource.version, resource.kind)
@@ -126,7 +99,7 @@ fn list_metadata() -> Value {
 }
 
 fn reference(schema: &str) -> Value {
-    json!({ "$ref": format!("#/components/schemas/{schema}") })
+    json!({ "$ref": format!("{SCHEMAS}{schema}") })
 }
 
 fn describe_paths(resource: &Resource, paths: &mut Map<String, Value>) {
