@@ -77,7 +77,7 @@ impl LedgerQueue {
         self.state().closed = true;
     }
 
-    /// Forgets what is queued, as a kill does: a queued turn keeps its cursor, and so the whole log.
+    /// Forgets what is queued, as a kill does: a queued turn keeps its cursor, and so the log.
     #[cfg(test)]
     pub(crate) fn forget(&self) {
         self.state().requests.clear();

@@ -3,10 +3,13 @@
 
 pub mod admin;
 pub mod control;
+mod greeting;
 pub mod listen;
 pub mod publish;
 pub mod readiness;
 pub mod telemetry;
+mod tls;
 
 pub use listen::Port;
 pub use readiness::{Latch, Readiness};
+pub use tls::Identity;

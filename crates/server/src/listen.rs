@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use eventbus_core::limits;
+use futures::FutureExt;
 use http::{Request, Response};
 use http_body::Body;
 use hyper::body::Incoming;
@@ -20,12 +21,19 @@ use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
+use crate::greeting::{Version, greet};
+use crate::tls::Identity;
+
 /// Pause after a failed accept: the process may be out of descriptors, and spinning does not help.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client said just before a stop may take this long to be seen.
+const LAST_LOOK: Duration = Duration::from_millis(100);
 
 /// Concurrent HTTP/2 requests of one connection; HTTP/1.1 has one.
 const STREAMS: u32 = 128;
@@ -37,6 +45,7 @@ pub struct Port {
     listener: TcpListener,
     address: SocketAddr,
     connections: usize,
+    identity: Option<Identity>,
 }
 
 /// Why a port could not be opened.
@@ -62,7 +71,12 @@ impl Port {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let connections = connections.min(limits::CONNECTIONS);
-        Ok(Self { name, listener, address, connections })
+        Ok(Self { name, listener, address, connections, identity: None })
+    }
+
+    /// Speaks TLS, too, with whoever begins it: as `identity`.
+    pub fn with_identity(self, identity: Identity) -> Self {
+        Self { identity: Some(identity), ..self }
     }
 
     /// Where it listens.
@@ -86,16 +100,23 @@ impl Port {
         let graceful = GracefulShutdown::new();
         let servers = Servers::new();
         loop {
-            let (stream, permit) = tokio::select! {
+            // Who connected before the stop still comes in.
+            let accepted = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
-                accepted = self.accept(&connections) => accepted,
+                () = stop.cancelled() => self.accept(&connections).now_or_never(),
+                accepted = self.accept(&connections) => Some(accepted),
             };
+            let Some((stream, permit)) = accepted else { break };
             let (servers, service) = (servers.clone(), service.clone());
             let (watcher, stop) = (graceful.watcher(), stop.clone());
+            let identity = self.identity.clone();
             tasks.spawn(async move {
-                let version = stop.run_until_cancelled(version(&stream)).await.flatten();
-                let Some(server) = version.map(|version| servers.of(version)) else { return };
+                let greeted = tokio::select! {
+                    greeted = greet(stream, identity.as_ref()) => greeted,
+                    () = stop.cancelled().then(|()| sleep(LAST_LOOK)) => None,
+                };
+                let Some((version, stream)) = greeted else { return };
+                let server = servers.of(version);
                 let connection = server.serve_connection(TokioIo::new(stream), service);
                 if let Err(error) = watcher.watch(connection.into_owned()).await {
                     debug!(%error, "a connection ended early");
@@ -124,42 +145,11 @@ impl Port {
                 }
                 Err(error) => {
                     warn!(port = self.name, %error, "cannot accept a connection");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
-}
-
-/// The two versions of HTTP that a port speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Version {
-    Http1,
-    Http2,
-}
-
-/// What a client of HTTP/2 says first, and no request of HTTP/1 begins with.
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-
-/// A pause before a first line that came in pieces is looked at again.
-const LOOK_AGAIN: Duration = Duration::from_millis(10);
-
-/// The version that the client begins to speak; none when it does not begin in time.
-async fn version(stream: &TcpStream) -> Option<Version> {
-    let begun = async {
-        let mut begun = [0; PREFACE.len()];
-        loop {
-            let length = stream.peek(&mut begun).await.ok().filter(|length| *length > 0)?;
-            if !PREFACE.starts_with(&begun[..length]) {
-                return Some(Version::Http1);
-            }
-            if length == PREFACE.len() {
-                return Some(Version::Http2);
-            }
-            tokio::time::sleep(LOOK_AGAIN).await;
-        }
-    };
-    tokio::time::timeout(limits::HEAD_TIME, begun).await.ok().flatten()
 }
 
 /// A server for each version.

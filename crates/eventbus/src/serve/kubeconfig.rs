@@ -1,4 +1,4 @@
-//! The token of the API port, and the kubeconfig that carries it.
+//! The token of the API port, and the kubeconfig that carries it (docs/decisions/0006).
 
 use std::fs::{OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use eventbus_core::Entropy;
 
 /// The file in the data directory that names the users beside the owner.
@@ -36,13 +37,67 @@ fn make(path: &Path, entropy: &dyn Entropy) -> io::Result<String> {
     Ok(token)
 }
 
-/// Writes `<data-dir>/kubeconfig` for the API port at `address`.
-///
-/// The token stands in it twice: `kubectl` sends a user's token over TLS only, but always what
-/// stands in the server's URL; client libraries send the user's token.
-pub(super) fn write(data_dir: &Path, address: SocketAddr, token: &str) -> io::Result<()> {
-    let text = text("eventbus", &reachable(address).to_string(), token);
-    replace(&data_dir.join("kubeconfig"), &text)
+/// Where clients find the API, and by which certificate they know it.
+pub(super) struct Site {
+    server: String,
+    /// PEM in base64.
+    authority: String,
+}
+
+impl Site {
+    /// The API port at `address`, vouched for by the authority with this certificate (PEM).
+    pub(super) fn new(address: SocketAddr, certificate: &str) -> Self {
+        let authority = BASE64_STANDARD.encode(certificate);
+        Self { server: reachable(address).to_string(), authority }
+    }
+
+    /// What stands in a kubeconfig of ours.
+    fn read(text: &str) -> Option<Self> {
+        let field =
+            |name| text.lines().find_map(|line| line.trim().strip_prefix(name)).map(str::to_owned);
+        let (server, authority) =
+            (field("server: https://")?, field("certificate-authority-data: ")?);
+        Some(Self { server, authority })
+    }
+
+    /// Writes `<data-dir>/kubeconfig`.
+    pub(super) fn write(&self, data_dir: &Path, token: &str) -> io::Result<()> {
+        replace(&data_dir.join("kubeconfig"), &self.kubeconfig("eventbus", token))
+    }
+
+    /// `kubectl` sends a token over TLS only. The other context is for those who want to see what
+    /// is said, or trust no certificate; client libraries send the token there, too.
+    fn kubeconfig(&self, user: &str, token: &str) -> String {
+        let Self { server, authority } = self;
+        format!(
+            "apiVersion: v1\n\
+             kind: Config\n\
+             current-context: eventbus\n\
+             clusters:\n\
+             - name: eventbus-http\n  \
+               cluster:\n    \
+                 server: http://{server}\n\
+             - name: eventbus\n  \
+               cluster:\n    \
+                 server: https://{server}\n    \
+                 certificate-authority-data: {authority}\n\
+             contexts:\n\
+             - name: eventbus-http\n  \
+               context:\n    \
+                 cluster: eventbus-http\n    \
+                 namespace: default\n    \
+                 user: {user}\n\
+             - name: eventbus\n  \
+               context:\n    \
+                 cluster: eventbus\n    \
+                 namespace: default\n    \
+                 user: {user}\n\
+             users:\n\
+             - name: {user}\n  \
+               user:\n    \
+                 token: {token}\n"
+        )
+    }
 }
 
 /// The kubeconfig of another user, for the address at which the bus was served last.
@@ -50,33 +105,8 @@ pub(crate) fn of_user(data_dir: &Path, user: &str, token: &str) -> Result<String
     let path = data_dir.join("kubeconfig");
     let owners = std::fs::read_to_string(&path)
         .map_err(|error| format!("{} tells where the bus is: {error}", path.display()))?;
-    let server = owners.lines().find_map(|line| line.trim().strip_prefix("server: "));
-    let address = server.and_then(|server| server.rsplit_once('@')).map(|(_, address)| address);
-    let address = address.ok_or_else(|| format!("{} names no server", path.display()))?;
-    Ok(text(user, address, token))
-}
-
-fn text(user: &str, server: &str, token: &str) -> String {
-    // The name in front of the token is anybody's: the token alone tells who it is.
-    format!(
-        "apiVersion: v1\n\
-         kind: Config\n\
-         current-context: eventbus\n\
-         clusters:\n\
-         - name: eventbus\n  \
-           cluster:\n    \
-             server: http://eventbus:{token}@{server}\n\
-         contexts:\n\
-         - name: eventbus\n  \
-           context:\n    \
-             cluster: eventbus\n    \
-             namespace: default\n    \
-             user: {user}\n\
-         users:\n\
-         - name: {user}\n  \
-           user:\n    \
-             token: {token}\n"
-    )
+    let site = Site::read(&owners).ok_or_else(|| format!("{} names no server", path.display()))?;
+    Ok(site.kubeconfig(user, token))
 }
 
 /// An address that a client on this machine can connect to.

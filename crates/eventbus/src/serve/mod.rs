@@ -4,6 +4,7 @@
 //! stands in `wire`.
 
 mod api_port;
+mod authority;
 mod descriptors;
 pub(crate) mod kubeconfig;
 mod resources;

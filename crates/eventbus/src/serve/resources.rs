@@ -4,15 +4,17 @@ use std::path::{Path, PathBuf};
 
 use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate, OpenError, StoreError, Users};
 use eventbus_resources::{DEFINITIONS, Leadership};
-use eventbus_server::{Latch, Port, Readiness};
+use eventbus_server::{Identity, Latch, Port, Readiness};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
+use super::api_port;
+use super::authority::Authority;
+use super::kubeconfig::{self, Site};
 use super::settings::Settings;
-use super::{api_port, kubeconfig};
 use crate::cli::{Fault, World};
 
 /// The namespace of a call to the embedded API that names none.
@@ -30,8 +32,14 @@ pub(crate) enum Cluster {
 /// The resources, wherever they are.
 pub(super) struct Resources {
     pub(super) client: Client,
-    embedded: Option<(ApiServer, Gate)>,
+    embedded: Option<Embedded>,
     leadership: Option<Leadership>,
+}
+
+struct Embedded {
+    server: ApiServer,
+    gate: Gate,
+    identity: Identity,
 }
 
 impl Resources {
@@ -63,12 +71,16 @@ impl Resources {
         })?;
         let in_data_dir = |error| super::wire::in_data_dir(&settings.data_dir, &error);
         let token = kubeconfig::token(&settings.data_dir, &*world.entropy).map_err(in_data_dir)?;
-        let address = port.address();
-        let users = Users::new(token.clone(), Some(settings.data_dir.join(kubeconfig::USERS)));
-        kubeconfig::write(&settings.data_dir, address, &token).map_err(in_data_dir)?;
-        let gate = Gate::new(users, address, settings.api_hosts.clone());
+        let (address, hosts) = (port.address(), settings.api_hosts.clone());
+        let authority = Authority::open(&settings.data_dir).map_err(in_data_dir)?;
+        let identity = authority.identity(address.ip(), &hosts).map_err(in_data_dir)?;
+        let site = Site::new(address, authority.certificate());
+        site.write(&settings.data_dir, &token).map_err(in_data_dir)?;
+        let users = Users::new(token, Some(settings.data_dir.join(kubeconfig::USERS)));
+        let gate = Gate::new(users, address, hosts);
         let client = Client::new(server.service(), DEFAULT_NAMESPACE);
-        Ok(Self { client, embedded: Some((server, gate)), leadership: None })
+        let embedded = Some(Embedded { server, gate, identity });
+        Ok(Self { client, embedded, leadership: None })
     }
 
     async fn real(cluster: &Cluster, world: &World) -> Result<Self, Fault> {
@@ -91,12 +103,12 @@ impl Resources {
         readiness: &Readiness,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) -> Option<ApiServer> {
-        let Some((server, gate)) = self.embedded.take() else {
+        let Some(Embedded { server, gate, identity }) = self.embedded.take() else {
             tasks.spawn(port.serve(api_port::probes(readiness.clone()), stop.clone()));
             return None;
         };
         let service = api_port::service(server.service(), gate, readiness.clone());
-        tasks.spawn(port.serve(service, stop.clone()));
+        tasks.spawn(port.with_identity(identity).serve(service, stop.clone()));
         Some(server)
     }
 

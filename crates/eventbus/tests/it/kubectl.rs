@@ -1,7 +1,15 @@
 //! The real kubectl against the running program.
 
-use serde_json::Value;
+use std::process::Stdio;
 
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Full;
+use serde_json::Value;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::Command;
+
+use crate::program::within;
 use crate::served::{Bus, kubectl_path};
 use crate::subscriber::Subscriber;
 
@@ -148,4 +156,25 @@ async fn watch_shows_the_status_change_and_deleting_a_namespace_deletes_what_is_
     succeeds(&bus, &["delete", "ns", "stage"], "").await;
     let left = succeeds(&bus, &["get", "sub,ea", "-A", "-o", "name"], "").await;
     assert_eq!(left, "");
+}
+
+#[tokio::test]
+async fn a_proxy_passes_requests_on_with_the_token() {
+    let Some(kubectl) = kubectl_path() else { return };
+    let bus = Bus::start().await;
+    let mut proxy = Command::new(kubectl)
+        .args(["proxy", "--port=0", "--kubeconfig"])
+        .arg(bus.data_dir().join("kubeconfig"))
+        .env("HOME", bus.data_dir())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(proxy.stdout.take().unwrap()).lines();
+    let line = within(lines.next_line()).await.unwrap().unwrap();
+    let address = line.rsplit_once(' ').unwrap().1;
+    let namespace = format!("http://{address}/api/v1/namespaces/default");
+    let answer = bus.ask(Request::get(namespace).body(Full::<Bytes>::default()).unwrap()).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert!(answer.body.contains("\"kind\":\"Namespace\""), "{answer:?}");
 }

@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use crate::program::{run, start_unheard, within};
-use crate::served::Bus;
+use crate::served::{Bus, kubectl_path};
 
 async fn refused(args: &[&str]) -> String {
     let ended = run(&[&["serve", "--publish-listen", "127.0.0.1:0"], args].concat(), "").await;
@@ -62,11 +62,32 @@ async fn the_kubeconfig_is_for_its_owner_and_the_token_stays() {
         let mode = std::fs::metadata(bus.data_dir().join(name)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
-    let server = bus.api.replace("http://", &format!("http://eventbus:{}@", token.trim()));
-    assert!(read("kubeconfig").contains(&format!("server: {server}\n")));
+    let kubeconfig = read("kubeconfig");
+    for server in [bus.api.clone(), bus.api.replace("http:", "https:")] {
+        assert!(kubeconfig.contains(&format!("server: {server}\n")), "{kubeconfig}");
+    }
     assert_eq!(bus.stop().await, 0);
     bus.start_again(&[]).await;
     assert_eq!(std::fs::read_to_string(bus.data_dir().join("token")).unwrap(), token);
+}
+
+#[tokio::test]
+async fn a_kubeconfig_of_before_a_restart_is_still_true() {
+    if kubectl_path().is_none() {
+        return;
+    }
+    let mut bus = Bus::start().await;
+    let path = bus.data_dir().join("kubeconfig");
+    let (before, port) = (std::fs::read_to_string(&path).unwrap(), bus.api.clone());
+    assert_eq!(bus.stop().await, 0);
+    bus.start_again(&[]).await;
+    // The port is another one, and so is the certificate of the same authority.
+    let number = |url: &str| url.rsplit_once(':').unwrap().1.to_owned();
+    let before = before.replace(&number(&port), &number(&bus.api));
+    assert_ne!(std::fs::read_to_string(&path).unwrap(), before);
+    std::fs::write(&path, before).unwrap();
+    let listed = bus.kubectl(&["get", "namespaces", "-o", "name"], "").await;
+    assert_eq!((listed.stdout.as_str(), listed.stderr.as_str()), ("namespace/default\n", ""));
 }
 
 #[tokio::test]
@@ -79,7 +100,7 @@ async fn the_api_port_lets_in_who_has_the_token_and_asks_for_this_host() {
         }
         bus.ask(request.body(Full::<Bytes>::default()).unwrap())
     };
-    assert_eq!(ask("/apis", &[]).await.status, 403);
+    assert_eq!(ask("/apis", &[]).await.status, 401);
     assert_eq!(ask("/apis", &[("authorization", "Bearer wrong")]).await.status, 401);
     for open in ["/healthz", "/livez", "/readyz", "/version"] {
         assert_eq!(ask(open, &[]).await.status, 200, "{open}");
