@@ -264,8 +264,13 @@ mod tests {
         assert_eq!(spec["properties"]["endpoint"]["maxLength"], 512);
         let rule = &spec["x-kubernetes-validations"][0];
         assert_eq!(rule["rule"], "has(self.source) != has(self.source_id)");
-        let status = &schema["properties"]["status"]["properties"]["conditions"]["items"];
-        assert_eq!(status["properties"]["status"]["enum"], json!(["True", "False", "Unknown"]));
+        let conditions = &schema["properties"]["status"]["properties"]["conditions"];
+        let status = &conditions["items"]["properties"]["status"];
+        assert_eq!(status["enum"], json!(["True", "False", "Unknown"]));
+        // By its type, each condition is its own writer's.
+        assert_eq!(conditions["x-kubernetes-list-type"], "map");
+        assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]));
+        assert_eq!(conditions["items"]["required"], json!(["status", "type"]));
         let names = &activation["spec"]["names"];
         assert_eq!(names["shortNames"], json!(["ea"]));
         // Nothing that a structural schema may not hold.

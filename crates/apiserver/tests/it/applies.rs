@@ -276,6 +276,43 @@ async fn a_status_is_applied_apart() {
 }
 
 #[tokio::test]
+async fn each_condition_is_its_own_writers() {
+    let fixture = Fixture::new().await;
+    fixture.create("stage", "one", 3).await;
+    let said = |conditions: &[(&str, &str)]| {
+        let condition = |(kind, status): &(&str, &str)| json!({ "type": kind, "status": status });
+        let conditions: Vec<Value> = conditions.iter().map(condition).collect();
+        json!({ "apiVersion": "shop.example/v1", "kind": "Widget",
+            "status": { "conditions": conditions } })
+    };
+    let status = by(STATUS, "bus");
+    assert_eq!(fixture.send("PATCH", &status, said(&[("ready", "True")])).await.0, 200);
+    let (code, both) = fixture.apply(&by(STATUS, "ann"), &said(&[("seen", "False")])).await;
+    assert_eq!(
+        (code, &both["status"]),
+        (200, &said(&[("ready", "True"), ("seen", "False")])["status"])
+    );
+    let owned = json!({ "f:status": { "f:conditions": { "k:{\"type\":\"seen\"}": {
+        ".": {}, "f:status": {}, "f:type": {} } } } });
+    assert_eq!(entry(&both, "ann", "Apply")["fieldsV1"], owned);
+    // Whoever writes the whole list changes what it changes, and takes no more.
+    let (_, later) =
+        fixture.send("PATCH", &status, said(&[("ready", "False"), ("seen", "False")])).await;
+    assert_eq!(entry(&later, "ann", "Apply")["fieldsV1"], owned);
+    let (code, refused) = fixture.apply(&by(STATUS, "ann"), &said(&[("ready", "True")])).await;
+    assert_eq!(code, 409);
+    assert_eq!(
+        refused["details"]["causes"][0]["field"],
+        ".status.conditions[type=\"ready\"].status"
+    );
+    // Who no longer names a condition takes it away, and no other.
+    let (_, gone) = fixture.apply(&by(STATUS, "ann"), &said(&[])).await;
+    assert_eq!(gone["status"], said(&[("ready", "False")])["status"]);
+    let twice = said(&[("ready", "True"), ("ready", "False")]);
+    assert_eq!(fixture.send("PATCH", &status, twice).await.0, 422);
+}
+
+#[tokio::test]
 async fn ownership_is_reset_by_one_empty_entry_only() {
     let fixture = Fixture::new().await;
     let (_, made) = fixture.apply(&by(ONE, "ann"), &widget("one", 3)).await;
@@ -434,4 +471,66 @@ async fn the_texts_of_a_secret_are_owned_as_its_values() {
         entry(&less, "ann", "Apply")["fieldsV1"],
         json!({ "f:data": { "f:a": {} }, "f:type": {} })
     );
+}
+
+#[tokio::test]
+async fn each_value_of_a_secret_is_its_own_writers() {
+    let fixture = Fixture::new().await;
+    let path = "/api/v1/namespaces/stage/secrets/token";
+    let secret = |field: &str, values: Value| {
+        let mut secret = json!({ "apiVersion": "v1", "kind": "Secret" });
+        secret[field] = values;
+        secret
+    };
+    let mut plain = secret("stringData", json!({ "a": "hunter2", "b": "b" }));
+    plain["metadata"] = json!({ "name": "token" });
+    let post = "/api/v1/namespaces/stage/secrets?fieldManager=cat";
+    let (_, made) = fixture.send("POST", post, plain).await;
+    assert_eq!(
+        entry(&made, "cat", "Update")["fieldsV1"],
+        json!({ "f:data": { ".": {}, "f:a": {}, "f:b": {} }, "f:type": {} })
+    );
+    let (code, _) = fixture.apply(&by(path, "ann"), &secret("data", json!({ "c": "Yw==" }))).await;
+    assert_eq!(code, 200);
+    // What is said as a text is compared as a value.
+    let same = secret("stringData", json!({ "a": "hunter2", "c": "c" }));
+    let (code, both) = fixture.apply(&by(path, "ben"), &same).await;
+    assert_eq!(code, 200, "{both}");
+    let owned = json!({ "f:data": { "f:a": {}, "f:c": {} } });
+    assert_eq!(entry(&both, "ben", "Apply")["fieldsV1"], owned);
+    let other = secret("stringData", json!({ "a": "secret!", "c": "x" }));
+    let (code, refused) = fixture.apply(&by(path, "ben"), &other).await;
+    assert_eq!(code, 409);
+    let causes = refused["details"]["causes"].as_array().unwrap();
+    let fields: Vec<&Value> = causes.iter().map(|cause| &cause["field"]).collect();
+    assert_eq!(fields, [".data.c", ".data.a"]);
+    assert!(!refused.to_string().contains("secret!") && !refused.to_string().contains("hunter2"));
+    let forced = format!("{}&force=true", by(path, "ben"));
+    let (_, taken) = fixture.apply(&forced, &other).await;
+    assert_eq!(taken["data"], json!({ "a": "c2VjcmV0IQ==", "b": "Yg==", "c": "eA==" }));
+    assert_eq!(entry(&taken, "ann", "Apply"), Value::Null);
+    let (_, again) = fixture.apply(&forced, &other).await;
+    assert_eq!(version(&again), version(&taken));
+}
+
+#[tokio::test]
+async fn what_an_event_tells_of_is_one_field() {
+    let fixture = Fixture::new().await;
+    let path = "/api/v1/namespaces/stage/events/one.1";
+    let event = |about: &str, text: &str| {
+        json!({ "apiVersion": "v1", "kind": "Event", "reason": "Made", "message": text,
+            "involvedObject": { "kind": "Widget", "name": about, "namespace": "stage" },
+            "source": { "component": "bus" } })
+    };
+    let (code, made) = fixture.apply(&by(path, "ann"), &event("one", "made")).await;
+    assert_eq!((code, &made["firstTimestamp"]), (201, &json!("2017-07-14T02:40:00Z")));
+    assert_eq!(
+        entry(&made, "ann", "Apply")["fieldsV1"],
+        json!({ "f:involvedObject": {}, "f:message": {}, "f:reason": {},
+            "f:source": { "f:component": {} } })
+    );
+    let (code, refused) = fixture.apply(&by(path, "ben"), &event("two", "made")).await;
+    assert_eq!((code, &refused["details"]["causes"][0]["field"]), (409, &json!(".involvedObject")));
+    let (code, again) = fixture.apply(&by(path, "ann"), &event("one", "made")).await;
+    assert_eq!((code, version(&again)), (200, version(&made)));
 }

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SubscriptionStatus {
     /// Whether the Subscription's events are activated in its namespace, and whether they are being
-    /// delivered.
+    /// delivered. Each condition belongs to whoever wrote it.
     #[serde(default)]
+    #[schemars(extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["type"]))]
     pub conditions: Vec<Condition>,
 
     /// The generation of the Subscription that these conditions speak of.
