@@ -149,11 +149,11 @@ impl LogCursor {
         Ok(())
     }
 
-    /// Takes in new events; true when a dispatcher that sleeps should hear of them.
+    /// Takes in new events; true when there were any and a dispatcher that sleeps should hear of
+    /// them.
     pub(crate) fn offer(&self, spots: &[Spot]) -> bool {
         let mut place = self.place();
-        place.fresh.offer(spots);
-        place.progress.takes_fresh()
+        place.fresh.offer(spots) && place.progress.takes_fresh()
     }
 
     /// Wakes a dispatcher that waits for events.

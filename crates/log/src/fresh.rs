@@ -52,8 +52,9 @@ impl Fresh {
         (self.count > 0).then(|| self.first().map_or(self.known_upto.next(), |spot| spot.position))
     }
 
-    /// Takes in new events, in order.
-    pub(crate) fn offer(&mut self, spots: &[Spot]) {
+    /// Takes in new events, in order; false when it knew of them all.
+    pub(crate) fn offer(&mut self, spots: &[Spot]) -> bool {
+        let before = self.count;
         for spot in spots {
             if spot.position <= self.known_upto || spot.position <= self.counted_upto {
                 continue;
@@ -66,6 +67,7 @@ impl Fresh {
                 self.counted_upto = spot.position;
             }
         }
+        self.count > before
     }
 
     pub(crate) fn take(&mut self) -> Option<Spot> {

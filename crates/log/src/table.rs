@@ -82,15 +82,18 @@ impl TableState {
 /// Tells the cursors what is visible.
 pub(crate) struct Router {
     shared: Arc<Shared>,
+    /// What the step has to offer; empty between steps.
     by_topic_hash: BTreeMap<TopicHash, Vec<Spot>>,
+    /// Emptied buffers for the next steps.
+    spare: Vec<Vec<Spot>>,
 }
 
 impl Router {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, by_topic_hash: BTreeMap::new() }
+        Self { shared, by_topic_hash: BTreeMap::new(), spare: Vec::new() }
     }
 
-    /// Offers every commit that became visible, and wakes each cursor once.
+    /// Offers every commit that became visible, and wakes each cursor that took something once.
     pub(crate) fn step(&mut self, _: Now) -> Next {
         let commits = self.shared.flow.state().take_visible();
         let Some(last) = commits.last().map(|commit| commit.last) else { return Next::Sleep };
@@ -99,19 +102,19 @@ impl Router {
         }
         let mut woken = Vec::new();
         let mut table = self.shared.table.state();
-        for (topic_hash, spots) in &mut self.by_topic_hash {
-            for cursor in table.by_topic_hash.get(topic_hash).into_iter().flatten() {
-                if cursor.offer(spots) {
+        while let Some((topic_hash, mut spots)) = self.by_topic_hash.pop_first() {
+            for cursor in table.by_topic_hash.get(&topic_hash).into_iter().flatten() {
+                if cursor.offer(&spots) {
                     woken.push(cursor.clone());
                 }
             }
-            spots.clear();
+            if self.spare.len() < SPARE_BUFFERS && spots.capacity() <= SPARE_SPOTS {
+                spots.clear();
+                self.spare.push(spots);
+            }
         }
         table.visible = last;
         drop(table);
-        if self.by_topic_hash.len() > HASHES_KEPT {
-            self.by_topic_hash.clear();
-        }
         for cursor in woken {
             cursor.wake();
         }
@@ -120,15 +123,19 @@ impl Router {
 
     /// Moves a commit's events into the tail cache and sorts their spots by topic hash.
     fn take(&mut self, commit: Commit) {
-        let by_topic_hash = &mut self.by_topic_hash;
+        let Self { by_topic_hash, spare, .. } = self;
         let committed_ms = commit.committed_ms;
         self.shared.tail.add(commit.events.into_iter().map(|committed| {
-            by_topic_hash.entry(committed.topic_hash).or_default().push(committed.spot);
+            let spots = by_topic_hash.entry(committed.topic_hash);
+            spots.or_insert_with(|| spare.pop().unwrap_or_default()).push(committed.spot);
             let (position, event) = (committed.spot.position, committed.event);
             (Stored { position, event, committed_ms }, committed.length)
         }));
     }
 }
 
-/// Topic hashes whose buffers are kept from batch to batch.
-const HASHES_KEPT: usize = 1_024;
+/// Buffers kept from step to step: as many as there are topic hashes in most steps.
+const SPARE_BUFFERS: usize = 64;
+
+/// Spots for which a kept buffer has room: what one burst needed is not kept for ever.
+const SPARE_SPOTS: usize = 4_096;

@@ -9,3 +9,4 @@ mod opening;
 mod retention;
 mod road;
 mod support;
+mod waking;
