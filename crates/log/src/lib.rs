@@ -15,6 +15,7 @@ mod cursor;
 pub mod disk;
 mod flow;
 mod fresh;
+mod heads;
 mod index;
 mod ledger;
 mod ledger_file;

@@ -204,6 +204,9 @@ fn share(
     report(&shared, &corrupt);
     let damaged = recovered.ledger_damaged_at.map(|at| LogEvent::LedgerDamaged { at });
     let lost = ledger_lost.then_some(LogEvent::LedgerLost);
+    let restored = recovered.restored.into_iter().map(|number| LogEvent::Restored { number });
+    let unknown = recovered.unknown.into_iter().map(|file| LogEvent::Unknown { file });
+    restored.chain(unknown).for_each(|event| shared.observer.observe(&event));
     for event in damaged.into_iter().chain(lost) {
         add(&shared.telemetry.ledger_damages, 1);
         shared.observer.observe(&event);

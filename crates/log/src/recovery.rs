@@ -9,11 +9,12 @@ use eventbus_core::cursor::Spot;
 use eventbus_core::{Entropy, Position, TopicHash, limits};
 
 use crate::bytes::batch::{self, BatchHead, Kind};
-use crate::bytes::segment::{CONTENT_AT, HeadRead, SegmentHead};
+use crate::bytes::segment::{CONTENT_AT, SegmentHead};
 use crate::bytes::{LogId, Seed};
 use crate::config::OpenError;
-use crate::disk::{Disk, read_range, read_whole};
+use crate::disk::{Disk, read_whole};
 use crate::fresh::Fresh;
+use crate::heads::{self, Headed, Heads};
 use crate::index::{SegmentIndex, Stretch, segment_and_byte};
 use crate::ledger_file::{self, Known, LedgerHead, LedgerRead, NAMES};
 use crate::scan::{self, Scan, Whole};
@@ -37,6 +38,10 @@ pub(crate) struct Recovered {
     pub(crate) ledger_damaged_at: Option<u64>,
     /// There was a ledger, and nothing of it can be read.
     pub(crate) ledger_lost: bool,
+    /// Files of which nobody knows what they hold.
+    pub(crate) unknown: Vec<String>,
+    /// Segments whose heads were lost and made anew.
+    pub(crate) restored: Vec<u64>,
 }
 
 /// Where and how large.
@@ -46,12 +51,6 @@ pub(crate) struct Place {
     pub(crate) path: PathBuf,
     pub(crate) segment_bytes: u64,
     pub(crate) max_bytes: u64,
-}
-
-/// A segment file with its head.
-struct Headed {
-    spare: Spare,
-    head: SegmentHead,
 }
 
 struct Recovery<'a> {
@@ -75,7 +74,7 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
     check_names(place.disk.as_ref(), &place.path)?;
     let read = ledger_file::read(place.disk.as_ref()).map_err(failed)?;
     let is_damaged = matches!(read, LedgerRead::Damaged);
-    let (headed, spares) = read_heads(place)?;
+    let mut heads = heads::read(place)?;
     let replayed = match read {
         LedgerRead::Newer(found) => {
             return Err(OpenError::Newer { path: place.path.join(NAMES[0]), found });
@@ -84,14 +83,13 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
         LedgerRead::None | LedgerRead::Damaged => None,
     };
     let known_log = replayed.as_ref().map(|replayed| replayed.head.log);
-    let log = known_log.or_else(|| headed.first().map(|headed| headed.head.log));
-    let log = log.unwrap_or_else(|| {
-        LogId(u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64()))
-    });
-    if let Some(other) = headed.iter().find(|headed| headed.head.log != log) {
-        let file = crate::segments::segment_name(other.spare.file_number);
+    if let Some(file) = heads.foreign(known_log) {
         return Err(OpenError::Foreign { path: place.path.clone(), file });
     }
+    heads.decide(known_log).map_err(failed)?;
+    let log = known_log.or(heads.log()).unwrap_or_else(|| {
+        LogId(u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64()))
+    });
     if is_damaged {
         // What is left in them must not be read as frames of the ledger that begins anew.
         ledger_file::remove(place.disk.as_ref()).map_err(failed)?;
@@ -100,7 +98,8 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
     let mut recovery = Recovery {
         place,
         log,
-        epoch: headed
+        epoch: heads
+            .headed
             .iter()
             .map(|headed| headed.head.epoch)
             .chain(head.map(|h| h.epoch))
@@ -115,6 +114,15 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
         corrupt: Vec::new(),
         torn_ranges: 0,
     };
+    if heads.headed.is_empty() && recovery.promised > Position(0) {
+        // Nothing is left, and nobody knows how much of it was retired before.
+        let unsettled = replayed.iter().flat_map(|replayed| replayed.cursors.values());
+        let frontier = unsettled.map(|known| known.progress.frontier()).min().unwrap_or_default();
+        recovery.lose(frontier.next(), recovery.promised);
+        recovery.next = recovery.next.max(recovery.promised.next());
+    }
+    let Heads { headed, spares, unknown, restored, highest_file, .. } = heads;
+    let spares = (spares, highest_file);
     let (segments, active, resume) = recovery.segments(headed, spares).map_err(failed)?;
     let Recovery { epoch, corrupt, torn_ranges, next, ledger_lost, .. } = recovery;
     let last_number = replayed.as_ref().map_or(0, |replayed| replayed.last_number);
@@ -138,6 +146,8 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
         torn_ranges,
         ledger_damaged_at,
         ledger_lost,
+        unknown,
+        restored,
     })
 }
 
@@ -156,41 +166,9 @@ pub(crate) fn check_names(disk: &dyn Disk, path: &Path) -> Result<(), OpenError>
     Ok(())
 }
 
-fn numbered(name: &str, prefix: &str) -> Option<u32> {
+/// The number in a file's name.
+pub(crate) fn numbered(name: &str, prefix: &str) -> Option<u32> {
     name.strip_prefix(prefix)?.parse().ok()
-}
-
-/// The heads of all segment files; those that hold nothing are spares.
-fn read_heads(place: &Place) -> Result<(Vec<Headed>, Vec<Spare>), OpenError> {
-    let (mut headed, mut spares) = (Vec::new(), Vec::new());
-    let failed = |error| OpenError::Io { path: place.path.clone(), error };
-    for name in place.disk.names().map_err(failed)? {
-        let Some(file_number) = numbered(&name, "segment-") else { continue };
-        let file = place.disk.open(&name).map_err(failed)?;
-        let size = file.size().map_err(failed)?;
-        let bytes = read_range(file.as_ref(), 0, CONTENT_AT as usize).map_err(failed)?;
-        let mut spare = Spare { file_number, file, size, generation: 0 };
-        match SegmentHead::read(&bytes) {
-            HeadRead::Newer(found) => {
-                return Err(OpenError::Newer { path: place.path.join(name), found });
-            }
-            HeadRead::Valid(head) => {
-                spare.generation = head.generation;
-                if head.number == 0 {
-                    spares.push(spare);
-                } else {
-                    headed.push(Headed { spare, head });
-                }
-            }
-            HeadRead::Neither => spares.push(spare),
-        }
-    }
-    for spare in &spares {
-        // It is a spare by what is seen; a power cut must not show an earlier head again.
-        spare.file.sync().map_err(failed)?;
-    }
-    headed.sort_by_key(|headed| headed.head.number);
-    Ok((headed, spares))
 }
 
 impl Recovery<'_> {
@@ -199,7 +177,7 @@ impl Recovery<'_> {
     fn segments(
         &mut self,
         headed: Vec<Headed>,
-        spares: Vec<Spare>,
+        (spares, highest_file): (Vec<Spare>, u32),
     ) -> io::Result<(Segments, Arc<Segment>, Resume)> {
         let Place { disk, segment_bytes, max_bytes, .. } = self.place;
         let segments = Segments::new(disk.clone(), self.log, *segment_bytes, *max_bytes);
@@ -226,7 +204,7 @@ impl Recovery<'_> {
             all.push(segment.clone());
             tail = scan.map(|scan| (segment, scan));
         }
-        segments.adopt(all, spares);
+        segments.adopt(all, spares, highest_file);
         let (active, at) = self.begin(&segments, tail)?;
         let resume = Resume { at, next: self.next, committed_ms: self.committed_ms };
         Ok((segments, active, resume))
@@ -252,6 +230,12 @@ impl Recovery<'_> {
             self.committed_ms = self.committed_ms.max(sidecar.facts.last_ms);
             self.next = self.next.max(sidecar.facts.last.next());
             self.corrupt.extend(&sidecar.corrupt);
+            if let Some(after) = after.filter(|after| after.number > number + 1) {
+                // A scan would have found that those between are missing.
+                let known = sidecar.corrupt.last().map(|range| range.first.0 + range.count);
+                let first = sidecar.facts.last.next().max(Position(known.unwrap_or_default()));
+                self.lose(first, after.before);
+            }
             segment.set_index(Index::Disk(sidecar));
             segment.set_full(Position(0));
             return Ok((segment, None));
@@ -272,6 +256,14 @@ impl Recovery<'_> {
             segment.set_full(Position(after.base.0 - 1));
         }
         Ok((segment, Some(scan)))
+    }
+
+    /// Remembers that the positions from `first` to `last` were promised and are nowhere.
+    fn lose(&mut self, first: Position, last: Position) {
+        if first <= last {
+            let count = last.0 + 1 - first.0;
+            self.corrupt.push(scan::BadRange { from: 0, to: 0, first, count });
+        }
     }
 
     /// The youngest segment is written on, so an index from the time when it seemed full must not

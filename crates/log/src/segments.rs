@@ -77,11 +77,9 @@ impl Segments {
         Self { state, making, disk, log, segment_bytes, max_bytes }
     }
 
-    /// Takes in what recovery found.
-    pub(crate) fn adopt(&self, mut all: Vec<Arc<Segment>>, spares: Vec<Spare>) {
+    /// Takes in what recovery found; files are numbered from `files` on.
+    pub(crate) fn adopt(&self, mut all: Vec<Arc<Segment>>, spares: Vec<Spare>, files: u32) {
         all.sort_by_key(|segment| segment.number);
-        let files = all.iter().map(|segment| segment.file_number);
-        let files = files.chain(spares.iter().map(|spare| spare.file_number)).max().unwrap_or(0);
         *self.write() = State { all: all.into(), spares, files };
     }
 

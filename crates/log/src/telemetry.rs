@@ -34,6 +34,16 @@ pub enum LogEvent {
         /// What is wrong.
         reason: &'static str,
     },
+    /// The head of a segment was damaged, and was made anew from what the segment holds.
+    Restored {
+        /// The segment's number.
+        number: u64,
+    },
+    /// A file cannot be told to be a segment, nor to be empty: it is left alone.
+    Unknown {
+        /// Its name.
+        file: String,
+    },
     /// A part of the ledger is damaged: what was settled after it is delivered again.
     LedgerDamaged {
         /// The byte of the ledger.
@@ -116,6 +126,12 @@ impl Observer for TraceObserver {
                 let from = first.0;
                 let to = (first.0 + count).saturating_sub(1).max(from);
                 error!(from, to, events = count, reason, "events are damaged and stepped over");
+            }
+            LogEvent::Restored { number } => {
+                warn!(number, "the head of a segment was damaged and is made anew");
+            }
+            LogEvent::Unknown { file } => {
+                error!(file, "neither a segment nor empty: it is left alone and not used again");
             }
             LogEvent::LedgerDamaged { at } => {
                 error!(at, "the ledger is damaged: what was settled since is delivered again");

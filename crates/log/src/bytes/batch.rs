@@ -2,7 +2,7 @@
 
 use eventbus_core::Position;
 
-use super::{LogId, Seed, opened, seal};
+use super::{Fields, LogId, Seed, opened, seal};
 
 pub(crate) const MARK: [u8; 4] = *b"EBBH";
 
@@ -79,6 +79,14 @@ impl BatchHead {
         };
         Some(Self { kind, epoch, base, count, length, committed_ms, synced_upto })
     }
+}
+
+/// The log that the head at the start of `bytes` says it is of, if one seems to be there.
+pub(crate) fn log(bytes: &[u8]) -> Option<LogId> {
+    let mut fields = Fields(bytes);
+    let is_marked = fields.array() == Some(MARK);
+    fields.u32()?;
+    fields.u128().filter(|_| is_marked).map(LogId)
 }
 
 #[cfg(test)]

@@ -169,6 +169,87 @@ async fn flipped(disk: &FaultyDisk, clock: &Arc<ManualClock>, at: (&str, usize))
     missing
 }
 
+/// What happens to a segment's file.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Blow {
+    HeadsZeroed,
+    BeginningZeroed,
+    Removed,
+}
+
+#[tokio::test]
+async fn a_lost_segment_is_told_and_one_that_lost_its_head_loses_nothing() {
+    for blow in [Blow::HeadsZeroed, Blow::BeginningZeroed, Blow::Removed] {
+        // Two segments, and then the only one.
+        for (events, victims) in [(2_000, &[0, 1, 2, usize::MAX][..]), (100, &[0])] {
+            for victim in victims {
+                struck(blow, events, *victim).await;
+            }
+        }
+    }
+}
+
+async fn struck(blow: Blow, events: usize, victim: usize) {
+    let at = format!("{blow:?} of segment {victim}, {events} events");
+    let disk = FaultyDisk::new(1 << 30);
+    let (clock, heard) = (clock(), Arc::new(Heard::default()));
+    let log = open_heard(small(&disk), &clock, &heard).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    fill(&log, "a", events, 100).await;
+    log.close().await.unwrap();
+    drop((log, orders));
+    let indexes = disk.names().unwrap().iter().filter(|name| name.starts_with("index")).count();
+    let segments = indexes + 1;
+    let victim = victim.min(segments - 1);
+    let name = format!("segment-{:06}", victim + 1);
+    match blow {
+        Blow::HeadsZeroed => disk.open(&name).unwrap().write_at(&[0; 8192], 0).unwrap(),
+        Blow::BeginningZeroed => disk.open(&name).unwrap().write_at(&[0; 12_288], 0).unwrap(),
+        Blow::Removed => disk.remove(&name).unwrap(),
+    }
+    let log = open_heard(small(&disk), &clock, &heard).unwrap();
+    let orders = cursor(&log, "orders", "a").await;
+    // The mark behind ends the reading.
+    log.append(Batch::of_one(event("a", "9999")), Durability::Synced).await.unwrap();
+    let mut got = Vec::new();
+    while got.last() != Some(&9999) {
+        let leases = lease(&orders, 100).await;
+        got.extend(leases.iter().map(number));
+        orders.settle(acks(leases)).await.unwrap();
+    }
+    assert!(got.is_sorted(), "{at}");
+    let missing = events + 1 - got.len();
+    let (mut told, mut restored, mut unknown) = (0, 0, 0);
+    for heard in heard.all() {
+        match heard {
+            LogEvent::Corrupt { count, .. } => told += count as usize,
+            LogEvent::Restored { .. } => restored += 1,
+            LogEvent::Unknown { .. } => unknown += 1,
+            _ => {}
+        }
+    }
+    let is_oldest_of_several = victim == 0 && segments > 1;
+    match blow {
+        Blow::HeadsZeroed => assert_eq!((missing, restored, unknown), (0, 1, 0), "{at}"),
+        _ => assert!(missing > 0 && restored == 0, "{at}"),
+    }
+    assert_eq!(unknown, usize::from(blow == Blow::BeginningZeroed), "{at}");
+    // Whether the oldest was retired, nobody remembers.
+    assert_eq!(told, if is_oldest_of_several { 0 } else { missing }, "{at}");
+    if blow == Blow::BeginningZeroed {
+        fill(&log, "a", events, 100).await;
+        let left = read_whole(&disk, &name);
+        assert!(left[..12_288].iter().all(|byte| *byte == 0), "{at}: it is left alone");
+    }
+}
+
+fn read_whole(disk: &FaultyDisk, name: &str) -> Vec<u8> {
+    let file = disk.open(name).unwrap();
+    let mut bytes = vec![0; file.size().unwrap() as usize];
+    file.read_at(&mut bytes, 0).unwrap();
+    bytes
+}
+
 #[tokio::test]
 async fn a_lost_ledger_is_told_and_everything_comes_again() {
     let disk = FaultyDisk::new(1 << 30);
