@@ -43,8 +43,8 @@ pub(crate) struct Heads {
     headless: Vec<Spare>,
 }
 
-/// Reads the heads of all segment files.
-pub(crate) fn read(place: &Place) -> Result<Heads, OpenError> {
+/// Reads the heads of all segment files; they must be of `log`, where that is known.
+pub(crate) fn read(place: &Place, log: Option<LogId>) -> Result<Heads, OpenError> {
     let mut heads = Heads::default();
     let failed = |error| OpenError::Io { path: place.path.clone(), error };
     for name in place.disk.names().map_err(failed)? {
@@ -70,6 +70,10 @@ pub(crate) fn read(place: &Place) -> Result<Heads, OpenError> {
         }
     }
     heads.headed.sort_by_key(|headed| headed.head.number);
+    if let Some(file) = heads.foreign(log) {
+        return Err(OpenError::Foreign { path: place.path.clone(), file });
+    }
+    heads.decide(log).map_err(failed)?;
     Ok(heads)
 }
 
@@ -80,7 +84,7 @@ impl Heads {
     }
 
     /// A segment's file that is of another log than `log`, or than the first one.
-    pub(crate) fn foreign(&self, log: Option<LogId>) -> Option<String> {
+    fn foreign(&self, log: Option<LogId>) -> Option<String> {
         let log = log.or(self.log())?;
         let foreign = self.headed.iter().find(|headed| headed.head.log != log)?;
         Some(segment_name(foreign.spare.file_number))
@@ -88,7 +92,7 @@ impl Heads {
 
     /// Decides about every file without a head: a segment that is missing among the others gets its
     /// head back.
-    pub(crate) fn decide(&mut self, log: Option<LogId>) -> io::Result<()> {
+    fn decide(&mut self, log: Option<LogId>) -> io::Result<()> {
         let among = self.missing();
         for spare in std::mem::take(&mut self.headless) {
             match identify(spare.file.as_ref(), log.or(self.log()))? {

@@ -16,7 +16,7 @@ use crate::disk::{Disk, read_whole};
 use crate::fresh::Fresh;
 use crate::heads::{self, Headed, Heads};
 use crate::index::{SegmentIndex, Stretch, segment_and_byte};
-use crate::ledger_file::{self, Known, LedgerHead, LedgerRead, NAMES};
+use crate::ledger_file::{self, Known, LedgerHead, LedgerRead, NAMES, Replayed};
 use crate::scan::{self, Scan, Whole};
 use crate::segment::{Index, Segment};
 use crate::segments::{Beginning, RollError, Segments, Spare, index_name};
@@ -74,7 +74,6 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
     check_names(place.disk.as_ref(), &place.path)?;
     let read = ledger_file::read(place.disk.as_ref()).map_err(failed)?;
     let is_damaged = matches!(read, LedgerRead::Damaged);
-    let mut heads = heads::read(place)?;
     let replayed = match read {
         LedgerRead::Newer(found) => {
             return Err(OpenError::Newer { path: place.path.join(NAMES[0]), found });
@@ -83,10 +82,7 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
         LedgerRead::None | LedgerRead::Damaged => None,
     };
     let known_log = replayed.as_ref().map(|replayed| replayed.head.log);
-    if let Some(file) = heads.foreign(known_log) {
-        return Err(OpenError::Foreign { path: place.path.clone(), file });
-    }
-    heads.decide(known_log).map_err(failed)?;
+    let heads = heads::read(place, known_log)?;
     let log = known_log.or(heads.log()).unwrap_or_else(|| {
         LogId(u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64()))
     });
@@ -95,25 +91,7 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
         ledger_file::remove(place.disk.as_ref()).map_err(failed)?;
     }
     let head = replayed.as_ref().map(|replayed| replayed.head);
-    let mut recovery = Recovery {
-        place,
-        log,
-        epoch: heads
-            .headed
-            .iter()
-            .map(|headed| headed.head.epoch)
-            .chain(head.map(|h| h.epoch))
-            .max()
-            .unwrap_or(0),
-        promised: replayed.as_ref().map(|replayed| replayed.synced).unwrap_or_default(),
-        next: replayed.as_ref().map_or(Position(1), |replayed| replayed.highest.next()),
-        skips: replayed.as_ref().is_some_and(|replayed| !replayed.closed),
-        has_ledger: replayed.is_some(),
-        ledger_lost: false,
-        committed_ms: 0,
-        corrupt: Vec::new(),
-        torn_ranges: 0,
-    };
+    let mut recovery = Recovery::new(place, log, &heads, replayed.as_ref());
     if heads.headed.is_empty() && recovery.promised > Position(0) {
         // Nothing is left, and nobody knows how much of it was retired before.
         let unsettled = replayed.iter().flat_map(|replayed| replayed.cursors.values());
@@ -171,7 +149,25 @@ pub(crate) fn numbered(name: &str, prefix: &str) -> Option<u32> {
     name.strip_prefix(prefix)?.parse().ok()
 }
 
-impl Recovery<'_> {
+impl<'a> Recovery<'a> {
+    fn new(place: &'a Place, log: LogId, heads: &Heads, replayed: Option<&Replayed>) -> Self {
+        let segments = heads.headed.iter().map(|headed| headed.head.epoch);
+        let ledger = replayed.map(|replayed| replayed.head.epoch);
+        Self {
+            place,
+            log,
+            epoch: segments.chain(ledger).max().unwrap_or(0),
+            promised: replayed.map(|replayed| replayed.synced).unwrap_or_default(),
+            next: replayed.map_or(Position(1), |replayed| replayed.highest.next()),
+            skips: replayed.is_some_and(|replayed| !replayed.closed),
+            has_ledger: replayed.is_some(),
+            ledger_lost: false,
+            committed_ms: 0,
+            corrupt: Vec::new(),
+            torn_ranges: 0,
+        }
+    }
+
     /// Makes the segments: the youngest is always read whole, an older one only when its index is
     /// missing.
     fn segments(
