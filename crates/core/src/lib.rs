@@ -11,6 +11,7 @@ pub mod durability;
 pub mod event;
 pub mod limits;
 pub mod manifest;
+pub mod notice;
 pub mod reconcile;
 pub mod seams;
 pub mod subscription;

@@ -218,3 +218,25 @@ pub const DAMAGED_REMEMBERED: usize = 4_096;
 
 /// How often the log looks after itself: retention, spare files, indexes.
 pub const UPKEEP_TIME: Duration = Duration::from_secs(1);
+
+// Notices: the Events of Subscriptions
+
+/// Notices that wait to be written: half as many as the embedded API keeps Events of a namespace,
+/// so that a storm leaves the other half alone. For one more the oldest is dropped.
+pub const NOTICES_WAITING: usize = 500;
+
+/// Those among them that tell of nothing wrong; one more is dropped. Thousands of Subscriptions
+/// that become active at once are one piece of news, and not thousands.
+pub const NOTICES_WAITING_NORMAL: usize = 100;
+
+/// Pause after each notice: twenty a second cost a hundredth of what statuses may cost, and all
+/// that wait are written in half a minute.
+pub const NOTICE_PAUSE: Duration = Duration::from_millis(50);
+
+/// Notices of one Subscription that may follow each other at once: twice what a Subscription meets
+/// that is made, activated, fails and recovers.
+pub const NOTICES_AT_ONCE: u32 = 12;
+
+/// How often one more may follow. What repeats in between is counted and written as one, so that
+/// an endpoint that fails and recovers all the time causes six a minute.
+pub const NOTICE_AGAIN: Duration = Duration::from_secs(10);

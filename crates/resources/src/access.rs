@@ -55,7 +55,8 @@ fn everywhere() -> Vec<Value> {
             .then(|| rule(&group, &format!("{plural}/status"), &["patch"]));
         [Some(watched), status]
     });
-    rules.flatten().collect()
+    // What becomes of a Subscription is told in Events, which are never read.
+    rules.flatten().chain([rule("", "events", &["create", "patch"])]).collect()
 }
 
 fn in_its_namespace() -> Vec<Value> {

@@ -1,5 +1,5 @@
 //! Our resources over any `kube::Client`: their definitions, the watch that compiles them into a
-//! catalog, and the writer of statuses.
+//! catalog, and the writer of statuses and Events.
 //!
 //! The client may speak to a real API server or to the embedded one in the same process; nothing
 //! here knows which.
@@ -10,6 +10,7 @@ mod freshness;
 mod health;
 mod lease;
 mod manifests;
+mod notices;
 mod status;
 mod watch;
 

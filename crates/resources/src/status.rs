@@ -1,4 +1,5 @@
-//! Writes statuses: the latest wanted one of each Subscription, so many at a time.
+//! Writes statuses: the latest wanted one of each Subscription, so many at a time. What a status
+//! that was written says anew is told in Events.
 //!
 //! A write that fails is not repeated by itself. Whoever wants the status looks at the world again
 //! and wants it again; so a conflict, a deletion and an API that is away need no code of their own.
@@ -8,8 +9,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use eventbus_core::manifest::SubscriptionStatus;
-use eventbus_core::subscription::Identity;
-use eventbus_core::{Subscription, Text};
+use eventbus_core::notice::notices;
+use eventbus_core::{Clock, Subscription, Text};
 use futures::stream::{FuturesUnordered, StreamExt};
 use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
@@ -18,6 +19,7 @@ use tokio::sync::Notify;
 use tracing::{debug, warn};
 
 use crate::definitions::DEFINITIONS;
+use crate::notices::NoticeWriter;
 
 /// Whose the statuses are, in `managedFields`.
 const FIELD_MANAGER: &str = "eventbus";
@@ -34,6 +36,7 @@ pub struct StatusWriter {
     queue: Mutex<Queue>,
     wanted: Notify,
     failed: Notify,
+    notices: NoticeWriter,
 }
 
 #[derive(Default)]
@@ -57,14 +60,15 @@ impl Queue {
 }
 
 struct Write {
-    identity: Identity,
+    subscription: Arc<Subscription>,
     status: Arc<SubscriptionStatus>,
 }
 
 impl StatusWriter {
-    /// A writer over `client`.
-    pub fn new(client: Client) -> Arc<Self> {
+    /// A writer over `client`. By `clock` Events happen.
+    pub fn new(client: Client, clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
+            notices: NoticeWriter::new(client.clone(), clock),
             client,
             queue: Mutex::default(),
             wanted: Notify::new(),
@@ -73,7 +77,7 @@ impl StatusWriter {
     }
 
     /// Asks for `status` to be written, in place of what was asked for this Subscription before.
-    pub fn want(&self, subscription: &Subscription, status: SubscriptionStatus) {
+    pub fn want(&self, subscription: &Arc<Subscription>, status: SubscriptionStatus) {
         let identity = &subscription.identity;
         let mut queue = self.queue();
         let version = identity.resource_version;
@@ -85,7 +89,7 @@ impl StatusWriter {
         }
         let status = Arc::new(status);
         queue.asked.insert(identity.uid.clone(), (version, status.clone()));
-        let write = Write { identity: identity.clone(), status };
+        let write = Write { subscription: subscription.clone(), status };
         queue.waiting.insert(identity.uid.clone(), write);
         drop(queue);
         self.wanted.notify_one();
@@ -107,6 +111,10 @@ impl StatusWriter {
 
     /// The task: writes what is wanted, for ever.
     pub async fn run(&self) {
+        tokio::join!(self.write_statuses(), self.notices.run());
+    }
+
+    async fn write_statuses(&self) {
         let mut writes = FuturesUnordered::new();
         loop {
             while writes.len() < AT_ONCE {
@@ -128,7 +136,8 @@ impl StatusWriter {
         write
     }
 
-    async fn write(&self, Write { identity, status }: Write) {
+    async fn write(&self, Write { subscription, status }: Write) {
+        let identity = &subscription.identity;
         let Some(definition) = DEFINITIONS.iter().find(|d| d.group == identity.group) else {
             return;
         };
@@ -144,7 +153,11 @@ impl StatusWriter {
         let field_manager = Some(FIELD_MANAGER.to_owned());
         let parameters = PatchParams { field_manager, ..PatchParams::default() };
         let result = api.patch_status(&identity.name, &parameters, &Patch::Merge(patch)).await;
-        let Err(error) = result else { return };
+        let Err(error) = result else {
+            // The version was the one seen, so what is told is what the write changed.
+            self.notices.tell(identity, notices(&subscription.status, &status));
+            return;
+        };
         let name = format!("{}/{}", identity.namespace, identity.name);
         match error {
             // Somebody else wrote first, or it is gone: the watch will tell.

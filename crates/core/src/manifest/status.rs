@@ -74,14 +74,28 @@ impl SubscriptionStatus {
 
     /// Do the two say the same, whenever they began to?
     pub fn says_the_same(&self, other: &Self) -> bool {
-        let says = |c: &Condition| (c.kind.clone(), c.status, c.reason.clone(), c.message.clone());
         self.observed_generation == other.observed_generation
-            && self.conditions.iter().map(says).eq(other.conditions.iter().map(says))
+            && self.conditions.len() == other.conditions.len()
+            && self
+                .conditions
+                .iter()
+                .zip(&other.conditions)
+                .all(|(one, two)| one.says_the_same(two))
     }
 
     /// Is that condition there and true?
     pub fn is_true(&self, kind: &ConditionType) -> bool {
         self.condition(kind).is_some_and(|condition| condition.status == ConditionStatus::True)
+    }
+}
+
+impl Condition {
+    /// Do the two say the same, whenever they began to?
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.kind == other.kind
+            && self.status == other.status
+            && self.reason == other.reason
+            && self.message == other.message
     }
 }
 

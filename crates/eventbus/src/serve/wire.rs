@@ -216,7 +216,7 @@ fn spawn_control(
     let control = Control {
         catalog: watched.catalog.clone(),
         health: health.clone(),
-        writer: StatusWriter::new(client.clone()),
+        writer: StatusWriter::new(client.clone(), world.clock.clone()),
         clock: world.clock.clone(),
     };
     let stop = stop.clone();

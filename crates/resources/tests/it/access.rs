@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::notices::until_told;
 use crate::{Bench, only, subscription};
 
 /// Group, resource and verb.
@@ -20,7 +21,11 @@ type Asked = BTreeSet<(String, String, String)>;
 /// What an API server's authorizer would be asked about a request.
 fn attributes(request: &Request<Body>) -> (String, String, String) {
     let path: Vec<&str> = request.uri().path().trim_matches('/').split('/').collect();
-    let ["apis", group, _version, rest @ ..] = &path[..] else { panic!("{path:?}") };
+    let (group, rest) = match &path[..] {
+        ["apis", group, _version, rest @ ..] => (*group, rest),
+        ["api", _version, rest @ ..] => ("", rest),
+        _ => panic!("{path:?}"),
+    };
     let rest = if let ["namespaces", _, rest @ ..] = rest { rest } else { rest };
     let is_watch = request.uri().query().is_some_and(|query| query.contains("watch=true"));
     let verb = match (request.method(), rest.len()) {
@@ -37,7 +42,7 @@ fn attributes(request: &Request<Body>) -> (String, String, String) {
         [resource, _, sub] => format!("{resource}/{sub}"),
         _ => panic!("{path:?}"),
     };
-    ((*group).to_owned(), resource, verb.to_owned())
+    (group.to_owned(), resource, verb.to_owned())
 }
 
 fn granted() -> Asked {
@@ -70,7 +75,7 @@ async fn the_roles_grant_what_is_asked_for_and_no_more() {
     let (mut watched, watch) = eventbus_resources::watch(client.clone(), stop.clone());
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(watch);
-    let writer = StatusWriter::new(client.clone());
+    let writer = StatusWriter::new(client.clone(), bench.clock.clone());
     let running = writer.clone();
     tasks.spawn(async move { running.run().await });
     Freshness::new(client.clone(), watched.versions.clone()).reached().await;
@@ -78,13 +83,18 @@ async fn the_roles_grant_what_is_asked_for_and_no_more() {
     for (definition, namespace) in [(0, "stage"), (2, "elsewhere")] {
         bench.create(definition, namespace, subscription()).await;
         watched.catalog.wait_for(|catalog| catalog.subscriptions().len() == 1).await.unwrap();
-        let one = only(&watched.catalog.borrow().clone());
-        let world = World { is_activated: false, delivery: DeliveryHealth::Delivering };
-        writer.want(&one, reconcile(&one, world, 0));
-        let has_status = |catalog: &Arc<eventbus_core::Catalog>| {
-            catalog.subscriptions().all(|one| !one.status.conditions.is_empty())
-        };
-        watched.catalog.wait_for(has_status).await.unwrap();
+        // What happens again is counted.
+        for is_activated in [false, true, false] {
+            let one = only(&watched.catalog.borrow().clone());
+            let world = World { is_activated, delivery: DeliveryHealth::Delivering };
+            writer.want(&one, reconcile(&one, world, 0));
+            let has_status = |catalog: &Arc<eventbus_core::Catalog>| {
+                let status = &only(catalog).status;
+                !status.conditions.is_empty() && only(catalog).is_active() == is_activated
+            };
+            watched.catalog.wait_for(has_status).await.unwrap();
+        }
+        until_told(&bench.client, namespace, "NotActivated", 2).await;
         let gone = kube::api::DeleteParams::default();
         bench.resource(definition, namespace).delete("orders", &gone).await.unwrap();
         watched.catalog.wait_for(|catalog| catalog.subscriptions().len() == 0).await.unwrap();

@@ -1,4 +1,4 @@
-//! Our resources over the embedded API server: watch, freshness, status.
+//! Our resources over the embedded API server: watch, freshness, status, Events.
 #![allow(
     clippy::expect_used,
     clippy::unwrap_used,
@@ -8,6 +8,7 @@
 
 mod access;
 mod lease;
+mod notices;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -35,12 +36,14 @@ struct Bench {
     watched: Watched,
     tasks: JoinSet<()>,
     api: ApiServer,
+    clock: Arc<ManualClock>,
     _directory: TempDir,
 }
 
 impl Bench {
     async fn start() -> Self {
         let directory = tempfile::tempdir().unwrap();
+        let clock = Arc::new(ManualClock::at(1_541_196_521_000));
         let api = ApiServer::open(Config {
             path: directory.path().join("resources.db"),
             audit: None,
@@ -49,7 +52,7 @@ impl Bench {
                 .into_iter()
                 .chain([leases()])
                 .collect(),
-            clock: Arc::new(ManualClock::at(1_541_196_521_000)),
+            clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(1)),
         })
         .await
@@ -58,7 +61,7 @@ impl Bench {
         let (watched, task) = eventbus_resources::watch(client.clone(), CancellationToken::new());
         let mut tasks = JoinSet::new();
         tasks.spawn(task);
-        Self { client, watched, tasks, api, _directory: directory }
+        Self { client, watched, tasks, api, clock, _directory: directory }
     }
 
     fn resource(&self, definition: usize, namespace: &str) -> Api<DynamicObject> {
@@ -203,7 +206,7 @@ async fn without_a_watch_freshness_is_not_reached() {
 async fn a_status_is_written_and_a_stale_wish_is_asked_for_again() {
     let mut bench = Bench::start().await;
     bench.create(0, "stage", subscription()).await;
-    let writer = StatusWriter::new(bench.client.clone());
+    let writer = StatusWriter::new(bench.client.clone(), bench.clock.clone());
     let running = writer.clone();
     bench.tasks.spawn(async move { running.run().await });
     let stale = only(&*bench.catalog(|catalog| catalog.subscriptions().len() == 1).await);
