@@ -144,6 +144,7 @@ impl Newborn {
     }
 
     /// Makes the namespace of a new object if it is not there; one that is going takes nothing in.
+    /// An Event makes none: who tells of what was in a namespace must not bring it back.
     fn ensure_namespace(
         &self,
         transaction: &mut Transaction<'_>,
@@ -166,6 +167,7 @@ impl Newborn {
                 Err(ApiError::forbidden(resource, &key.name, &why))
             }
             Some(_) => Ok(()),
+            None if resource.is_event() => Err(ApiError::not_found(namespaces, &key.namespace)),
             None if dry => Ok(()),
             None => {
                 let mut namespace = json!({

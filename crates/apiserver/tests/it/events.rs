@@ -19,6 +19,14 @@ fn event(name: &str, about: &str) -> Value {
     })
 }
 
+/// A server with the namespace `stage`.
+async fn with_stage() -> Fixture {
+    let fixture = Fixture::new().await;
+    let stage = json!({ "metadata": { "name": "stage" } });
+    assert_eq!(fixture.send("POST", "/api/v1/namespaces", stage).await.0, 201);
+    fixture
+}
+
 async fn names(fixture: &Fixture, query: &str) -> Vec<String> {
     let (code, list) = fixture.get(&format!("{EVENTS}{query}")).await;
     assert_eq!(code, 200, "{list}");
@@ -28,7 +36,7 @@ async fn names(fixture: &Fixture, query: &str) -> Vec<String> {
 
 #[tokio::test]
 async fn events_are_found_by_what_they_tell_of() {
-    let fixture = Fixture::new().await;
+    let fixture = with_stage().await;
     let mut warning = event("b", "two");
     warning["type"] = "Warning".into();
     for event in [event("a", "one"), warning] {
@@ -61,8 +69,35 @@ async fn an_event_lies_where_its_object_is() {
 }
 
 #[tokio::test]
+async fn an_event_brings_no_namespace_back() {
+    let fixture = with_stage().await;
+    assert_eq!(fixture.send("POST", EVENTS, event("a", "one")).await.0, 201);
+    let (code, _) = fixture.send("DELETE", "/api/v1/namespaces/stage", json!({})).await;
+    assert_eq!(code, 200);
+    for _ in 0..200 {
+        if fixture.get("/api/v1/namespaces/stage").await.0 == 404 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let (code, refused) = fixture.send("POST", EVENTS, event("b", "one")).await;
+    assert_eq!((code, &refused["message"]), (404, &json!("namespaces \"stage\" not found")));
+    assert_eq!(fixture.get("/api/v1/namespaces/stage").await.0, 404);
+}
+
+#[tokio::test]
+async fn a_patch_of_nothing_shows_an_event_and_writes_nothing() {
+    let fixture = with_stage().await;
+    let (_, made) = fixture.send("POST", EVENTS, event("a", "one")).await;
+    fixture.clock.advance(Duration::from_secs(5));
+    let path = format!("{EVENTS}/a?fieldManager=eventbus");
+    let (code, shown) = fixture.send("PATCH", &path, json!({})).await;
+    assert_eq!((code, shown), (200, made));
+}
+
+#[tokio::test]
 async fn a_table_of_events_reads_as_from_kubernetes() {
-    let fixture = Fixture::new().await;
+    let fixture = with_stage().await;
     fixture.send("POST", EVENTS, event("a", "one")).await;
     let request = http::Request::get(EVENTS)
         .header("accept", "application/json;as=Table;v=v1;g=meta.k8s.io")
@@ -87,7 +122,7 @@ async fn a_table_of_events_reads_as_from_kubernetes() {
 
 #[tokio::test]
 async fn only_the_newest_thousand_of_a_namespace_are_kept() {
-    let fixture = Fixture::new().await;
+    let fixture = with_stage().await;
     for number in 0..1003 {
         let event = event(&format!("e{number:04}"), "one");
         assert_eq!(fixture.send("POST", EVENTS, event).await.0, 201);
@@ -98,7 +133,7 @@ async fn only_the_newest_thousand_of_a_namespace_are_kept() {
 
 #[tokio::test]
 async fn events_go_an_hour_after_they_happened_last() {
-    let mut fixture = Fixture::new().await;
+    let mut fixture = with_stage().await;
     for name in ["old", "again", "liar"] {
         fixture.send("POST", EVENTS, event(name, "one")).await;
     }
