@@ -11,6 +11,7 @@ mod bench;
 mod bus;
 mod cluster;
 mod corpus;
+mod described;
 mod faults;
 mod kubectl;
 mod listen;

@@ -251,6 +251,8 @@ async fn at_rest_nothing_is_written() {
     bus.wait_for("orders", "ready", "True").await;
     let failing = bus.wait_for("nowhere", "ready", "False").await;
     assert_eq!(failing["reason"], "EndpointFailing");
+    // The last that there is to tell.
+    bus.until_told("nowhere", "EndpointFailing").await;
     let version = async || {
         let list = bus.api_call("GET", SUBSCRIPTIONS, String::new()).await;
         let list: Value = serde_json::from_str(&list.body).unwrap();

@@ -185,6 +185,23 @@ impl Bus {
         .await
     }
 
+    /// Waits until an Event of the Subscription `stage/NAME` tells of `reason`.
+    pub(crate) async fn until_told(&self, name: &str, reason: &str) {
+        let fields = format!("involvedObject.name%3D{name},reason%3D{reason}");
+        let path = format!("/api/v1/namespaces/stage/events?fieldSelector={fields}");
+        within(async {
+            loop {
+                let answer = self.api_call("GET", &path, String::new()).await;
+                let list: Value = serde_json::from_str(&answer.body).unwrap();
+                if !list["items"].as_array().unwrap().is_empty() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+
     /// Activates the source `shop` in the namespace `stage`.
     pub(crate) async fn activate(&self) {
         self.create(&activation()).await;
