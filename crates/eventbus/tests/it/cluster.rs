@@ -11,7 +11,7 @@ use eventbus_resources::DEFINITIONS;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::ApiResource;
 use serde_json::{Value, json};
@@ -135,6 +135,22 @@ impl Cluster {
         .await;
     }
 
+    /// Waits until an Event of the Subscription tells of `reason`.
+    async fn until_told(&self, manifest: &Value, reason: &str) {
+        let events = ApiResource::erase::<k8s_openapi::api::core::v1::Event>(&());
+        let events: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &self.namespace, &events);
+        let name = manifest["metadata"]["name"].as_str().unwrap();
+        let told = format!("involvedObject.name={name},reason={reason}");
+        let told = ListParams::default().fields(&told);
+        within(async {
+            while events.list(&told).await.unwrap().items.is_empty() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        })
+        .await;
+    }
+
     async fn delete(&self, manifest: &Value) {
         let name = manifest["metadata"]["name"].as_str().unwrap();
         self.api(manifest).delete(name, &DeleteParams::default()).await.unwrap();
@@ -161,6 +177,7 @@ async fn an_event_takes_the_road(cluster: &Cluster) {
     cluster.wait_for(&orders, "False").await;
     cluster.create(activation()).await;
     cluster.wait_for(&orders, "True").await;
+    cluster.until_told(&orders, "Delivering").await;
     assert_eq!(bus.publish("order.created", &json!(2)).await, "published");
     assert_eq!(subscriber.wait_for(2).await.len(), 2);
     assert_eq!(bus.publish("order.shipped", &json!(3)).await, "ignored");
