@@ -516,6 +516,8 @@ async fn each_value_of_a_secret_is_its_own_writers() {
 #[tokio::test]
 async fn what_an_event_tells_of_is_one_field() {
     let fixture = Fixture::new().await;
+    let stage = json!({ "metadata": { "name": "stage" } });
+    assert_eq!(fixture.send("POST", "/api/v1/namespaces", stage).await.0, 201);
     let path = "/api/v1/namespaces/stage/events/one.1";
     let event = |about: &str, text: &str| {
         json!({ "apiVersion": "v1", "kind": "Event", "reason": "Made", "message": text,
