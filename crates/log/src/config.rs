@@ -101,7 +101,7 @@ pub enum OpenError {
         found: u16,
     },
     /// A setting makes no sense.
-    #[error("{setting} is {value} bytes: it must be at least {least}")]
+    #[error("{setting} is {value} bytes: it must be at least {least}, {reason}")]
     Setting {
         /// Which one.
         setting: &'static str,
@@ -109,6 +109,8 @@ pub enum OpenError {
         value: u64,
         /// The smallest that is allowed.
         least: u64,
+        /// What that is.
+        reason: &'static str,
     },
     /// The disk failed.
     #[error("{}: {error}", path.display())]

@@ -129,8 +129,11 @@ fn limits_of(
     disk: &dyn Disk,
     path: &std::path::Path,
 ) -> Result<(Limits, u64), OpenError> {
-    let least = |setting, value, least| {
-        if value < least { Err(OpenError::Setting { setting, value, least }) } else { Ok(()) }
+    let least = |setting, value, (least, reason)| {
+        if value >= least {
+            return Ok(());
+        }
+        Err(OpenError::Setting { setting, value, least, reason })
     };
     let max_bytes = match config.max_bytes {
         Some(max_bytes) => max_bytes,
@@ -140,14 +143,18 @@ fn limits_of(
             volume.map_err(failed)? / 100 * limits::VOLUME_PERCENT
         }
     };
-    least("max_bytes", max_bytes, 8 * limits::SEGMENT_LEAST_BYTES)?;
-    least("segment_bytes", config.segment_bytes, limits::SEGMENT_LEAST_BYTES)?;
+    let smallest = limits::SEGMENT_LEAST_BYTES;
+    least("max_bytes", max_bytes, (8 * smallest, "eight of the smallest segments"))?;
+    least("segment_bytes", config.segment_bytes, (smallest, "the smallest segment"))?;
     let segment_bytes = config.segment_bytes.min(max_bytes / 8).min(limits::SEGMENT_MAX_BYTES);
     let segment_bytes = segment_bytes / 4096 * 4096;
+    // A backlog is shortened by whole segments: below one, nothing would be kept for a subscriber.
+    let backlog_max_bytes = config.backlog_max_bytes.unwrap_or(max_bytes / 4);
+    least("backlog_max_bytes", backlog_max_bytes, (segment_bytes, "the size of a segment"))?;
     let limits = Limits {
         history_bytes: config.history_bytes,
         max_bytes,
-        backlog_max_bytes: config.backlog_max_bytes.unwrap_or(max_bytes / 4),
+        backlog_max_bytes,
         age_ms: u64::try_from(config.age.as_millis()).unwrap_or(u64::MAX),
         batch_bytes: limits::STORED_BATCH_BYTES.min(segment_bytes as usize / 3),
     };

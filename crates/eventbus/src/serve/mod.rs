@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::{Fault, World};
 use settings::{LogFormat, Settings};
@@ -89,13 +90,7 @@ impl Signals {
 }
 
 fn log(settings: &Settings) -> Result<(), Fault> {
-    let filter = EnvFilter::try_new(&settings.log_level).map_err(|error| {
-        Fault::Usage(format!(
-            "log_level {:?} cannot be used: {error}; say error, warn, info, debug, trace, or a \
-             filter such as info,eventbus_push=debug",
-            settings.log_level
-        ))
-    })?;
+    let filter = filter(&settings.log_level)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // A line that cannot be written would be told by `eprintln!`, which panics.
@@ -107,4 +102,39 @@ fn log(settings: &Settings) -> Result<(), Fault> {
         LogFormat::Json => lines.json().flatten_event(true).init(),
     }
     Ok(())
+}
+
+/// What is logged. A bare word must be a level: by itself the filter would take any other for the
+/// name of a part of the program, and log nothing at all where there is no such part.
+fn filter(log_level: &str) -> Result<EnvFilter, Fault> {
+    let refused = |why: String| {
+        Fault::Usage(format!(
+            "log_level {log_level:?} cannot be used: {why}; say error, warn, info, debug, trace, \
+             off, or a filter such as info,eventbus_push=debug"
+        ))
+    };
+    let is_bare = |word: &&str| !word.contains(['=', '[', '{', '}']);
+    for word in log_level.split(',').filter(is_bare) {
+        if word.is_empty() || word.parse::<LevelFilter>().is_err() {
+            return Err(refused(format!("{word:?} is no level")));
+        }
+    }
+    EnvFilter::try_new(log_level).map_err(|error| refused(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bare_word_of_a_filter_is_a_level() {
+        for good in ["info", "OFF", "warn,eventbus_push=debug", "hyper=error,info", "[span]=info"] {
+            assert!(filter(good).is_ok(), "{good}");
+        }
+        for (bad, word) in [("loud", "loud"), ("7", "7"), ("", ""), ("info,hyper", "hyper")] {
+            let Err(Fault::Usage(complaint)) = filter(bad) else { panic!("{bad:?} was taken") };
+            assert!(complaint.contains(&format!("{word:?} is no level; say error")), "{complaint}");
+        }
+        assert!(filter("eventbus_push=loud").is_err());
+    }
 }

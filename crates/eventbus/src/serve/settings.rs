@@ -234,11 +234,27 @@ impl Given {
         };
         let max_event_bytes = self.max_event_bytes.unwrap_or(limits::EVENT_BYTES);
         let max_requests = self.max_requests.unwrap_or(limits::REQUESTS_IN_WORK);
+        let of_storage =
+            [("history_bytes", self.history_bytes), ("backlog_max_bytes", self.backlog_max_bytes)];
+        for (name, value) in of_storage {
+            if let (Some(value), Some(most)) = (value, self.max_bytes)
+                && value > most
+            {
+                return Err(Fault::Usage(format!(
+                    "{name} is {value}: it must be at most max_bytes, which is {most}"
+                )));
+            }
+        }
         if self.age_s == Some(0) {
             return Err(Fault::Usage("age_s is 0: it must be at least 1".to_owned()));
         }
+        let data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("eventbus-data"));
+        if data_dir.as_os_str().is_empty() {
+            let why = "data_dir is empty: name a directory, or leave it out for ./eventbus-data";
+            return Err(Fault::Usage(why.to_owned()));
+        }
         Ok(Settings {
-            data_dir: self.data_dir.unwrap_or_else(|| PathBuf::from("eventbus-data")),
+            data_dir,
             publish_listen,
             api_listen,
             cluster,
@@ -281,7 +297,7 @@ mod tests {
 
     #[test]
     fn a_bad_setting_is_named_with_what_is_allowed() {
-        let complaint = |text| match file(text) {
+        let complaint = |text: &str| match file(text) {
             Err(Fault::Usage(complaint)) => complaint,
             other => panic!("{other:?}"),
         };
@@ -290,5 +306,11 @@ mod tests {
         assert!(complaint("publish_listen = \"0.0.0.0:80\"").contains("beyond loopback"));
         assert!(complaint("[applications.1a]\n").contains("applications.1a"));
         assert!(complaint("age_s = 0").contains("at least 1"));
+        assert!(complaint("data_dir = \"\"").contains("data_dir is empty"));
+        for name in ["history_bytes", "backlog_max_bytes"] {
+            let complaint = complaint(&format!("{name} = 1000001\nmax_bytes = 1000000"));
+            assert!(complaint.starts_with(&format!("{name} is 1000001")), "{complaint}");
+            assert!(complaint.contains("at most max_bytes, which is 1000000"), "{complaint}");
+        }
     }
 }

@@ -49,8 +49,16 @@ async fn a_bad_setting_is_named_with_what_is_allowed() {
     let ended = run(&["serve", "--publish-listen", "0.0.0.0:0"], "").await;
     assert_eq!(ended.code, 2);
     assert!(ended.stderr.contains("--allow-unauthenticated-publish"), "{}", ended.stderr);
-    let complaint = refused(&["--log-level", "loud=louder"]).await;
-    assert!(complaint.contains("log_level"), "{complaint}");
+    for level in ["loud=louder", "loud", "7"] {
+        let complaint = refused(&["--log-level", level]).await;
+        assert!(complaint.contains("log_level") && complaint.contains("say error"), "{complaint}");
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().to_str().unwrap();
+    let small = ["--api-listen", "127.0.0.1:0", "--data-dir", path, "--backlog-max-bytes", "0"];
+    let complaint = refused(&small).await;
+    assert!(complaint.contains("backlog_max_bytes is 0"), "{complaint}");
+    assert!(complaint.contains("at least 67108864, the size of a segment"), "{complaint}");
 }
 
 #[tokio::test]
