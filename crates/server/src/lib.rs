@@ -9,6 +9,7 @@ pub mod publish;
 pub mod readiness;
 pub mod telemetry;
 mod tls;
+pub mod unread;
 
 pub use listen::Port;
 pub use readiness::{Latch, Readiness};

@@ -6,6 +6,7 @@ use std::future::Future;
 
 use bytes::Bytes;
 use eventbus_apiserver::{Gate, Service as Resources};
+use eventbus_server::unread::{self, Lent};
 use eventbus_server::{Readiness, admin};
 use http::{Request, Response};
 use http_body_util::{Either, Full};
@@ -45,7 +46,7 @@ pub(super) fn service(
         Future = impl Future + Send,
     > + Clone,
 > {
-    let inside = tower::service_fn(move |request: Request<Incoming>| {
+    let inside = tower::service_fn(move |request: Request<Lent<Incoming>>| {
         let resources = resources.clone();
         let probed = admin::probe(request.uri().path(), &readiness);
         async move {
@@ -58,5 +59,9 @@ pub(super) fn service(
             }
         }
     });
-    TowerToHyperService::new(gate.layer(inside))
+    let gated = gate.layer(inside);
+    TowerToHyperService::new(tower::service_fn(move |request: Request<Incoming>| {
+        let gated = gated.clone();
+        unread::answer(request, |request| gated.oneshot(request))
+    }))
 }

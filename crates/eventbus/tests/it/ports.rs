@@ -79,3 +79,47 @@ async fn what_follows_a_request_does_not_hold_its_answer_back() {
         assert!(answer.starts_with(wanted), "{what}: {answer:?}");
     }
 }
+
+/// Sends so many megabytes to the API port, while the answer is read or before it is.
+async fn upload(bus: &Bus, token: &str, megabytes: usize, reads_meanwhile: bool) -> String {
+    let address = bus.api.trim_start_matches("http://").to_owned();
+    let (mut input, mut output) = TcpStream::connect(address).await.unwrap().into_split();
+    let head = format!(
+        "POST /api/v1/namespaces HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+         Authorization: Bearer {token}\r\nContent-Length: {}\r\n\r\n",
+        megabytes << 20
+    );
+    let sending = async {
+        output.write_all(head.as_bytes()).await?;
+        for _ in 0..megabytes {
+            output.write_all(&[b' '; 1 << 20]).await?;
+        }
+        Ok::<_, std::io::Error>(())
+    };
+    let mut answer = Vec::new();
+    let reading = input.read_to_end(&mut answer);
+    if reads_meanwhile {
+        // Where the bus has read enough, it lets the connection break.
+        let _ = within(async { tokio::join!(sending, reading) }).await;
+    } else {
+        within(sending).await.unwrap();
+        within(reading).await.unwrap();
+    }
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test]
+async fn a_refusal_reaches_whoever_is_still_sending() {
+    let bus = Bus::start().await;
+    let token = std::fs::read_to_string(bus.data_dir().join("token")).unwrap();
+    let token = token.trim();
+    for _ in 0..3 {
+        let answer = upload(&bus, token, 4, false).await;
+        assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+        assert!(answer.contains("RequestEntityTooLarge"), "{answer}");
+        let answer = upload(&bus, "wrong", 4, false).await;
+        assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    }
+    let answer = upload(&bus, token, 64, true).await;
+    assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
+}

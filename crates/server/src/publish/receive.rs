@@ -1,7 +1,6 @@
 //! The body of a request, within its limits.
 
 use std::pin::pin;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use eventbus_core::limits;
@@ -12,6 +11,8 @@ use http_body::Body;
 use http_body_util::BodyExt;
 use std::task::Poll;
 use tokio::sync::Semaphore;
+
+use crate::unread::drain;
 
 /// A body in one piece up to this size is copied: it lies in the connection's read buffer, which
 /// grows to 400 KiB and would stay as long as the event does.
@@ -104,25 +105,6 @@ where
         true => first,
         false => joined.freeze(),
     })
-}
-
-/// Reads on and drops what comes: a client that is still writing would not see the answer if the
-/// connection were closed before.
-async fn drain<B>(mut body: B, mut bytes: u64, time: Duration)
-where
-    B: Body<Data = Bytes> + Unpin,
-{
-    let drained = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-            if length > bytes {
-                break;
-            }
-            bytes -= length;
-        }
-    };
-    // Whether it came to its end or not, the answer is the same.
-    let _ = tokio::time::timeout(time, drained).await;
 }
 
 #[cfg(test)]
