@@ -25,7 +25,7 @@ use crate::{
     body::Body,
     render,
     status::ApiError,
-    users::Users,
+    users::{Standing, Users},
 };
 
 /// The layer.
@@ -33,7 +33,7 @@ use crate::{
 pub struct Gate(Arc<Rules>);
 
 struct Rules {
-    users: Users,
+    users: Arc<Users>,
     listen: SocketAddr,
     hosts: Vec<String>,
 }
@@ -43,12 +43,12 @@ impl Gate {
     /// loopback, for the address of `listen`, or for one of `hosts` (names or addresses, without
     /// port).
     pub fn new(users: Users, listen: SocketAddr, hosts: Vec<String>) -> Self {
-        Self(Arc::new(Rules { users, listen, hosts }))
+        Self(Arc::new(Rules { users: Arc::new(users), listen, hosts }))
     }
 }
 
 impl Rules {
-    fn admit(&self, head: &request::Parts) -> Result<User, ApiError> {
+    fn admit(&self, head: &request::Parts) -> Result<(User, Option<Standing>), ApiError> {
         let host = head.headers.get(header::HOST).map(|host| host.to_str().unwrap_or_default());
         let host = host.or_else(|| head.uri.authority().map(|authority| authority.host()));
         if !self.answers_to(host.unwrap_or_default()) {
@@ -59,8 +59,8 @@ impl Rules {
         let given = head.headers.get(header::AUTHORIZATION);
         let given = given.and_then(|header| token(header.as_bytes()));
         match given.and_then(|token| self.users.find(&token)) {
-            Some(user) => Ok(user),
-            None if OPEN.contains(&head.uri.path()) => Ok(User::anonymous()),
+            Some(known) => Ok(known),
+            None if OPEN.contains(&head.uri.path()) => Ok((User::anonymous(), None)),
             None => Err(ApiError::unauthorized()),
         }
     }
@@ -137,9 +137,12 @@ where
         let (head, body) = request.into_parts();
         match self.rules.admit(&head) {
             Err(error) => EitherFuture::Left(ready(Ok(render::error(&error).map(Either::Left)))),
-            Ok(user) => {
+            Ok((user, standing)) => {
                 let mut request = Request::from_parts(head, body);
                 request.extensions_mut().insert(user);
+                if let Some(standing) = standing {
+                    request.extensions_mut().insert(standing);
+                }
                 let inside: fn(Response<A>) -> Self::Response = |answer| answer.map(Either::Right);
                 EitherFuture::Right(self.inner.call(request).map_ok(inside))
             }

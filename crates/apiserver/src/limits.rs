@@ -48,6 +48,10 @@ pub(crate) const SNAPSHOT_PAGE: usize = 500;
 /// How often an idle watch gets a bookmark.
 pub(crate) const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 
+/// How often it is looked whether whoever watches still may: who is revoked sees no more than what
+/// happens in this time.
+pub(crate) const STANDING_EVERY: Duration = Duration::from_secs(1);
+
 /// A watch without `timeoutSeconds` lasts this long at least and twice this at most.
 pub(crate) const WATCH_LASTS: Duration = Duration::from_secs(30 * 60);
 

@@ -86,7 +86,8 @@ where
         Method::GET => Bytes::new(),
         _ => read(body).await?,
     };
-    let call = Call { user, target, query, form, headers: head.headers, body };
+    let standing = head.extensions.get().cloned();
+    let call = Call { user, standing, target, query, form, headers: head.headers, body };
     perform_as_user(&api, &head.method, &call).await
 }
 

@@ -10,13 +10,16 @@ use std::{
     io::ErrorKind,
     os::unix::fs::MetadataExt,
     path::PathBuf,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use aws_lc_rs::digest::{SHA256, digest};
 use thiserror::Error;
 
-use crate::access::{Role, Scope, User};
+use crate::{
+    access::{Role, Scope, User},
+    status::ApiError,
+};
 
 /// Bytes of a name: as many as of a label.
 const NAME_BYTES: usize = 63;
@@ -56,6 +59,14 @@ pub struct Users {
     seen: Mutex<Seen>,
 }
 
+/// How a user came in; an extension of their requests, for answers that last.
+#[derive(Clone)]
+pub(crate) struct Standing {
+    users: Arc<Users>,
+    mark: String,
+    user: User,
+}
+
 /// The file as it was when it was read last.
 #[derive(Default)]
 struct Seen {
@@ -69,11 +80,21 @@ impl Users {
         Self { owner, path, seen: Mutex::default() }
     }
 
-    /// The user with this token.
-    pub(crate) fn find(&self, token: &[u8]) -> Option<User> {
+    /// The user with this token, and what may take the token away again: nothing can do so with
+    /// the owner's.
+    pub(crate) fn find(self: &Arc<Self>, token: &[u8]) -> Option<(User, Option<Standing>)> {
         if same(token, self.owner.as_bytes()) {
-            return Some(User { name: "kubernetes-admin".into(), role: Role::Admin });
+            let owner = User { name: "kubernetes-admin".into(), role: Role::Admin };
+            return Some((owner, None));
         }
+        let mark = mark(token);
+        let user = self.marked(&mark)?;
+        let standing = Standing { users: Arc::clone(self), mark, user: user.clone() };
+        Some((user, Some(standing)))
+    }
+
+    /// The user of the file with this mark, as the file is now.
+    fn marked(&self, mark: &str) -> Option<User> {
         let path = self.path.as_ref()?;
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         match fs::metadata(path) {
@@ -95,7 +116,16 @@ impl Users {
                 *seen = Seen::default();
             }
         }
-        seen.accounts.find(&mark(token))
+        seen.accounts.find(mark)
+    }
+}
+
+impl Standing {
+    /// Whether the token still says of its user what it said when they came in; 401 when it says
+    /// nothing any more.
+    pub(crate) fn is_kept(&self) -> Result<bool, ApiError> {
+        let user = self.users.marked(&self.mark).ok_or_else(ApiError::unauthorized)?;
+        Ok(user == self.user)
     }
 }
 
@@ -242,8 +272,9 @@ mod tests {
     fn the_file_counts_from_the_moment_it_changes() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("users");
-        let users = Users::new("s3cret".into(), Some(path.clone()));
-        let found = |token: &str| users.find(token.as_bytes()).map(|user| user.name);
+        let users = Arc::new(Users::new("s3cret".into(), Some(path.clone())));
+        let find = |token: &str| users.find(token.as_bytes());
+        let found = |token: &str| find(token).map(|(user, _)| user.name);
         assert_eq!(found("s3cret").as_deref(), Some("kubernetes-admin"));
         assert_eq!(found("token of ada"), None);
         let mut all = accounts();

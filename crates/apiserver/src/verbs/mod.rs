@@ -27,6 +27,7 @@ use crate::{
     route::{Query, Target},
     status::{ApiError, Cause},
     store::{Key, Store},
+    users::Standing,
 };
 
 /// What every request works with.
@@ -47,6 +48,8 @@ pub(crate) struct Api {
 pub(crate) struct Call {
     /// Who asks; none: the program itself.
     pub(crate) user: Option<User>,
+    /// What they came in with, if it may be taken away.
+    pub(crate) standing: Option<Standing>,
     pub(crate) target: Target,
     pub(crate) query: Query,
     pub(crate) form: Form,

@@ -23,6 +23,7 @@ use crate::{
     selector::Selection,
     status::{ApiError, Cause},
     store::{Event, EventKind, Overrun, PageError, PageRequest, Ring},
+    users::Standing,
 };
 
 /// Starts a watch.
@@ -60,6 +61,8 @@ struct Watch {
     ends: Instant,
     newest: watch::Receiver<u64>,
     closing: watch::Receiver<bool>,
+    /// What may be taken from whoever watches, and when it is looked after next.
+    standing: Option<(Standing, Instant)>,
 }
 
 #[derive(Debug)]
@@ -112,6 +115,7 @@ impl Watch {
             resource: Arc::clone(resource),
             newest: ring.follow(),
             closing: api.closing.subscribe(),
+            standing: call.standing.clone().map(|standing| (standing, now)),
             ring,
             form: call.form,
             selection: Arc::new(selection),
@@ -136,18 +140,42 @@ impl Watch {
             if let Some(line) = self.ready.pop_front() {
                 return Some(line);
             }
-            let step = match &self.phase {
-                Phase::Ended => return None,
-                Phase::Present { after, revision } => {
-                    let (after, revision) = (after.clone(), *revision);
-                    self.present(after, revision).await
-                }
-                Phase::Live => self.live().await,
-            };
+            if matches!(self.phase, Phase::Ended) {
+                return None;
+            }
+            let step = self.step().await;
             if let Err(error) = step {
                 self.ready.push_back(render::line("ERROR", error.status().to_string().as_bytes()));
                 self.phase = Phase::Ended;
             }
+        }
+    }
+
+    /// Finds more lines, or waits for them.
+    async fn step(&mut self) -> Result<(), ApiError> {
+        if !self.may_go_on()? {
+            self.phase = Phase::Ended;
+        }
+        match &self.phase {
+            Phase::Ended => Ok(()),
+            Phase::Present { after, revision } => {
+                let (after, revision) = (after.clone(), *revision);
+                self.present(after, revision).await
+            }
+            Phase::Live => self.live().await,
+        }
+    }
+
+    /// Looks now and then after whoever watches: who is revoked is told so; where they may now see
+    /// more or less, the watch ends, and the next one is judged anew.
+    fn may_go_on(&mut self) -> Result<bool, ApiError> {
+        let now = Instant::now();
+        match &mut self.standing {
+            Some((standing, next)) if *next <= now => {
+                *next = now + limits::STANDING_EVERY;
+                standing.is_kept()
+            }
+            _ => Ok(true),
         }
     }
 
@@ -204,11 +232,12 @@ impl Watch {
     /// Waits for a change, for a bookmark's time or for the end.
     async fn wait(&mut self) -> Result<(), ApiError> {
         let bookmark = if self.bookmarks.allowed { self.bookmarks.next } else { self.ends };
+        let standing = self.standing.as_ref().map_or(self.ends, |(_, next)| *next);
         let woken = tokio::select! {
             biased;
             _ = self.closing.wait_for(|closing| *closing) => Err(()),
             changed = self.newest.changed() => changed.map_err(|_| ()),
-            () = tokio::time::sleep_until(bookmark.min(self.ends)) => Ok(()),
+            () = tokio::time::sleep_until(bookmark.min(standing).min(self.ends)) => Ok(()),
         };
         let now = Instant::now();
         if self.bookmarks.allowed && now >= bookmark.min(self.ends) {

@@ -2,18 +2,19 @@
 
 use std::time::Duration;
 
-use eventbus_apiserver::Body;
+use eventbus_apiserver::{Account, Accounts, Body, Gate, Role, Scope, Users};
 use futures::StreamExt;
 use http::Request;
-use http_body_util::BodyExt;
+use http_body_util::{BodyDataStream, BodyExt, Either};
 use serde_json::{Value, json};
+use tower::{Layer, ServiceExt};
 
 use crate::fixture::{Fixture, WIDGETS, read, widget};
 
 const ALL: &str = "/apis/shop.example/v1/widgets";
 
 /// The lines of a watch, read as they come.
-struct Lines(http_body_util::BodyDataStream<Body>);
+struct Lines(BodyDataStream<Body>);
 
 impl Lines {
     async fn open(fixture: &Fixture, query: &str) -> Self {
@@ -287,4 +288,58 @@ async fn closing_ends_every_watch_and_refuses_what_comes_later() {
     let response = fixture.raw(request.body(widget("x", 1).to_string()).unwrap()).await;
     assert_eq!(response.status(), 503);
     assert_eq!(read(response).await["reason"], "ServiceUnavailable");
+}
+
+/// A watch through the gate, by whoever has the token.
+async fn watch_with(
+    fixture: &Fixture,
+    gate: &Gate,
+    token: &str,
+) -> BodyDataStream<Either<Body, Body>> {
+    let request = Request::get(format!("{WIDGETS}/namespaces/stage/widgets?watch=1"))
+        .header("host", "localhost")
+        .header("authorization", format!("Bearer {token}"));
+    let gated = gate.layer(fixture.server.service());
+    let answer = gated.oneshot(request.body(String::new()).unwrap()).await.unwrap();
+    assert_eq!(answer.status(), 200);
+    answer.into_body().into_data_stream()
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_no_longer_watch_watches_no_longer() {
+    let fixture = Fixture::new().await;
+    fixture.create("stage", "a", 1).await;
+    let path = fixture.folder.path().join("users");
+    let stage = || Scope::Within(["stage".to_owned()].into());
+    let write = |users: &[(&str, Role)]| {
+        let mut accounts = Accounts::default();
+        for (name, role) in users {
+            let account = Account::new(name, role.clone(), &format!("token of {name}"));
+            accounts.add(account.unwrap()).unwrap();
+        }
+        std::fs::write(path.with_extension("new"), accounts.to_string()).unwrap();
+        std::fs::rename(path.with_extension("new"), &path).unwrap();
+    };
+    let both = [("ada", Role::Viewer(stage())), ("bob", Role::Editor(stage()))];
+    write(&[both.as_slice(), &[("cyd", Role::Admin)]].concat());
+    let users = Users::new("owner".into(), Some(path.clone()));
+    let gate = Gate::new(users, ([127, 0, 0, 1], 0).into(), Vec::new());
+    let mut watches = Vec::new();
+    for token in ["token of ada", "token of bob", "token of cyd", "owner"] {
+        let mut watch = watch_with(&fixture, &gate, token).await;
+        assert!(watch.next().await.unwrap().unwrap().starts_with(b"{\"type\":\"ADDED\""));
+        watches.push(watch);
+    }
+    let [mut ada, mut bob, mut cyd, mut owner] = <[_; 4]>::try_from(watches).ok().unwrap();
+    // Ada is revoked; Bob may only look from now on; Cyd stays as they are.
+    write(&[("bob", Role::Viewer(stage())), ("cyd", Role::Admin)]);
+    let last: Value = serde_json::from_slice(&ada.next().await.unwrap().unwrap()).unwrap();
+    assert_eq!((&last["type"], &last["object"]["code"]), (&json!("ERROR"), &json!(401)));
+    assert!(ada.next().await.is_none() && bob.next().await.is_none());
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    resize(&fixture, "a", 2).await;
+    for watch in [&mut cyd, &mut owner] {
+        let line = watch.next().await.unwrap().unwrap();
+        assert!(line.starts_with(b"{\"type\":\"MODIFIED\""), "{line:?}");
+    }
 }
