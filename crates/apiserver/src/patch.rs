@@ -98,6 +98,9 @@ fn apply_operations(object: &mut Value, operations: &[PatchOperation]) -> Result
     let mut copied = 0;
     for (index, operation) in operations.iter().enumerate() {
         bound_growth(object, operation, &mut copied)?;
+        if tests_absence(object, operation) {
+            continue;
+        }
         json_patch::patch_unsafe(object, std::slice::from_ref(operation)).map_err(|error| {
             ApiError::unprocessable(format!(
                 "the server rejected our request due to an error in our request: \
@@ -107,6 +110,14 @@ fn apply_operations(object: &mut Value, operations: &[PatchOperation]) -> Result
         })?;
     }
     Ok(())
+}
+
+/// Is it a test for null of a member that is not there? For Kubernetes that is true, and clients
+/// rely on it: kube-rs adds the first finalizer so.
+fn tests_absence(object: &Value, operation: &PatchOperation) -> bool {
+    let PatchOperation::Test(test) = operation else { return false };
+    let is_there = |path: &Pointer| path.resolve(object).is_ok();
+    test.value.is_null() && !is_there(&test.path) && test.path.parent().is_some_and(is_there)
 }
 
 /// Refuses what would make the object deeper than may be read back, or copy more than may be sent.
@@ -169,6 +180,20 @@ mod tests {
         assert_eq!(applied(&patch, json!({ "a": 2 })), Err(422));
         let missing = json!([{ "op": "replace", "path": "/no/where", "value": 1 }]);
         assert_eq!(applied(&missing, json!({})), Err(422));
+    }
+
+    #[test]
+    fn a_member_that_is_not_there_is_null() {
+        let first = json!([
+            { "op": "test", "path": "/metadata/finalizers", "value": null },
+            { "op": "add", "path": "/metadata/finalizers", "value": ["a"] },
+        ]);
+        let added = json!({ "metadata": { "finalizers": ["a"] } });
+        assert_eq!(applied(&first, json!({ "metadata": {} })), Ok(added.clone()));
+        assert_eq!(applied(&first, added), Err(422));
+        assert_eq!(applied(&first, json!({})), Err(422));
+        let other = json!([{ "op": "test", "path": "/a", "value": 1 }]);
+        assert_eq!(applied(&other, json!({})), Err(422));
     }
 
     #[test]

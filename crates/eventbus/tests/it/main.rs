@@ -10,6 +10,7 @@
 mod bench;
 mod bus;
 mod cluster;
+mod controller;
 mod corpus;
 mod described;
 mod faults;
