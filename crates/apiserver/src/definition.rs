@@ -177,9 +177,14 @@ impl Resource {
         self.group.is_empty() && self.kind == "Secret"
     }
 
+    /// Whether it is one of those that clients have compiled in, not one that was defined.
+    pub(crate) fn is_built_in(&self) -> bool {
+        self.group.is_empty()
+    }
+
     /// Whether its objects count how often their wish changed; what is built in does not.
     pub(crate) fn has_generation(&self) -> bool {
-        !self.group.is_empty()
+        !self.is_built_in()
     }
 
     /// Whether its objects are answered and not kept.

@@ -36,6 +36,7 @@ mod selector;
 mod service;
 mod status;
 mod store;
+mod strategic;
 mod table;
 mod users;
 mod verbs;

@@ -1,40 +1,50 @@
-//! Merge patches (RFC 7396) and JSON patches (RFC 6902), bounded so that a small patch cannot make
-//! a huge or endlessly deep object.
+//! Merge patches (RFC 7396), JSON patches (RFC 6902) and, for some kinds, strategic merge patches;
+//! bounded so that a small patch cannot make a huge or endlessly deep object.
 
 use json_patch::{PatchOperation, jsonptr::Pointer};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::{
     decode::{Syntax, decode},
+    definition::Resource,
     limits, object,
     status::ApiError,
+    strategic,
 };
 
 /// The media type of an application, which is no patch but a part of an object.
 pub(crate) const APPLY: &str = "application/apply-patch+yaml";
 /// The media types of the patches.
 const MERGE: &str = "application/merge-patch+json";
+const STRATEGIC: &str = "application/strategic-merge-patch+json";
 const JSON: &str = "application/json-patch+json";
 
 /// A patch, read.
 #[derive(Debug)]
 pub(crate) enum Patch {
     /// Members laid over the object, with the paths of those that came twice.
-    Merge(Value, Vec<String>),
+    Merge(Map<String, Value>, Vec<String>),
+    /// The same, with directives; lists are merged as the kind says.
+    Strategic(Map<String, Value>, Vec<String>),
     /// Operations, one after the other.
     Json(Vec<PatchOperation>),
 }
 
 impl Patch {
-    /// Reads a patch of this media type.
-    pub(crate) fn read(media_type: Option<&str>, body: &[u8]) -> Result<Self, ApiError> {
+    /// Reads a patch of this media type for a resource.
+    pub(crate) fn read(
+        resource: &Resource,
+        media_type: Option<&str>,
+        body: &[u8],
+    ) -> Result<Self, ApiError> {
         match media_type {
             Some(MERGE) => {
-                let decoded = decode(body, Syntax::Json)?;
-                if !decoded.value.is_object() {
-                    return Err(ApiError::bad_request("a merge patch must be a JSON object"));
-                }
-                Ok(Self::Merge(decoded.value, decoded.duplicates))
+                let (members, duplicates) = members(body)?;
+                Ok(Self::Merge(members, duplicates))
+            }
+            Some(STRATEGIC) if resource.is_built_in() => {
+                let (members, duplicates) = members(body)?;
+                Ok(Self::Strategic(members, duplicates))
             }
             Some(JSON) => {
                 let decoded = decode(body, Syntax::Json)?;
@@ -52,6 +62,9 @@ impl Patch {
                 }
                 Ok(Self::Json(operations))
             }
+            _ if resource.is_built_in() => {
+                Err(ApiError::unsupported_media_type(&[JSON, MERGE, STRATEGIC, APPLY]))
+            }
             _ => Err(ApiError::unsupported_media_type(&[JSON, MERGE, APPLY])),
         }
     }
@@ -59,37 +72,45 @@ impl Patch {
     /// The paths of members that the patch repeats.
     pub(crate) fn duplicates(&self) -> &[String] {
         match self {
-            Self::Merge(_, duplicates) => duplicates,
+            Self::Merge(_, duplicates) | Self::Strategic(_, duplicates) => duplicates,
             Self::Json(_) => &[],
         }
     }
 
-    /// Applies the patch.
-    pub(crate) fn apply(&self, object: &mut Value) -> Result<(), ApiError> {
+    /// Applies the patch to an object of the resource it was read for.
+    pub(crate) fn apply(&self, resource: &Resource, object: &mut Value) -> Result<(), ApiError> {
         match self {
-            Self::Merge(patch, _) => merge(object, patch),
-            Self::Json(operations) => apply_operations(object, operations)?,
+            Self::Merge(patch, _) => {
+                merge(object, patch);
+                Ok(())
+            }
+            Self::Strategic(patch, _) => strategic::merge(Some(&resource.schema), object, patch),
+            Self::Json(operations) => apply_operations(object, operations),
         }
-        Ok(())
+    }
+}
+
+/// The members of a patch, and the paths of those that came twice.
+fn members(body: &[u8]) -> Result<(Map<String, Value>, Vec<String>), ApiError> {
+    let decoded = decode(body, Syntax::Json)?;
+    match decoded.value {
+        Value::Object(members) => Ok((members, decoded.duplicates)),
+        _ => Err(ApiError::bad_request("a merge patch must be a JSON object")),
     }
 }
 
 /// Lays `patch` over `object`: members replace members, null takes away. As deep as the patch,
 /// whose depth is bounded where it is read.
-fn merge(object: &mut Value, patch: &Value) {
-    let Value::Object(patch) = patch else {
-        *object = patch.clone();
-        return;
-    };
+fn merge(object: &mut Value, patch: &Map<String, Value>) {
     if !object.is_object() {
-        *object = Value::Object(serde_json::Map::new());
+        *object = Value::Object(Map::new());
     }
     let Value::Object(members) = object else { return };
     for (name, value) in patch {
-        if value.is_null() {
-            members.remove(name);
-        } else {
-            merge(members.entry(name).or_insert(Value::Null), value);
+        match value {
+            Value::Null => drop(members.remove(name)),
+            Value::Object(patch) => merge(members.entry(name).or_insert(Value::Null), patch),
+            value => drop(members.insert(name.clone(), value.clone())),
         }
     }
 }
@@ -151,18 +172,26 @@ fn bound_growth(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::definition::Registry;
 
-    fn read(media_type: &str, patch: &Value) -> Patch {
-        Patch::read(Some(media_type), patch.to_string().as_bytes()).unwrap()
+    /// A built-in resource, and one that is not.
+    fn resources() -> [Arc<Resource>; 2] {
+        let registry = Registry::read(&[]).unwrap();
+        [registry.namespaces().cloned(), registry.resources().last().cloned()].map(Option::unwrap)
     }
 
     fn applied(patch: &Value, mut object: Value) -> Result<Value, u64> {
-        let patch = read(JSON, patch);
-        patch.apply(&mut object).map_err(|error| error.status()["code"].as_u64().unwrap())?;
+        let [resource, _] = resources();
+        let patch = Patch::read(&resource, Some(JSON), patch.to_string().as_bytes()).unwrap();
+        patch
+            .apply(&resource, &mut object)
+            .map_err(|error| error.status()["code"].as_u64().unwrap())?;
         Ok(object)
     }
 
@@ -213,10 +242,14 @@ mod tests {
 
     #[test]
     fn other_patches_are_refused() {
+        let [built_in, defined] = resources();
         let code = |media_type, body: &[u8]| {
-            Patch::read(media_type, body).unwrap_err().status()["code"].as_u64().unwrap()
+            let refused = Patch::read(&defined, media_type, body).unwrap_err();
+            refused.status()["code"].as_u64().unwrap()
         };
-        assert_eq!(code(Some("application/strategic-merge-patch+json"), b"{}"), 415);
+        assert_eq!(code(Some(STRATEGIC), b"{}"), 415);
+        assert!(Patch::read(&built_in, Some(STRATEGIC), b"{}").is_ok());
+        assert!(Patch::read(&built_in, Some(STRATEGIC), b"[]").is_err());
         assert_eq!(code(None, b"{}"), 415);
         assert_eq!(code(Some(MERGE), b"[]"), 400);
         assert_eq!(code(Some(JSON), b"{}"), 400);
@@ -262,10 +295,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn merging_is_rfc_7396(object in any_value(), patch in any_value()) {
+        fn merging_is_rfc_7396(
+            object in any_value(),
+            patch in prop::collection::btree_map("[abc]", any_value(), 0..4),
+        ) {
+            let patch: Map<String, Value> = patch.into_iter().collect();
             let mut merged = object.clone();
             merge(&mut merged, &patch);
-            prop_assert_eq!(merged, reference(object, &patch));
+            prop_assert_eq!(merged, reference(object, &patch.into()));
         }
     }
 }

@@ -66,19 +66,30 @@ fn key(keys: &[String], schema: Option<&Schema>, item: &Value) -> Option<Value> 
 }
 
 impl Schema {
+    /// Whether the items of this list are known by themselves or by a key.
+    pub(crate) fn tells_items_apart(&self) -> bool {
+        self.list != ListKind::Atomic
+    }
+
+    /// What tells an item of this list from the others; none if nothing does.
+    pub(crate) fn identity(&self, item: &Value) -> Option<Value> {
+        match &self.list {
+            ListKind::Atomic => None,
+            ListKind::Set => Some(item.clone()),
+            ListKind::Map(keys) => key(keys, self.items.as_deref(), item),
+        }
+    }
+
+    /// What is known of the items of this list.
+    pub(crate) fn item(&self) -> Option<&Schema> {
+        self.items.as_deref()
+    }
+
     /// The first item of a list that another one equals, as far as the list tells items apart.
     pub(super) fn repeated<'v>(&self, items: &'v [Value]) -> Option<(usize, &'v Value)> {
         let mut seen = std::collections::BTreeSet::new();
         items.iter().enumerate().find(|(_, item)| {
-            let told_by = match &self.list {
-                ListKind::Atomic => return false,
-                ListKind::Set => item.to_string(),
-                ListKind::Map(keys) => match key(keys, self.items.as_deref(), item) {
-                    Some(key) => key.to_string(),
-                    None => return false,
-                },
-            };
-            !seen.insert(told_by)
+            self.identity(item).is_some_and(|identity| !seen.insert(identity.to_string()))
         })
     }
 

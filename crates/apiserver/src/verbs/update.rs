@@ -57,7 +57,7 @@ pub(crate) async fn patch(api: &Api, call: &Call) -> Result<Written, ApiError> {
         let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
         return Err(ApiError::invalid_options("PatchOptions", "meta.k8s.io", vec![cause]));
     }
-    let patch = Patch::read(call.media_type(), &call.body)?;
+    let patch = Patch::read(call.resource(), call.media_type(), &call.body)?;
     let (body, warnings) = api
         .store
         .write(move |transaction| {
@@ -140,7 +140,7 @@ impl Change {
         validation: FieldValidation,
     ) -> Result<(Value, Vec<String>), ApiError> {
         let mut after = before.clone();
-        patch.apply(&mut after)?;
+        patch.apply(&self.resource, &mut after)?;
         admit::check_kind(&self.resource, &after)?;
         let warnings = admit::prune(&self.resource, &mut after, patch.duplicates(), validation)
             .map_err(|unknown| unknown.in_patch(&self.resource, &after))?;
@@ -226,7 +226,7 @@ impl Change {
         let name = &self.key.name;
         let revision = object::text(wanted, "resourceVersion");
         // What is built in may be replaced whatever it is, as on the real server.
-        if revision.is_empty() && !self.resource.group.is_empty() {
+        if revision.is_empty() && !self.resource.is_built_in() {
             let cause = Cause {
                 reason: "FieldValueInvalid",
                 text: "Invalid value: 0x0: must be specified for an update".into(),

@@ -11,7 +11,7 @@ fn any_path() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         4 => prop::sample::select(vec![
             "api", "apis", "v1", "shop.example", "namespaces", "stage", "widgets", "gadgets", "one",
-            "status", "openapi", "v3", "version", "healthz", "default", "",
+            "status", "openapi", "v2", "v3", "version", "healthz", "default", "",
         ]).prop_map(str::to_owned),
         1 => "[a-z0-9%.?#/ ~-]{0,12}",
         1 => "\\PC{0,6}".prop_map(|text| text.bytes().map(|byte| format!("%{byte:02X}")).collect()),
@@ -24,6 +24,9 @@ fn any_path() -> impl Strategy<Value = String> {
         "/apis/shop.example/v1/widgets",
         "/api/v1/namespaces",
         "/api/v1/namespaces/stage",
+        "/api/v1/namespaces/stage/secrets",
+        "/api/v1/namespaces/stage/secrets/one",
+        "/api/v1/namespaces/stage/events/one",
     ]);
     prop_oneof![
         prop::collection::vec(word, 0..8).prop_map(|words| format!("/{}", words.join("/"))),
@@ -75,7 +78,8 @@ fn any_json() -> impl Strategy<Value = Value> {
             "size", "annotations", "finalizers", "ownerReferences", "uid", "resourceVersion",
             "conditions", "generation", "op", "path", "from", "value", "preconditions", "dryRun",
             "generateName", "managedFields", "manager", "operation", "fieldsType", "fieldsV1",
-            "f:spec", "marks", "parts", ".",
+            "f:spec", "marks", "parts", ".", "data", "stringData", "involvedObject", "$patch",
+            "$retainKeys", "$deleteFromPrimitiveList/finalizers", "$setElementOrder/finalizers",
         ]).prop_map(str::to_owned),
         1 => "\\PC{0,4}",
     ];
@@ -157,6 +161,7 @@ fn any_request() -> impl Strategy<Value = (Method, String, String, String, Strin
         "application/merge-patch+json",
         "application/json-patch+json",
         "application/apply-patch+yaml",
+        "application/strategic-merge-patch+json",
         "text/plain",
         "",
     ]);

@@ -315,6 +315,26 @@ async fn patches_keep_names_and_tell_conflicts() {
 }
 
 #[tokio::test]
+async fn what_is_built_in_takes_strategic_patches() {
+    let fixture = Fixture::new().await;
+    let space = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": {
+        "name": "shop", "labels": { "a": "1" }, "finalizers": ["x/a", "x/b"] } });
+    assert_eq!(fixture.send("POST", "/api/v1/namespaces", space).await.0, 201);
+    let patch = json!({ "metadata": { "labels": { "a": null, "b": "2" }, "finalizers": ["x/c"],
+        "$deleteFromPrimitiveList/finalizers": ["x/a"],
+        "$setElementOrder/finalizers": ["x/c", "x/b"] } });
+    let request = Request::patch("/api/v1/namespaces/shop?fieldManager=ann&fieldValidation=Strict")
+        .header("content-type", "application/strategic-merge-patch+json")
+        .body(patch.to_string());
+    let response = fixture.raw(request.unwrap()).await;
+    assert_eq!(response.status(), 200);
+    let patched = read(response).await;
+    assert_eq!(patched["metadata"]["finalizers"], json!(["x/c", "x/b"]));
+    let labels = json!({ "b": "2", "kubernetes.io/metadata.name": "shop" });
+    assert_eq!(patched["metadata"]["labels"], labels);
+}
+
+#[tokio::test]
 async fn a_dry_run_answers_and_keeps_nothing() {
     let fixture = Fixture::new().await;
     let (code, created) =
