@@ -177,7 +177,8 @@ mod tests {
         let object = json!({ "set": ["a", "b"], "list": ["a"],
             "map": [{ "k": "x", "v": 1 }, { "k": "y", "v": 2 }] });
         let patch = json!({ "set": ["c", "a"], "list": ["b"],
-            "map": [{ "k": "y", "v": 3 }, { "k": "z", "v": null }, { "k": "x", "$patch": "delete" }] });
+            "map": [{ "k": "y", "v": 3 }, { "k": "z", "v": null },
+                { "k": "x", "$patch": "delete" }] });
         let wanted = json!({ "set": ["a", "b", "c"], "list": ["b"],
             "map": [{ "k": "y", "v": 3 }, { "k": "z" }] });
         assert_eq!(patched(object.clone(), &patch), Ok(wanted));
