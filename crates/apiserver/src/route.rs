@@ -203,7 +203,133 @@ impl Query {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use proptest::prelude::*;
+
     use super::*;
+
+    static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::read(&[]).unwrap());
+
+    fn owned(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    fn group(words: &[&str], group: &str, version: &str) -> Vec<String> {
+        match group {
+            "" => [owned(words), owned(&["api", version])].concat(),
+            group => [owned(words), owned(&["apis", group, version])].concat(),
+        }
+    }
+
+    /// The segments that lead to a route; none for those that several lead to.
+    fn written(route: &Route<'_>) -> Option<Vec<String>> {
+        Some(match route {
+            Route::Health => return None,
+            Route::Version => owned(&["version"]),
+            Route::Discovery(Discovery::Core) => owned(&["api"]),
+            Route::Discovery(Discovery::Groups) => owned(&["apis"]),
+            Route::Discovery(Discovery::Group(name)) => owned(&["apis", name]),
+            Route::Discovery(Discovery::Version(name, version)) => group(&[], name, version),
+            Route::OpenApi(Place::Everything) => owned(&["openapi", "v2"]),
+            Route::OpenApi(Place::Index) => owned(&["openapi", "v3"]),
+            Route::OpenApi(Place::Version(name, version)) => {
+                group(&["openapi", "v3"], name, version)
+            }
+            Route::Resource(Target { resource, namespace, name, status }) => {
+                let mut path = group(&[], &resource.group, &resource.version);
+                if let Some(namespace) = namespace {
+                    path.extend(["namespaces".to_owned(), namespace.clone()]);
+                }
+                path.push(resource.plural.clone());
+                path.extend(name.clone());
+                path.extend(status.then(|| "status".to_owned()));
+                path
+            }
+        })
+    }
+
+    /// Where a random path would seldom get.
+    const BEGINNINGS: [&[&str]; 6] = [
+        &[],
+        &["api", "v1"],
+        &["api", "v1", "namespaces", "x"],
+        &["api", "v1", "namespaces", "x", "secrets"],
+        &["apis", "authorization.k8s.io", "v1"],
+        &["openapi", "v3"],
+    ];
+
+    fn any_word() -> impl Strategy<Value = String> {
+        let known = prop::sample::select(vec![
+            "api",
+            "apis",
+            "v1",
+            "authorization.k8s.io",
+            "namespaces",
+            "secrets",
+            "events",
+            "selfsubjectaccessreviews",
+            "status",
+            "openapi",
+            "v2",
+            "v3",
+            "version",
+            "healthz",
+        ]);
+        prop_oneof![6 => known.prop_map(str::to_owned), 1 => "[a-z]{1,3}", 1 => "\\PC{1,4}"]
+    }
+
+    /// A segment as some client may encode it.
+    fn encoded(word: &str, plain: &str) -> String {
+        let encode = |byte: u8| match char::from(byte) {
+            letter if byte.is_ascii() && plain.contains(letter) => letter.to_string(),
+            _ => format!("%{byte:02x}"),
+        };
+        word.bytes().map(encode).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn a_route_is_where_its_path_leads(
+            beginning in prop::sample::select(BEGINNINGS.to_vec()),
+            words in prop::collection::vec(any_word(), 0..5),
+        ) {
+            let words = words.iter().map(String::as_str);
+            let words: Vec<&str> = beginning.iter().copied().chain(words).collect();
+            if let Some(path) = Route::find(&words, &REGISTRY).as_ref().and_then(written) {
+                prop_assert_eq!(path, words);
+            }
+        }
+
+        #[test]
+        fn every_place_of_an_object_is_found(
+            at in any::<prop::sample::Index>(),
+            (namespace, name) in (any_word(), prop::option::of(any_word())),
+            (everywhere, status) in any::<(bool, bool)>(),
+            plain in "[a-z0-9.]{0,40}",
+        ) {
+            let resource = Arc::clone(at.get(REGISTRY.resources()));
+            let everywhere = !resource.namespaced || everywhere && name.is_none();
+            let status = status && resource.has_status && name.is_some();
+            let namespace = (!everywhere).then_some(namespace);
+            let wanted = Route::Resource(Target { resource, namespace, name, status });
+            let path = written(&wanted).unwrap();
+            let text: String = path.iter().map(|word| format!("/{}", encoded(word, &plain))).collect();
+            let segments = segments(&text).unwrap();
+            let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+            let found = Route::find(&segments, &REGISTRY);
+            prop_assert_eq!(format!("{found:?}"), format!("{:?}", Some(wanted)));
+        }
+
+        #[test]
+        fn any_path_and_query_are_read_or_refused(text in "[/%a-f0-9&=+]{0,30}|\\PC{0,20}") {
+            let segments = segments(&text).unwrap_or_default();
+            prop_assert!(segments.iter().all(|segment| !segment.is_empty()));
+            let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
+            let _found = Route::find(&segments, &REGISTRY);
+            let _read = Query::parse(&text);
+        }
+    }
 
     #[test]
     fn segments_are_decoded_and_never_empty() {

@@ -250,10 +250,13 @@ fn field_term(input: &mut &str) -> ModalResult<WrittenField> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
     use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
+    use crate::definition::Registry;
 
     /// What a term means, in the plainest words.
     #[derive(Clone, Debug)]
@@ -316,6 +319,15 @@ mod tests {
         prop::collection::btree_map(any_key(), value, 0..4)
     }
 
+    static REGISTRY: LazyLock<Registry> = LazyLock::new(|| Registry::read(&[]).unwrap());
+
+    const FIELDS: [&str; 4] =
+        ["metadata.name", "metadata.namespace", "involvedObject.name", "reason"];
+
+    fn any_text() -> impl Strategy<Value = String> {
+        prop_oneof![3 => "[a,]{0,1}", 1 => "[a,=!\\\\ ]{0,3}"]
+    }
+
     fn select(labels: &str, object: &Value) -> bool {
         let selection = Selection { labels: label_terms(labels).unwrap(), fields: Vec::new() };
         selection.selects(("", ""), object.to_string().as_bytes()).unwrap()
@@ -331,6 +343,28 @@ mod tests {
             let object = json!({ "metadata": { "labels": labels }, "spec": {} });
             let wanted = terms.iter().all(|term| term.holds(&labels));
             prop_assert_eq!(select(&text, &object), wanted, "{}", text);
+        }
+
+        #[test]
+        fn field_selectors_mean_what_they_say(
+            terms in prop::collection::vec((0..FIELDS.len(), prop::bool::ANY, any_text()), 0..4),
+            texts in prop::collection::vec(any_text(), FIELDS.len()),
+        ) {
+            let events = REGISTRY.find("", "v1", "events").unwrap();
+            let write = |(at, equals, value): &(usize, bool, String)| {
+                let sign = if *equals { "=" } else { "!=" };
+                let special = |c: char| if ",=\\".contains(c) { format!("\\{c}") } else { c.into() };
+                format!("{}{sign}{}", FIELDS[*at], value.chars().map(special).collect::<String>())
+            };
+            let text = terms.iter().map(write).collect::<Vec<_>>().join(",");
+            let [name, namespace, about, reason] = texts.as_slice() else { unreachable!() };
+            let object = json!({ "metadata": {}, "involvedObject": { "name": about },
+                "reason": reason });
+            let selection = Selection::parse("", &text, events).unwrap();
+            let place = (namespace.as_str(), name.as_str());
+            let selected = selection.selects(place, object.to_string().as_bytes()).unwrap();
+            let wanted = terms.iter().all(|(at, equals, value)| (texts[*at] == *value) == *equals);
+            prop_assert_eq!(selected, wanted, "{}", text);
         }
 
         #[test]

@@ -17,6 +17,8 @@ pub(super) enum Form {
     Map(Entry),
     Object(Layout),
     Objects(Layout),
+    /// An object of texts alone, numbered from 1 in this order.
+    Words(&'static [&'static str]),
 }
 
 /// The table of a kind, if it has one.
@@ -67,7 +69,7 @@ const OWNER: Layout = &[
 const NAMESPACE: Layout = &[
     (1, "metadata", Form::Object(METADATA)),
     (2, "spec", Form::Object(&[(1, "finalizers", Form::Texts)])),
-    (3, "status", Form::Object(&[(1, "phase", Form::Text)])),
+    (3, "status", Form::Words(&["phase"])),
 ];
 
 const SECRET: Layout = &[
@@ -80,10 +82,10 @@ const SECRET: Layout = &[
 
 const EVENT: Layout = &[
     (1, "metadata", Form::Object(METADATA)),
-    (2, "involvedObject", Form::Object(REFERENCE)),
+    (2, "involvedObject", REFERENCE),
     (3, "reason", Form::Text),
     (4, "message", Form::Text),
-    (5, "source", Form::Object(&[(1, "component", Form::Text), (2, "host", Form::Text)])),
+    (5, "source", Form::Words(&["component", "host"])),
     (6, "firstTimestamp", Form::Time),
     (7, "lastTimestamp", Form::Time),
     (8, "count", Form::Number),
@@ -95,63 +97,41 @@ const EVENT: Layout = &[
         Form::Object(&[(1, "count", Form::Number), (2, "lastObservedTime", Form::Time)]),
     ),
     (12, "action", Form::Text),
-    (13, "related", Form::Object(REFERENCE)),
+    (13, "related", REFERENCE),
     (14, "reportingComponent", Form::Text),
     (15, "reportingInstance", Form::Text),
 ];
 
-const REFERENCE: Layout = &[
-    (1, "kind", Form::Text),
-    (2, "namespace", Form::Text),
-    (3, "name", Form::Text),
-    (4, "uid", Form::Text),
-    (5, "apiVersion", Form::Text),
-    (6, "resourceVersion", Form::Text),
-    (7, "fieldPath", Form::Text),
-];
+const REFERENCE: Form = Form::Words(&[
+    "kind",
+    "namespace",
+    "name",
+    "uid",
+    "apiVersion",
+    "resourceVersion",
+    "fieldPath",
+]);
 
-const ACCESS_REVIEW: Layout = &[
-    (1, "metadata", Form::Object(METADATA)),
+const ACCESS_REVIEW: Layout =
+    &[(1, "metadata", Form::Object(METADATA)), (2, "spec", Form::Object(ACCESS))];
+
+const ACCESS: Layout = &[
     (
-        2,
-        "spec",
-        Form::Object(&[
-            (
-                1,
-                "resourceAttributes",
-                Form::Object(&[
-                    (1, "namespace", Form::Text),
-                    (2, "verb", Form::Text),
-                    (3, "group", Form::Text),
-                    (4, "version", Form::Text),
-                    (5, "resource", Form::Text),
-                    (6, "subresource", Form::Text),
-                    (7, "name", Form::Text),
-                ]),
-            ),
-            (
-                2,
-                "nonResourceAttributes",
-                Form::Object(&[(1, "path", Form::Text), (2, "verb", Form::Text)]),
-            ),
-        ]),
+        1,
+        "resourceAttributes",
+        Form::Words(&["namespace", "verb", "group", "version", "resource", "subresource", "name"]),
     ),
+    (2, "nonResourceAttributes", Form::Words(&["path", "verb"])),
 ];
 
-const RULES_REVIEW: Layout = &[
-    (1, "metadata", Form::Object(METADATA)),
-    (2, "spec", Form::Object(&[(1, "namespace", Form::Text)])),
-];
+const RULES_REVIEW: Layout =
+    &[(1, "metadata", Form::Object(METADATA)), (2, "spec", Form::Words(&["namespace"]))];
 
 const SUBJECT_REVIEW: Layout = &[(1, "metadata", Form::Object(METADATA))];
 
 const DELETE_OPTIONS: Layout = &[
     (1, "gracePeriodSeconds", Form::OptionalNumber),
-    (
-        2,
-        "preconditions",
-        Form::Object(&[(1, "uid", Form::Text), (2, "resourceVersion", Form::Text)]),
-    ),
+    (2, "preconditions", Form::Words(&["uid", "resourceVersion"])),
     (3, "orphanDependents", Form::Switch),
     (4, "propagationPolicy", Form::Text),
     (5, "dryRun", Form::Texts),

@@ -93,6 +93,9 @@ mod tests {
         assert_eq!(value["metadata"]["finalizers"], json!(["a/b"]));
         assert_eq!(value["metadata"]["creationTimestamp"], "2017-07-16T21:52:00Z");
         assert_eq!(value["immutable"], false);
+        let about = [field(1, b"K"), field(2, b""), field(7, b"spec"), field(8, b"new")].concat();
+        let event = decode(&body("v1", "Event", &field(2, &about))).unwrap().value;
+        assert_eq!(event["involvedObject"], json!({ "kind": "K", "fieldPath": "spec" }));
         let owners = &read(owned)["metadata"]["ownerReferences"];
         assert_eq!(
             owners,

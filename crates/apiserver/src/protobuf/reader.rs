@@ -50,6 +50,19 @@ pub(super) fn object(bytes: &[u8], layout: Layout) -> Option<Map<String, Value>>
     Some(members)
 }
 
+/// Reads an object of texts, numbered in the order of their names.
+fn words(bytes: &[u8], names: &[&str]) -> Option<Map<String, Value>> {
+    let mut members = Map::new();
+    for field in (Fields { rest: bytes }) {
+        let (number, content) = field?;
+        let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+        if let Some(name) = at.and_then(|at| names.get(at)) {
+            read(&mut members, name, &Form::Text, content)?;
+        }
+    }
+    Some(members)
+}
+
 /// Reads one field into its member; none if it is not of its form.
 fn read(
     members: &mut Map<String, Value>,
@@ -67,6 +80,7 @@ fn read(
         (Form::Switch, Content::Number(number)) => (number != 0).into(),
         (Form::Time, Content::Bytes(bytes)) => time(bytes)?,
         (Form::Object(layout), Content::Bytes(bytes)) => object(bytes, layout)?.into(),
+        (Form::Words(names), Content::Bytes(bytes)) => words(bytes, names)?.into(),
         (Form::Texts, Content::Bytes(bytes)) => {
             return push(members, name, str(bytes)?.into());
         }
