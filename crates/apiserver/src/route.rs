@@ -314,7 +314,8 @@ mod tests {
             let namespace = (!everywhere).then_some(namespace);
             let wanted = Route::Resource(Target { resource, namespace, name, status });
             let path = written(&wanted).unwrap();
-            let text: String = path.iter().map(|word| format!("/{}", encoded(word, &plain))).collect();
+            let encode = |word: &String| format!("/{}", encoded(word, &plain));
+            let text: String = path.iter().map(encode).collect();
             let segments = segments(&text).unwrap();
             let segments: Vec<&str> = segments.iter().map(String::as_str).collect();
             let found = Route::find(&segments, &REGISTRY);

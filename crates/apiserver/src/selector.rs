@@ -353,8 +353,12 @@ mod tests {
             let events = REGISTRY.find("", "v1", "events").unwrap();
             let write = |(at, equals, value): &(usize, bool, String)| {
                 let sign = if *equals { "=" } else { "!=" };
-                let special = |c: char| if ",=\\".contains(c) { format!("\\{c}") } else { c.into() };
-                format!("{}{sign}{}", FIELDS[*at], value.chars().map(special).collect::<String>())
+                let special = |c: char| match c {
+                    ',' | '=' | '\\' => format!("\\{c}"),
+                    c => c.into(),
+                };
+                let value: String = value.chars().map(special).collect();
+                format!("{}{sign}{value}", FIELDS[*at])
             };
             let text = terms.iter().map(write).collect::<Vec<_>>().join(",");
             let [name, namespace, about, reason] = texts.as_slice() else { unreachable!() };
