@@ -42,7 +42,7 @@ mod users;
 mod verbs;
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -106,6 +106,12 @@ pub struct ApiServer {
 }
 
 impl ApiServer {
+    /// Would the file at `path` be refused as a store? None at all would not. Nothing is made or
+    /// changed. Blocks.
+    pub fn check(path: &Path) -> Result<(), OpenError> {
+        Ok(Store::check(path)?)
+    }
+
     /// Opens the store and starts. Must be called inside a tokio runtime.
     pub async fn open(config: Config) -> Result<Self, OpenError> {
         let Config { path, definitions, audit, clock, entropy } = config;

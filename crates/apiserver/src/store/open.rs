@@ -73,6 +73,11 @@ pub enum StoreError {
 }
 
 impl Store {
+    /// Refuses the file at `path` if [`Store::open`] would, and leaves it alone.
+    pub(crate) fn check(path: &Path) -> Result<(), StoreError> {
+        if exists(path)? { inspect(path) } else { Ok(()) }
+    }
+
     /// Opens the file at `path`, or makes it, for the resources of `registry`; likewise the key
     /// beside it.
     pub(crate) fn open(

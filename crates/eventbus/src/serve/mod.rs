@@ -5,6 +5,7 @@
 
 mod api_port;
 mod authority;
+mod data_dir;
 mod descriptors;
 pub(crate) mod kubeconfig;
 mod resources;

@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::info;
 
-use super::api_port;
 use super::authority::Authority;
 use super::kubeconfig::{self, Site};
 use super::settings::Settings;
+use super::{api_port, data_dir};
 use crate::cli::{Fault, World};
 
 /// The namespace of a call to the embedded API that names none.
@@ -57,19 +57,14 @@ impl Resources {
 
     async fn embedded(settings: &Settings, world: &World, port: &Port) -> Result<Self, Fault> {
         let config = ApiConfig {
-            path: settings.data_dir.join("resources.db"),
+            path: settings.data_dir.join(data_dir::RESOURCES),
             definitions: DEFINITIONS.map(|definition| definition.manifest()).into(),
             audit: Some(settings.data_dir.join("audit.log")),
             clock: world.clock.clone(),
             entropy: world.entropy.clone(),
         };
-        let server = ApiServer::open(config).await.map_err(|error| match &error {
-            OpenError::Store(StoreError::Io { .. }) | OpenError::Write(_) => {
-                Fault::Failed(error.to_string())
-            }
-            _ => Fault::Usage(error.to_string()),
-        })?;
-        let in_data_dir = |error| super::wire::in_data_dir(&settings.data_dir, &error);
+        let server = ApiServer::open(config).await.map_err(|error| fault(&error))?;
+        let in_data_dir = |error| data_dir::unusable(&settings.data_dir, &error);
         let token = kubeconfig::token(&settings.data_dir, &*world.entropy).map_err(in_data_dir)?;
         let (address, hosts) = (port.address(), settings.api_hosts.clone());
         let authority = Authority::open(&settings.data_dir).map_err(in_data_dir)?;
@@ -156,6 +151,16 @@ async fn read(path: &Path) -> Result<Config, Fault> {
     let file = Kubeconfig::read_from(path).map_err(|error| wrong(&error))?;
     let options = KubeConfigOptions::default();
     Config::from_custom_kubeconfig(file, &options).await.map_err(|error| wrong(&error))
+}
+
+/// Why the embedded API does not start, and whose fault that is.
+pub(super) fn fault(error: &OpenError) -> Fault {
+    match error {
+        OpenError::Store(StoreError::Io { .. }) | OpenError::Write(_) => {
+            Fault::Failed(error.to_string())
+        }
+        _ => Fault::Usage(error.to_string()),
+    }
 }
 
 /// Does the API server serve our resources?

@@ -1,10 +1,7 @@
 //! Wiring: which broker, which API, and who is connected to whom. No other file asks in which world
 //! the program runs.
 
-use std::fs::DirBuilder;
 use std::net::SocketAddr;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::descriptors;
 use super::resources::Resources;
 use super::settings::Settings;
+use super::{data_dir, descriptors};
 use crate::cli::{Fault, World};
 use crate::output;
 
@@ -55,7 +52,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let publish_port = open("publish", settings.publish_listen, budget.port).await?;
     let api_port = open("API", settings.api_listen, budget.port).await?;
     latches.ports.open();
-    make_data_dir(&settings.data_dir)?;
+    data_dir::open(&settings.data_dir)?;
     let broker = open_log(&settings, &world).await?;
     let mut resources = Resources::open(&settings, &world, &api_port).await?;
     latches.resources.open();
@@ -165,22 +162,8 @@ async fn open(name: &'static str, address: SocketAddr, connections: usize) -> Re
     Port::open(name, address, connections).await.map_err(|error| Fault::Usage(error.to_string()))
 }
 
-fn make_data_dir(path: &Path) -> Result<(), Fault> {
-    // Events and tokens are nobody else's.
-    let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
-    made.map_err(|error| in_data_dir(path, &error))
-}
-
-pub(super) fn in_data_dir(path: &Path, error: &dyn std::fmt::Display) -> Fault {
-    Fault::Usage(format!(
-        "the data directory {} cannot be used: {error}; name one with --data-dir that this user \
-         may write",
-        path.display()
-    ))
-}
-
 async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>, Fault> {
-    let mut config = LogConfig::in_dir(settings.data_dir.join("log"));
+    let mut config = LogConfig::in_dir(settings.data_dir.join(data_dir::LOG));
     config.history_bytes = settings.history_bytes.unwrap_or(config.history_bytes);
     config.max_bytes = settings.max_bytes;
     config.backlog_max_bytes = settings.backlog_max_bytes;

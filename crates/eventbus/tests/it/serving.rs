@@ -43,6 +43,44 @@ async fn a_directory_that_is_in_use_or_foreign_is_named() {
 }
 
 #[tokio::test]
+async fn a_directory_of_somebody_else_is_left_as_it_was() {
+    let foreign = tempfile::tempdir().unwrap();
+    let path = foreign.path().to_str().unwrap();
+    let args = ["--api-listen", "127.0.0.1:0", "--data-dir", path];
+    for (name, text) in [("notes.txt", "milk"), ("resources.db", "an abacus"), ("log", "a day")] {
+        let file = foreign.path().join(name);
+        std::fs::write(&file, text).unwrap();
+        let complaint = refused(&args).await;
+        assert!(complaint.contains(name), "{complaint}");
+        assert!(complaint.contains("name a"), "it says what to do: {complaint}");
+        let names = std::fs::read_dir(&file.parent().unwrap()).unwrap();
+        let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(names, [name], "nothing was made");
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
+        std::fs::remove_file(&file).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_lies_beside_the_files_of_a_bus_does_not_keep_it_from_starting() {
+    let mut bus = Bus::start().await;
+    let (notes, log) = (bus.data_dir().join("notes.txt"), bus.data_dir().join("log"));
+    std::fs::write(&notes, "milk").unwrap();
+    assert_eq!(bus.stop().await, 0);
+    bus.start_again(&[]).await;
+    // Without a log only the names tell whose the directory is: one may be a stranger.
+    assert_eq!(bus.stop().await, 0);
+    std::fs::remove_dir_all(&log).unwrap();
+    let path = bus.data_dir();
+    let complaint =
+        refused(&["--api-listen", "127.0.0.1:0", "--data-dir", path.to_str().unwrap()]).await;
+    assert!(complaint.contains("notes.txt") && !log.exists(), "{complaint}");
+    std::fs::remove_file(&notes).unwrap();
+    std::fs::write(path.join("eventbus.toml"), "").unwrap();
+    bus.start_again(&[]).await;
+}
+
+#[tokio::test]
 async fn a_bad_setting_is_named_with_what_is_allowed() {
     let complaint = refused(&["--api-listen", "127.0.0.1:0", "--max-requests", "0"]).await;
     assert!(complaint.contains("max_requests is 0: it must be from 1 to 65536"), "{complaint}");
