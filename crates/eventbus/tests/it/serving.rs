@@ -53,7 +53,7 @@ async fn a_directory_of_somebody_else_is_left_as_it_was() {
         let complaint = refused(&args).await;
         assert!(complaint.contains(name), "{complaint}");
         assert!(complaint.contains("name a"), "it says what to do: {complaint}");
-        let names = std::fs::read_dir(&file.parent().unwrap()).unwrap();
+        let names = std::fs::read_dir(file.parent().unwrap()).unwrap();
         let names: Vec<_> = names.map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(names, [name], "nothing was made");
         assert_eq!(std::fs::read_to_string(&file).unwrap(), text);
@@ -163,9 +163,16 @@ async fn a_stop_answers_what_is_in_work_and_ends() {
     let mut stream = TcpStream::connect(address).await.unwrap();
     let body = crate::served::event("order.created", &serde_json::json!(1)).to_string();
     let (first, second) = body.split_at(10);
-    let head =
-        format!("POST /v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
-    stream.write_all(format!("{head}{first}").as_bytes()).await.unwrap();
+    let head = format!(
+        "POST /v1/events HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    // It is in work: one that the bus has not read yet may be closed.
+    let mut wanted = [0; 25];
+    within(stream.read_exact(&mut wanted)).await.unwrap();
+    assert_eq!(&wanted, b"HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(first.as_bytes()).await.unwrap();
     let stopping = async { bus.stop().await };
     let finishing = async {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
