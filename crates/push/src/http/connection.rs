@@ -29,6 +29,8 @@ pub(super) struct Connection {
     driver: http1::Connection<TokioIo<Stream>, Payload>,
     /// Has the driver ended? Then it may not be polled again.
     ended: bool,
+    /// Was a request sent over it before this one?
+    was_used: bool,
     tally: Arc<Tally>,
     _descriptor: Descriptor,
 }
@@ -36,8 +38,9 @@ pub(super) struct Connection {
 /// An exchange that brought no answer.
 pub(super) struct Failure {
     pub(super) outcome: Outcome,
-    /// Not one byte of an answer came: an idle connection fails so when its peer has closed it.
-    pub(super) untouched: bool,
+    /// Not one byte of the request was written: an idle connection fails so when its peer has
+    /// closed it. In every other case the peer may have read the request.
+    pub(super) is_unsent: bool,
 }
 
 impl Connection {
@@ -54,12 +57,13 @@ impl Connection {
             .handshake(io)
             .await
             .map_err(|_| Outcome::Broken)?;
-        Ok(Self { sender, driver, ended: false, tally, _descriptor: descriptor })
+        let (ended, was_used) = (false, false);
+        Ok(Self { sender, driver, ended, was_used, tally, _descriptor: descriptor })
     }
 
     /// Sends a request and reads the answer; tells its status.
     pub(super) async fn exchange(&mut self, request: Request<Payload>) -> Result<u16, Failure> {
-        self.tally.begin();
+        self.tally.begin(std::mem::replace(&mut self.was_used, true));
         let mut answer = pin!(self.sender.send_request(request));
         let answer = poll_fn(|cx| {
             let driven = self.drive(cx);
@@ -76,10 +80,8 @@ impl Connection {
         };
         self.tally.head_is_complete();
         let status = answer.status().as_u16();
-        match self.read_body(answer).await {
-            Ok(()) => Ok(status),
-            Err(error) => Err(Failure { untouched: false, ..self.failure(Some(&error)) }),
-        }
+        self.read_body(answer).await.map_err(|error| self.failure(Some(&error)))?;
+        Ok(status)
     }
 
     /// Readies the connection for waiting in the pool. False when it cannot be used again.
@@ -131,8 +133,7 @@ impl Connection {
         let is_no_http = self.tally.is_exhausted() || error.is_some_and(hyper::Error::is_parse);
         Failure {
             outcome: if is_no_http { Outcome::BadAnswer } else { Outcome::Broken },
-            // A request that is canceled was not even sent.
-            untouched: self.tally.is_untouched() || error.is_some_and(hyper::Error::is_canceled),
+            is_unsent: !self.tally.is_sent(),
         }
     }
 }

@@ -87,8 +87,9 @@ impl Transport for Http {
         if let Some(idle) = self.pool.take(origin) {
             match self.exchange(idle, delivery).await {
                 Ok(status) => return Outcome::Status(status),
-                // Its peer closed it while it was idle: that says nothing about the endpoint.
-                Err(Failure { untouched: true, .. }) => {}
+                // Its peer closed it while it was idle: that says nothing about the endpoint. Once
+                // a byte was written the peer may have the event, and to send it again is a retry.
+                Err(Failure { is_unsent: true, .. }) => {}
                 Err(failure) => return failure.outcome,
             }
         }

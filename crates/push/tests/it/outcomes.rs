@@ -1,5 +1,7 @@
 //! What each kind of bad answer leads to, and that it is tried again without being in the way.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use eventbus_core::delivery::Verdict;
@@ -226,40 +228,67 @@ async fn a_connection_is_closed_after_a_timeout() {
     assert!(subscriber.try_join_next().is_none(), "it did not panic");
 }
 
+const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+
 #[tokio::test]
 async fn an_idle_connection_that_was_closed_costs_no_attempt() {
-    // Each connection answers once, politely, and closes without having said so.
-    let (url, _subscriber) = raw(|_, stream| {
-        write_and(stream, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", Then::Close)
+    // Each connection answers once, politely, and closes a little later without having said so.
+    let closed = Arc::new(AtomicUsize::new(0));
+    let closing = closed.clone();
+    let (url, _subscriber) = raw(move |_, mut stream| {
+        let closing = closing.clone();
+        async move {
+            read_request(&mut stream).await;
+            stream.write_all(OK).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            drop(stream);
+            closing.fetch_add(1, Ordering::SeqCst);
+        }
     })
     .await;
     let mut world = World::new();
     let mut narrow = subscription("a", &url);
     narrow.max_inflight = 1;
     world.declare_open(narrow).await;
-    for number in 0..100 {
+    for number in 1..=50 {
         world.publish([number.to_string()]);
+        let is_over = || world.lag("a") == 0 && closed.load(Ordering::SeqCst) == number;
+        eventually("it is settled, and the connection closed", is_over).await;
     }
-    eventually("all is settled", || world.lag("a") == 0).await;
-    assert_eq!(world.outcomes("a"), ["success"; 100]);
+    assert_eq!(world.outcomes("a"), ["success"; 50]);
 }
 
 #[tokio::test]
-async fn a_connection_that_closes_on_its_second_request_costs_no_attempt() {
-    let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
-    let (url, _subscriber) = raw(move |_, mut stream| async move {
-        read_request(&mut stream).await;
-        stream.write_all(answer).await.unwrap();
-        read_request(&mut stream).await;
+async fn what_was_written_to_a_connection_is_not_sent_again_at_once() {
+    // Each connection answers once; the second request it reads, and closes.
+    let requests = Arc::new(AtomicUsize::new(0));
+    let reading = requests.clone();
+    let (url, _subscriber) = raw(move |_, mut stream| {
+        let reading = reading.clone();
+        async move {
+            read_request(&mut stream).await;
+            reading.fetch_add(1, Ordering::SeqCst);
+            stream.write_all(OK).await.unwrap();
+            if read_request(&mut stream).await.is_some() {
+                reading.fetch_add(1, Ordering::SeqCst);
+            }
+        }
     })
     .await;
     let mut world = World::new();
     let mut narrow = subscription("a", &url);
     narrow.max_inflight = 1;
     world.declare_open(narrow).await;
-    world.publish((0..20).map(|number| number.to_string()));
-    eventually("all is settled", || world.lag("a") == 0).await;
-    assert_eq!(world.outcomes("a"), ["success"; 20]);
+    world.publish(["1"]);
+    eventually("the first is settled", || world.lag("a") == 0).await;
+    world.publish(["2"]);
+    eventually("the second was tried", || world.outcomes("a").len() == 2).await;
+    world.settle_down().await;
+    assert_eq!(world.outcomes("a"), ["success", "broken"]);
+    assert_eq!(requests.load(Ordering::SeqCst), 2, "sent again before its retry is due");
+    world.broker.cursor("a").unwrap().make_all_due();
+    eventually("the second is settled", || world.lag("a") == 0).await;
+    assert_eq!(world.outcomes("a"), ["success", "broken", "success"]);
 }
 
 #[tokio::test]
