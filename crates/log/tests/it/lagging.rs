@@ -9,6 +9,13 @@ use crate::support::*;
 
 const EVENTS: usize = 3_000;
 
+/// Where what a ledger says begins in its files (docs/format.md).
+const LEDGER_FRAMES_AT: usize = 8_192;
+
+/// More than a ledger's entry about one event that waits has; of hundreds of events it would have
+/// more.
+const ENTRY_BYTES: usize = 128;
+
 #[tokio::test]
 async fn a_lagging_cursor_gets_everything_in_order_and_knows_its_lag() {
     let disk = FaultyDisk::new(1 << 30);
@@ -70,6 +77,20 @@ async fn the_lag_is_exact_after_a_restart_with_and_without_indexes() {
     }
 }
 
+/// How many bytes follow the head in each ledger file; what is reserved and not written is zero.
+fn ledger_bytes(disk: &FaultyDisk) -> Vec<usize> {
+    let names = eventbus_log::Disk::names(disk).unwrap();
+    let ledgers = names.iter().filter(|name| name.starts_with("ledger-"));
+    let bytes = ledgers.map(|name| {
+        let file = eventbus_log::Disk::open(disk, name).unwrap();
+        let mut bytes = vec![0; file.size().unwrap() as usize];
+        file.read_at(&mut bytes, 0).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        end.saturating_sub(LEDGER_FRAMES_AT)
+    });
+    bytes.collect()
+}
+
 #[tokio::test]
 async fn much_settled_above_one_that_waits_costs_nothing() {
     let disk = FaultyDisk::new(1 << 30);
@@ -80,16 +101,23 @@ async fn much_settled_above_one_that_waits_costs_nothing() {
     let mut first = lease(&orders, 1).await;
     let retry = Verdict::Retry { due_ms: START_MS + 30_000 };
     orders.settle(vec![settled(first.remove(0), retry)]).await.unwrap();
-    let mut done = 1;
+    let (mut done, mut turns) = (1, 1);
     while done < 20_000 {
         let leases = lease(&orders, 400).await;
         done += leases.len();
+        turns += 1;
         orders.settle(acks(leases)).await.unwrap();
     }
     let stats = orders.stats();
     assert_eq!((stats.lag_events, stats.waiting_events), (1, 1));
     log.close().await.unwrap();
+    // A turn says how far all is settled and what is not, never what is.
+    let written = ledger_bytes(&disk);
+    assert!(written.iter().all(|bytes| *bytes < turns * ENTRY_BYTES), "{turns}: {written:?}");
     let log = open_with(small(&disk), &clock).unwrap();
+    // Nor does the snapshot with which the ledger goes on, in the other file.
+    let snapshot = ledger_bytes(&disk).into_iter().min().unwrap();
+    assert!((1..2 * ENTRY_BYTES).contains(&snapshot), "{snapshot}");
     let orders = cursor(&log, "orders", "a").await;
     assert_eq!(orders.stats().lag_events, 1);
     clock.advance(std::time::Duration::from_secs(30));
