@@ -15,8 +15,8 @@ use crate::disk::{DiskFile, read_range};
 use crate::recovery::{Place, numbered};
 use crate::segments::{Spare, segment_name};
 
-/// How many numbers of segments are tried: 64 TiB of them, in a tenth of a second.
-const NUMBERS: u64 = 1 << 20;
+/// How many numbers of segments are tried at most: 64 TiB of them, in a tenth of a second.
+const NUMBERS: usize = 1 << 20;
 
 /// Bytes looked at to tell an empty file from one that holds something.
 const LOOKED_AT: usize = 64 * 1024;
@@ -95,7 +95,7 @@ impl Heads {
     fn decide(&mut self, log: Option<LogId>) -> io::Result<()> {
         let among = self.missing();
         for spare in std::mem::take(&mut self.headless) {
-            match identify(spare.file.as_ref(), log.or(self.log()))? {
+            match identify(spare.file.as_ref(), log.or(self.log()), *among.end())? {
                 Headless::Segment(head) if among.contains(&head.number) && !self.has(&head) => {
                     head.write(spare.file.as_ref())?;
                     spare.file.sync()?;
@@ -123,7 +123,7 @@ impl Heads {
             (Some(first), Some(last)) => {
                 first.head.number.saturating_sub(count)..=last.head.number + count
             }
-            _ => 1..=NUMBERS,
+            _ => 1..=NUMBERS as u64,
         }
     }
 
@@ -142,13 +142,14 @@ enum Headless {
     Unknown,
 }
 
-fn identify(file: &dyn DiskFile, log: Option<LogId>) -> io::Result<Headless> {
+/// Its number is at most `highest`.
+fn identify(file: &dyn DiskFile, log: Option<LogId>, highest: u64) -> io::Result<Headless> {
     let bytes = read_range(file, CONTENT_AT, LOOKED_AT)?;
     if bytes.iter().all(|byte| *byte == 0) {
         return Ok(Headless::Empty);
     }
     let Some(log) = log.or_else(|| batch::log(&bytes)) else { return Ok(Headless::Unknown) };
-    let head = (1..=NUMBERS).find_map(|number| {
+    let head = (1..=highest).rev().take(NUMBERS).find_map(|number| {
         let seed = Seed::new(log, number);
         let BatchHead { base, epoch, .. } = BatchHead::decode(&bytes, log, seed)?;
         let before = Position(base.0.saturating_sub(1));
