@@ -92,6 +92,8 @@ impl Compiler {
             changes.push(stream.map(move |change| (at, change)).boxed());
         }
         let mut compile_at: Option<Instant> = None;
+        // What comes alone is compiled at once, what comes in a burst together.
+        let mut not_before = Instant::now();
         loop {
             let compile = async {
                 match compile_at {
@@ -104,10 +106,11 @@ impl Compiler {
                 () = compile => {
                     self.compile();
                     compile_at = None;
+                    not_before = Instant::now() + COMPILE_EVERY;
                 }
                 Some(change) = changes.next() => {
                     if self.apply(change) {
-                        compile_at.get_or_insert_with(|| Instant::now() + COMPILE_EVERY);
+                        compile_at.get_or_insert(not_before);
                     }
                 }
             }
