@@ -280,6 +280,9 @@ pub struct CursorStats {
     pub oldest_unsettled_ms: Option<u64>,
     /// Bytes of the log that this cursor holds back from being trimmed.
     pub backlog_bytes: u64,
+    /// Bytes that it may hold back before it loses its oldest events; `None` where nothing limits
+    /// them.
+    pub backlog_max_bytes: Option<u64>,
     /// Events lost to retention since the cursor was made.
     pub dropped_events: u64,
 }

@@ -135,6 +135,26 @@ pub const BROKER_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// idle connections for their age.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// How long a Subscription that loses nothing more and is delivered well is still not `ready`: long
+/// enough that who looks now and then finds it, and not so long that it hides what comes next. How
+/// much was lost is told for ever.
+pub const LOSS_SHOWN: Duration = Duration::from_secs(5 * 60);
+
+/// A count of losses is told again when it has grown by a part as small as this, or after
+/// [`LOSS_TOLD_WITHIN`]. Who loses events all the time would else cause a write at each look.
+pub const LOSS_TOLD_PART: u64 = 10;
+
+/// How old a count of losses may be that is told.
+pub const LOSS_TOLD_WITHIN: Duration = Duration::from_secs(60);
+
+/// How full a backlog is told to be, in percent of what it may hold back: first while there is time
+/// to do something, and so seldom that one that fills causes three writes.
+pub const BACKLOG_STEPS_PERCENT: [u64; 3] = [50, 75, 90];
+
+/// How far below a step a backlog must fall, in percent, before it is told to be below it: one that
+/// hovers there is no news.
+pub const BACKLOG_SLACK_PERCENT: u64 = 5;
+
 /// Time for attempts under way to end when the program drains; then they are abandoned and come
 /// again. Below the ten seconds in which the program promises to be gone.
 pub const DRAIN_TIME: Duration = Duration::from_secs(8);

@@ -10,8 +10,42 @@ use crate::subscription::Subscription;
 pub struct World {
     /// Does an EventActivation with an equal source exist in the namespace?
     pub is_activated: bool,
+    /// What push knows of it.
+    pub health: Health,
+}
+
+/// What push knows of one Subscription. By default it knows nothing yet.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Health {
     /// How its deliveries go.
     pub delivery: DeliveryHealth,
+    /// How its backlog is. `None`: nobody has looked yet.
+    pub backlog: Option<Backlog>,
+}
+
+/// What a Subscription has lost, and how near it is to losing more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Backlog {
+    /// Events lost to retention since the Subscription was made.
+    pub lost_events: u64,
+    /// Set while it holds back much of what it may.
+    pub fill: Option<Fill>,
+}
+
+/// How much of what it may a Subscription holds back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fill {
+    /// Bytes held back.
+    pub bytes: u64,
+    /// Bytes that may be; beyond them the oldest events are lost.
+    pub max_bytes: u64,
+}
+
+impl Fill {
+    /// The share in percent, rounded down; 0 of nothing.
+    pub fn percent(self) -> u64 {
+        self.bytes.saturating_mul(100).checked_div(self.max_bytes).unwrap_or(0)
+    }
 }
 
 /// How the deliveries of a Subscription go, as push sees it.
@@ -29,7 +63,7 @@ pub enum DeliveryHealth {
     Failing(Outcome),
     /// So many events wait for their retry that nothing fresh is delivered.
     WaitingFull,
-    /// The oldest events were lost to retention.
+    /// Nothing else is wrong, but events were lost to retention a short while ago.
     BacklogTruncated,
     /// The broker does not let push lease events.
     BrokerUnavailable,
@@ -80,22 +114,36 @@ fn events_activated(subscription: &Subscription, world: World) -> Finding {
 }
 
 fn ready(subscription: &Subscription, world: World) -> Finding {
+    let Health { delivery, backlog } = world.health;
+    let mut finding = ready_but_for_backlog(subscription, world);
+    if world.is_activated && delivery == DeliveryHealth::Untried {
+        // Only a delivery disproves these.
+        if let Some(said) = said_before(subscription, &FAILURES) {
+            return said;
+        }
+    }
+    match backlog {
+        Some(backlog) => finding.text += &beside(backlog),
+        None if !world.is_activated || delivery == DeliveryHealth::Untried => {
+            // What was said of its backlog stands in there.
+            finding = said_before(subscription, &[finding.reason]).unwrap_or(finding);
+        }
+        None => {}
+    }
+    finding
+}
+
+fn ready_but_for_backlog(subscription: &Subscription, world: World) -> Finding {
     let finding =
         |is_true, reason, text| Finding { kind: ConditionType::Ready, is_true, reason, text };
     if !world.is_activated {
-        let mut text = "nothing is delivered: the events are not activated".to_owned();
-        if world.delivery == DeliveryHealth::BacklogTruncated {
-            text += "; the oldest of those kept were lost to retention";
-        }
+        let text = "nothing is delivered: the events are not activated".to_owned();
         return finding(false, NOT_ACTIVATED, text);
     }
     let endpoint = without_secrets(&subscription.endpoint);
-    match world.delivery {
-        DeliveryHealth::Untried => said_before(subscription).unwrap_or_else(|| {
-            finding(true, "Delivering", format!("events are delivered to {endpoint}"))
-        }),
-        DeliveryHealth::Delivering => {
-            finding(true, "Delivering", format!("events are delivered to {endpoint}"))
+    match world.health.delivery {
+        DeliveryHealth::Untried | DeliveryHealth::Delivering => {
+            finding(true, DELIVERING, format!("events are delivered to {endpoint}"))
         }
         DeliveryHealth::EndpointInvalid => finding(
             false,
@@ -116,7 +164,7 @@ fn ready(subscription: &Subscription, world: World) -> Finding {
         DeliveryHealth::BacklogTruncated => finding(
             false,
             "BacklogTruncated",
-            format!("{endpoint} takes events so slowly that the oldest were lost to retention"),
+            format!("the oldest of the events that waited for {endpoint} were lost just now"),
         ),
         DeliveryHealth::BrokerUnavailable => {
             finding(false, "BrokerUnavailable", "the broker does not answer".to_owned())
@@ -125,21 +173,41 @@ fn ready(subscription: &Subscription, world: World) -> Finding {
 }
 
 const NOT_ACTIVATED: &str = "NotActivated";
+const DELIVERING: &str = "Delivering";
 
-/// What the present status says of deliveries by the present spec, if it says anything.
-fn said_before(subscription: &Subscription) -> Option<Finding> {
+/// The reasons of what only a delivery disproves.
+const FAILURES: [&str; 3] = ["EndpointFailing", "WaitingFull", "BacklogTruncated"];
+
+/// What the present status says of deliveries by the present spec, if it gives one of `reasons`.
+fn said_before(subscription: &Subscription, reasons: &[&'static str]) -> Option<Finding> {
     let status = &subscription.status;
     if status.observed_generation != Some(subscription.identity.generation) {
         return None;
     }
-    let kind = ConditionType::Ready;
-    let said = status.conditions.iter().find(|condition| condition.kind == kind)?;
-    let reason = FAILURES.into_iter().find(|reason| *reason == said.reason)?;
-    Some(Finding { kind, is_true: false, reason, text: said.message.clone() })
+    let said = status.condition(&ConditionType::Ready)?;
+    let reason = reasons.iter().find(|reason| **reason == said.reason)?;
+    let is_true = *reason == DELIVERING;
+    Some(Finding { kind: ConditionType::Ready, is_true, reason, text: said.message.clone() })
 }
 
-/// The reasons of what only a delivery disproves.
-const FAILURES: [&str; 3] = ["EndpointFailing", "WaitingFull", "BacklogTruncated"];
+/// What is said of a backlog beside how deliveries go, for as long as it is so.
+fn beside(backlog: Backlog) -> String {
+    let mut text = match backlog.lost_events {
+        0 => String::new(),
+        1 => "; 1 event was lost to retention since the Subscription was made".to_owned(),
+        lost => {
+            format!("; {lost} events were lost to retention since the Subscription was made")
+        }
+    };
+    if let Some(fill) = backlog.fill {
+        let (Fill { bytes, max_bytes }, percent) = (fill, fill.percent());
+        text += &format!(
+            "; its backlog has reached {bytes} of {max_bytes} bytes ({percent} %), and at 100 % it \
+             loses its oldest events"
+        );
+    }
+    text
+}
 
 /// The endpoint as it may be shown: user name, password and query may hold secrets.
 fn without_secrets(endpoint: &str) -> String {
@@ -223,7 +291,16 @@ mod tests {
     }
 
     fn world(is_activated: bool, delivery: DeliveryHealth) -> World {
-        World { is_activated, delivery }
+        World { is_activated, health: Health { delivery, backlog: None } }
+    }
+
+    fn with_backlog(world: World, backlog: Backlog) -> World {
+        World { health: Health { backlog: Some(backlog), ..world.health }, ..world }
+    }
+
+    fn ready_of(status: &SubscriptionStatus) -> (&str, &str) {
+        let ready = status.condition(&ConditionType::Ready).unwrap();
+        (&ready.reason, &ready.message)
     }
 
     const NOW_MS: u64 = 1_541_196_521_999;
@@ -270,13 +347,64 @@ mod tests {
         assert!(reconcile(&inactive, untried, NOW_MS).is_true(&ConditionType::Ready));
     }
 
+    const TROUBLES: [(bool, DeliveryHealth, &str); 8] = [
+        (false, DeliveryHealth::Untried, "NotActivated"),
+        (true, DeliveryHealth::Untried, "Delivering"),
+        (true, DeliveryHealth::Delivering, "Delivering"),
+        (true, DeliveryHealth::EndpointInvalid, "EndpointInvalid"),
+        (true, DeliveryHealth::Failing(Outcome::Status(500)), "EndpointFailing"),
+        (true, DeliveryHealth::WaitingFull, "WaitingFull"),
+        (true, DeliveryHealth::BacklogTruncated, "BacklogTruncated"),
+        (true, DeliveryHealth::BrokerUnavailable, "BrokerUnavailable"),
+    ];
+
     #[test]
-    fn an_inactive_subscription_that_loses_events_says_so() {
-        let losing = world(false, DeliveryHealth::BacklogTruncated);
-        let status = reconcile(&subscription(SubscriptionStatus::default()), losing, NOW_MS);
-        let ready = &status.conditions[1];
-        assert_eq!(ready.reason, "NotActivated");
-        assert!(ready.message.contains("lost to retention"), "{}", ready.message);
+    fn what_was_lost_is_counted_beside_whatever_else_there_is_to_say() {
+        for (is_activated, delivery, reason) in TROUBLES {
+            for (lost_events, words) in [(1, "1 event was lost"), (220, "220 events were lost")] {
+                let world = world(is_activated, delivery);
+                let none = with_backlog(world, Backlog::default());
+                let lost = with_backlog(world, Backlog { lost_events, fill: None });
+                let new = subscription(SubscriptionStatus::default());
+                let without = reconcile(&new, none, NOW_MS);
+                let status = reconcile(&new, lost, NOW_MS);
+                let ((reason_then, text), (_, before)) = (ready_of(&status), ready_of(&without));
+                assert_eq!(reason_then, reason);
+                assert!(text.starts_with(before) && text.contains(words), "{text}");
+                let again = reconcile(&subscription(status.clone()), lost, NOW_MS + 60_000);
+                assert_eq!(again, status);
+            }
+        }
+    }
+
+    #[test]
+    fn a_backlog_that_fills_is_told_with_its_limit() {
+        for (is_activated, delivery, reason) in TROUBLES {
+            let fill = Some(Fill { bytes: 519, max_bytes: 1_000 });
+            let full =
+                with_backlog(world(is_activated, delivery), Backlog { lost_events: 7, fill });
+            let status = reconcile(&subscription(SubscriptionStatus::default()), full, NOW_MS);
+            let (reason_then, text) = ready_of(&status);
+            assert_eq!(reason_then, reason);
+            let filled = "reached 519 of 1000 bytes (51 %), and at 100 % it loses its oldest";
+            assert!(text.contains("7 events were lost") && text.contains(filled), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_was_lost_is_not_forgotten_before_anybody_has_looked() {
+        let new = subscription(SubscriptionStatus::default());
+        let lost = Backlog { lost_events: 220, fill: None };
+        for is_activated in [true, false] {
+            let before = world(is_activated, DeliveryHealth::Delivering);
+            let said = reconcile(&new, with_backlog(before, lost), NOW_MS);
+            let unknown = world(is_activated, DeliveryHealth::Untried);
+            assert_eq!(reconcile(&subscription(said.clone()), unknown, NOW_MS), said);
+            // A look finds another log, in which nothing is lost.
+            let looked = with_backlog(unknown, Backlog::default());
+            let now = reconcile(&subscription(said), looked, NOW_MS);
+            assert!(!ready_of(&now).1.contains("lost"), "{now:?}");
+        }
     }
 
     #[test]

@@ -399,6 +399,7 @@ impl LogCursor {
             held_events: counts.unsettled as u64,
             oldest_unsettled_ms: spot.and_then(|spot| self.shared.time_of(spot)),
             backlog_bytes: spot.map_or(0, |spot| self.shared.segments.bytes_from(spot.place)),
+            backlog_max_bytes: Some(self.shared.limits.backlog_max_bytes),
             dropped_events: dropped,
         }
     }

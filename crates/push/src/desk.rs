@@ -2,15 +2,17 @@
 //! it goes. No queue: only the latest order counts.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use eventbus_core::broker::CursorStats;
 use eventbus_core::delivery::Outcome;
-use eventbus_core::reconcile::DeliveryHealth;
+use eventbus_core::reconcile::{DeliveryHealth, Fill, Health};
 use eventbus_core::{Cursor, Subscription, Text, limits};
 use eventbus_resources::HealthBoard;
 use tokio::sync::Notify;
 
+use crate::backlog::Gauge;
 use crate::endpoint::{BadEndpoint, Endpoint};
 
 /// What a dispatcher is to do.
@@ -65,9 +67,7 @@ pub(crate) struct Trouble {
     /// The last attempts failed, and how.
     pub(crate) failing: Option<Outcome>,
     waiting_full: bool,
-    truncated: bool,
-    /// Events lost to retention when last looked.
-    dropped_events: Option<u64>,
+    backlog: Gauge,
 }
 
 impl Desk {
@@ -97,15 +97,17 @@ impl Desk {
         self.changed.notified().await;
     }
 
-    /// Changes what is wrong, and tells the board when that changes the worst of it.
-    pub(crate) fn tell(&self, change: impl FnOnce(&mut Trouble)) {
+    /// Changes what is wrong, and tells the board when that changes the worst of it. Gives what
+    /// `change` gives.
+    pub(crate) fn tell<R>(&self, change: impl FnOnce(&mut Trouble) -> R) -> R {
         let mut trouble = self.trouble.lock().unwrap_or_else(PoisonError::into_inner);
         let before = trouble.health();
-        change(&mut trouble);
+        let given = change(&mut trouble);
         let health = trouble.health();
-        if !is_same_kind(before, health) {
+        if !is_same_kind(before.delivery, health.delivery) || before.backlog != health.backlog {
             self.board.report(&self.uid, health);
         }
+        given
     }
 
     /// Says that nothing is wrong: there is no such Subscription any more.
@@ -115,26 +117,31 @@ impl Desk {
 }
 
 impl Trouble {
-    /// Takes in how the cursor is, of a Subscription that is delivered or rests.
-    pub(crate) fn look(&mut self, stats: &CursorStats, is_delivered: bool) {
+    /// Takes in how the cursor is at `now`, time since the process began, of a Subscription that
+    /// is delivered or rests. Gives how full its backlog is when that is worth a warning.
+    pub(crate) fn look(
+        &mut self,
+        stats: &CursorStats,
+        is_delivered: bool,
+        now: Duration,
+    ) -> Option<Fill> {
         self.tried |= is_delivered && stats.lag_events == 0;
         self.waiting_full = is_delivered && stats.held_events >= limits::WAITING_EVENTS as u64;
-        // What was lost before this process began to look is no news.
-        let before = self.dropped_events.replace(stats.dropped_events);
-        let has_lost = before.is_some_and(|before| stats.dropped_events > before);
-        // Losses come in pieces as large as what is trimmed at once: between two of them a
-        // subscription that takes nothing is still losing.
-        let takes_nothing = self.failing.is_some() || !is_delivered;
-        self.truncated = has_lost || self.truncated && takes_nothing;
+        self.backlog.look(stats, now)
     }
 
-    fn health(&self) -> DeliveryHealth {
+    fn health(&self) -> Health {
+        Health { delivery: self.delivery(), backlog: self.backlog.told() }
+    }
+
+    /// The worst: why nothing is delivered comes before what was lost because of it.
+    fn delivery(&self) -> DeliveryHealth {
         match self {
             Self { broker: true, .. } => DeliveryHealth::BrokerUnavailable,
-            Self { truncated: true, .. } => DeliveryHealth::BacklogTruncated,
             Self { invalid: true, .. } => DeliveryHealth::EndpointInvalid,
             Self { waiting_full: true, .. } => DeliveryHealth::WaitingFull,
             Self { failing: Some(outcome), .. } => DeliveryHealth::Failing(*outcome),
+            Self { backlog, .. } if backlog.has_just_lost() => DeliveryHealth::BacklogTruncated,
             Self { tried: true, .. } => DeliveryHealth::Delivering,
             _ => DeliveryHealth::Untried,
         }

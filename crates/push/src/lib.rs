@@ -6,6 +6,7 @@
 //! live behind the cursor.
 
 mod attempt;
+mod backlog;
 mod desk;
 mod dispatcher;
 mod endpoint;

@@ -22,7 +22,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use crate::attempt::Tools;
-use crate::desk::{Desk, Order, Plan};
+use crate::desk::{Desk, Order, Plan, Trouble};
 use crate::dispatcher::Dispatcher;
 use crate::telemetry;
 use crate::transport::Transport;
@@ -302,11 +302,15 @@ impl<T: Transport> Supervisor<T> {
 
     /// Looks at what changes without a turn of a dispatcher.
     fn look(&mut self) {
+        let now = self.tools.clock.elapsed();
         for ward in self.wards.values() {
-            if let (Stage::Living, Some((_, cursor))) = (ward.stage, &ward.cursor) {
+            if let (Stage::Living, Some((subscription, cursor))) = (ward.stage, &ward.cursor) {
                 let stats = cursor.stats();
                 let is_delivered = matches!(*ward.desk.order(), Order::Deliver(_));
-                ward.desk.tell(|trouble| trouble.look(&stats, is_delivered));
+                let look = |trouble: &mut Trouble| trouble.look(&stats, is_delivered, now);
+                if let Some(fill) = ward.desk.tell(look) {
+                    telemetry::backlog_fills(&subscription.identity, fill);
+                }
             }
         }
         self.tools.transport.tidy();

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use eventbus_core::delivery::Outcome;
+use eventbus_core::reconcile::Fill;
 use eventbus_core::subscription::Identity;
 use eventbus_core::{Position, Text};
 use tracing::{debug, error, info, warn};
@@ -119,6 +120,17 @@ pub(crate) fn subscription_recovered(subscription: &Identity) {
     );
 }
 
+pub(crate) fn backlog_fills(subscription: &Identity, fill: Fill) {
+    warn!(
+        namespace = &*subscription.namespace,
+        subscription = &*subscription.name,
+        bytes = fill.bytes,
+        max_bytes = fill.max_bytes,
+        percent = fill.percent(),
+        "a backlog fills: at 100 % its oldest events are lost"
+    );
+}
+
 pub(crate) fn broker_failed(cursor: &Text, error: &dyn std::error::Error) {
     warn!(cursor = &**cursor, error = &*error.to_string(), "the broker failed: it is asked again");
 }
@@ -210,11 +222,12 @@ mod tests {
             });
             subscription_failing(&subscription, Outcome::Dns);
             subscription_recovered(&subscription);
+            backlog_fills(&subscription, Fill { bytes: 1, max_bytes: 2 });
             broker_failed(&subscription.uid, &io::Error::other(evil));
             attempt_lost(&subscription.uid);
         });
         let page = page.text();
-        assert_eq!(page.lines().count(), 5, "{page}");
+        assert_eq!(page.lines().count(), 6, "{page}");
         assert!(page.lines().all(|line| !line.contains(char::is_control)), "{page}");
     }
 

@@ -61,7 +61,7 @@ impl Control {
             let source = &subscription.interest.source;
             let world = World {
                 is_activated: catalog.is_activated(&identity.namespace, source),
-                delivery: self.health.of(&identity.uid),
+                health: self.health.of(&identity.uid),
             };
             let status = reconcile(subscription, world, now_ms);
             if status == subscription.status {

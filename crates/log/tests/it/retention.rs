@@ -33,6 +33,7 @@ async fn a_dead_cursor_loses_its_oldest_alone_and_the_loss_is_exact() {
         LogConfig { history_bytes: 64 * 1024, backlog_max_bytes: Some(300 * 1024), ..small(&disk) };
     let log = open_with(config.clone(), &clock).unwrap();
     let dead = cursor(&log, "dead", "a").await;
+    assert_eq!(dead.stats().backlog_max_bytes, Some(300 * 1024));
     let sparse = cursor(&log, "sparse", "b").await;
     fill(&log, "b", 1, 100).await;
     let mut got = 0;

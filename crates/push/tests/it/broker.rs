@@ -1,7 +1,7 @@
 //! A broker that fails, and what is told about the cursors.
 
 use eventbus_core::limits;
-use eventbus_core::reconcile::DeliveryHealth;
+use eventbus_core::reconcile::{DeliveryHealth, Fill};
 
 use crate::subscriber::Subscriber;
 use crate::world::{World, eventually, set_active, subscription};
@@ -90,9 +90,51 @@ async fn full_waiting_rooms_and_losses_are_told() {
     cursor.place().held_told = Some(limits::WAITING_EVENTS as u64);
     eventually("it is told", || world.health("a") == DeliveryHealth::WaitingFull).await;
     cursor.place().dropped_events = 3;
-    eventually("losses are worse", || world.health("a") == DeliveryHealth::BacklogTruncated).await;
+    eventually("losses are counted", || world.lost("a") == Some(3)).await;
+    assert_eq!(world.health("a"), DeliveryHealth::WaitingFull, "which is why they were lost");
     cursor.place().held_told = None;
-    eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+    eventually("the loss is left", || world.health("a") == DeliveryHealth::BacklogTruncated).await;
+    assert_eq!(world.lost("a"), Some(3));
+}
+
+#[tokio::test]
+async fn why_nothing_is_delivered_comes_before_what_was_lost_because_of_it() {
+    let subscriber = Subscriber::start().await;
+    subscriber.answer_all(500);
+    let mut world = World::new();
+    world.declare_open(subscription("failing", &subscriber.url())).await;
+    world.declare_open(subscription("invalid", "ftp://127.0.0.1/")).await;
+    world.publish(["1", "2", "3"]);
+    let is_failing = || matches!(world.health("failing"), DeliveryHealth::Failing(_));
+    eventually("it fails", is_failing).await;
+    for uid in ["failing", "invalid"] {
+        eventually("it is looked at", || world.lost(uid) == Some(0)).await;
+        world.broker.cursor(uid).unwrap().place().dropped_events = 2;
+        eventually("losses are counted", || world.lost(uid) == Some(2)).await;
+    }
+    assert!(is_failing());
+    assert_eq!(world.health("invalid"), DeliveryHealth::EndpointInvalid);
+    // Another endpoint takes them: what is left to tell is the loss.
+    subscriber.answer_all(204);
+    world.change("invalid", |a| a.endpoint = subscriber.url().into());
+    world.broker.cursor("failing").unwrap().make_all_due();
+    for uid in ["failing", "invalid"] {
+        let is_told = || world.health(uid) == DeliveryHealth::BacklogTruncated;
+        eventually("the loss is left", is_told).await;
+    }
+}
+
+#[tokio::test]
+async fn a_backlog_that_fills_is_told_while_there_is_time() {
+    let mut world = World::new();
+    world.declare_open(subscription("a", "http://127.0.0.1:1/")).await;
+    let cursor = world.broker.cursor("a").unwrap();
+    for (bytes, told) in [(50, Some(50)), (91, Some(91)), (1, None)] {
+        cursor.place().backlog_told = Some((bytes, 100));
+        let fill = told.map(|bytes| Fill { bytes, max_bytes: 100 });
+        let is_told = || world.backlog("a").is_some_and(|backlog| backlog.fill == fill);
+        eventually("it is told", is_told).await;
+    }
 }
 
 #[tokio::test]
@@ -125,7 +167,7 @@ async fn a_call_of_the_broker_that_panics_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_sleeper_that_loses_events_says_so_until_it_wakes() {
+async fn a_sleeper_that_loses_events_says_so_and_does_not_forget_when_it_wakes() {
     let mut world = World::new();
     let mut sleeper = subscription("a", "http://127.0.0.1:1/");
     set_active(&mut sleeper, false);
@@ -136,7 +178,15 @@ async fn a_sleeper_that_loses_events_says_so_until_it_wakes() {
     tokio::time::sleep(limits::LOOK_EVERY * 2).await;
     assert_eq!(world.health("a"), DeliveryHealth::BacklogTruncated, "and goes on");
     world.change("a", |a| set_active(a, true));
+    tokio::time::sleep(limits::LOOK_EVERY * 2).await;
+    assert_eq!(world.health("a"), DeliveryHealth::BacklogTruncated, "for a while");
+    assert_eq!(world.lost("a"), Some(3));
+    // Who comes later finds the count.
+    world.restart().await;
+    let restarted = subscription("a", "http://127.0.0.1:1/");
+    world.declare_open(restarted).await;
     eventually("all is well", || world.health("a") == DeliveryHealth::Delivering).await;
+    eventually("and counted", || world.lost("a") == Some(3)).await;
 }
 
 #[tokio::test]

@@ -64,6 +64,8 @@ pub(crate) struct Place {
     pub(crate) dropped_events: u64,
     /// What `stats` tells instead of the events that are held, when set.
     pub(crate) held_told: Option<u64>,
+    /// What is told to be held back, and how much may be, where it is not nothing.
+    pub(crate) backlog_told: Option<(u64, u64)>,
     /// Should the next lease panic?
     pub(crate) lease_panics: bool,
     /// How long a lease takes, as if it had to read a disk.
@@ -236,6 +238,7 @@ impl MemoryCursor {
             keeps_history: true,
             dropped_events: 0,
             held_told: None,
+            backlog_told: None,
             lease_panics: false,
             lease_takes: Duration::ZERO,
         };
@@ -391,12 +394,15 @@ impl Cursor for MemoryCursor {
 
     fn stats(&self) -> CursorStats {
         let place = self.place();
+        let (backlog_bytes, backlog_max_bytes) = place.backlog_told.unzip();
         CursorStats {
             lag_events: place.lag() as u64,
             waiting_events: place.waiting.len() as u64,
             held_events: place.held_told.unwrap_or(place.held() as u64),
             leased_events: place.leased.len() as u64,
             dropped_events: place.dropped_events,
+            backlog_bytes: backlog_bytes.unwrap_or_default(),
+            backlog_max_bytes,
             ..CursorStats::default()
         }
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use eventbus_core::broker::{CursorSpec, Start};
 use eventbus_core::manifest::{Condition, ConditionStatus, ConditionType, SubscriptionStatus};
-use eventbus_core::reconcile::DeliveryHealth;
+use eventbus_core::reconcile::{Backlog, DeliveryHealth};
 use eventbus_core::subscription::Identity;
 use eventbus_core::testing::SeededEntropy;
 use eventbus_core::{
@@ -131,7 +131,17 @@ impl World {
 
     /// How deliveries go.
     pub(crate) fn health(&self, uid: &str) -> DeliveryHealth {
-        self.board.of(&uid.into())
+        self.board.of(&uid.into()).delivery
+    }
+
+    /// How its backlog is; `None` before anybody looked.
+    pub(crate) fn backlog(&self, uid: &str) -> Option<Backlog> {
+        self.board.of(&uid.into()).backlog
+    }
+
+    /// Events that are told to be lost.
+    pub(crate) fn lost(&self, uid: &str) -> Option<u64> {
+        self.backlog(uid).map(|backlog| backlog.lost_events)
     }
 
     /// Events that are not settled.

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use eventbus_core::reconcile::{DeliveryHealth, World, reconcile};
+use eventbus_core::reconcile::{DeliveryHealth, reconcile};
 use eventbus_core::testing::ManualClock;
 use eventbus_resources::{Freshness, Leadership, StatusWriter, access};
 use http::{Method, Request};
@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::notices::until_told;
+use crate::notices::{until_told, world};
 use crate::{Bench, only, subscription};
 
 /// Group, resource and verb.
@@ -86,7 +86,7 @@ async fn the_roles_grant_what_is_asked_for_and_no_more() {
         // What happens again is counted.
         for is_activated in [false, true, false] {
             let one = only(&watched.catalog.borrow().clone());
-            let world = World { is_activated, delivery: DeliveryHealth::Delivering };
+            let world = world(is_activated, DeliveryHealth::Delivering);
             writer.want(&one, reconcile(&one, world, 0));
             let has_status = |catalog: &Arc<eventbus_core::Catalog>| {
                 let status = &only(catalog).status;

@@ -9,6 +9,7 @@
 mod access;
 mod lease;
 mod notices;
+mod status;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use eventbus_apiserver::{ApiServer, Config};
 use eventbus_core::manifest::ConditionType;
-use eventbus_core::reconcile::{DeliveryHealth, World, reconcile};
+use eventbus_core::reconcile::{DeliveryHealth, reconcile};
 use eventbus_core::testing::{ManualClock, SeededEntropy};
 use eventbus_core::{Catalog, Source, Subscription};
 use eventbus_resources::{DEFINITIONS, Freshness, StatusWriter, Watched};
@@ -214,7 +215,7 @@ async fn a_status_is_written_and_a_stale_wish_is_asked_for_again() {
     let label = json!({ "metadata": { "labels": { "app": "x" } } });
     let api = bench.resource(0, "stage");
     api.patch("orders", &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
-    let world = World { is_activated: true, delivery: DeliveryHealth::Delivering };
+    let world = notices::world(true, DeliveryHealth::Delivering);
     writer.want(&stale, reconcile(&stale, world, 1_541_196_521_000));
     tokio::time::timeout(PATIENCE, writer.failed()).await.unwrap();
     let fresh =

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use eventbus_core::delivery::Outcome;
-use eventbus_core::reconcile::{DeliveryHealth, World, reconcile};
+use eventbus_core::reconcile::{DeliveryHealth, Health, World, reconcile};
 use eventbus_resources::StatusWriter;
 use k8s_openapi::api::core::v1::Event;
 use kube::api::{Api, ListParams};
@@ -15,10 +15,14 @@ use tower::ServiceExt;
 
 use crate::{Bench, PATIENCE, only, subscription};
 
-const INACTIVE: World = World { is_activated: false, delivery: DeliveryHealth::Untried };
-const DELIVERING: World = World { is_activated: true, delivery: DeliveryHealth::Delivering };
-const FAILING: World =
-    World { is_activated: true, delivery: DeliveryHealth::Failing(Outcome::Status(503)) };
+const INACTIVE: World = world(false, DeliveryHealth::Untried);
+const DELIVERING: World = world(true, DeliveryHealth::Delivering);
+const FAILING: World = world(true, DeliveryHealth::Failing(Outcome::Status(503)));
+
+/// A world of which no more is known.
+pub(crate) const fn world(is_activated: bool, delivery: DeliveryHealth) -> World {
+    World { is_activated, health: Health { delivery, backlog: None } }
+}
 
 /// A bench with one Subscription, and a writer of what becomes of it.
 struct Story {
@@ -137,7 +141,7 @@ async fn what_happens_again_is_counted_in_the_event_that_is_there() {
     // Another process knows nothing of it but what is in the API.
     story.restart(story.bench.client.clone());
     let worse = DeliveryHealth::Failing(Outcome::Timeout);
-    story.becomes(World { is_activated: true, delivery: worse }).await;
+    story.becomes(world(true, worse)).await;
     let again = story.until_told("EndpointFailing", 2).await;
     assert_eq!(again.metadata.uid, first.metadata.uid);
     assert_eq!(again.first_timestamp, first.first_timestamp);

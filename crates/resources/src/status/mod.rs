@@ -3,8 +3,10 @@
 //!
 //! A write that fails is not repeated by itself. Whoever wants the status looks at the world again
 //! and wants it again; so a conflict, a deletion and an API that is away need no code of their own.
+//! Nor is anything lost with what still waits when the process ends.
 
-use std::collections::HashMap;
+mod queue;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -16,10 +18,12 @@ use kube::Client;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
 use serde_json::json;
 use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, sleep_until};
 use tracing::{debug, warn};
 
 use crate::definitions::DEFINITIONS;
 use crate::notices::NoticeWriter;
+use queue::{Queue, Write};
 
 /// Whose the statuses are, in `managedFields`.
 const FIELD_MANAGER: &str = "eventbus";
@@ -39,31 +43,6 @@ pub struct StatusWriter {
     notices: NoticeWriter,
 }
 
-#[derive(Default)]
-struct Queue {
-    waiting: HashMap<Text, Write>,
-    /// What was last asked for, by the version it was asked against: while the watch has not shown
-    /// the write, the same wish is not queued again.
-    asked: HashMap<Text, (u64, Arc<SubscriptionStatus>)>,
-}
-
-impl Queue {
-    /// After a storm of changes the maps keep no room for the next one.
-    fn give_room_back(&mut self) {
-        if self.waiting.is_empty() {
-            self.waiting.shrink_to_fit();
-        }
-        if self.asked.is_empty() {
-            self.asked.shrink_to_fit();
-        }
-    }
-}
-
-struct Write {
-    subscription: Arc<Subscription>,
-    status: Arc<SubscriptionStatus>,
-}
-
 impl StatusWriter {
     /// A writer over `client`. By `clock` Events happen.
     pub fn new(client: Client, clock: Arc<dyn Clock>) -> Arc<Self> {
@@ -78,35 +57,20 @@ impl StatusWriter {
 
     /// Asks for `status` to be written, in place of what was asked for this Subscription before.
     pub fn want(&self, subscription: &Arc<Subscription>, status: SubscriptionStatus) {
-        let identity = &subscription.identity;
-        let mut queue = self.queue();
-        let version = identity.resource_version;
-        let same = |(at, asked): &(u64, Arc<SubscriptionStatus>)| {
-            *at == version && asked.says_the_same(&status)
-        };
-        if queue.asked.get(&identity.uid).is_some_and(same) {
-            return;
+        if self.queue().want(subscription, status) {
+            self.wanted.notify_one();
         }
-        let status = Arc::new(status);
-        queue.asked.insert(identity.uid.clone(), (version, status.clone()));
-        let write = Write { subscription: subscription.clone(), status };
-        queue.waiting.insert(identity.uid.clone(), write);
-        drop(queue);
-        self.wanted.notify_one();
     }
 
     /// Takes back what was asked for a Subscription that now is as it should be, or is gone.
     pub fn settled(&self, uid: &Text) {
-        let mut queue = self.queue();
-        queue.asked.remove(uid);
-        queue.waiting.remove(uid);
-        queue.give_room_back();
+        self.queue().settled(uid);
     }
 
     /// Ends when a write failed since the last call: look again and ask again.
     pub async fn failed(&self) {
         self.failed.notified().await;
-        tokio::time::sleep(PAUSE).await;
+        sleep(PAUSE).await;
     }
 
     /// The task: writes what is wanted, for ever.
@@ -118,22 +82,16 @@ impl StatusWriter {
         let mut writes = FuturesUnordered::new();
         loop {
             while writes.len() < AT_ONCE {
-                let Some(write) = self.next() else { break };
+                let Some(write) = self.queue().next(Instant::now()) else { break };
                 writes.push(self.write(write));
             }
+            let next_due = self.queue().next_due();
             tokio::select! {
                 Some(()) = writes.next() => {}
                 () = self.wanted.notified(), if writes.len() < AT_ONCE => {}
+                () = until(next_due), if writes.len() < AT_ONCE => {}
             }
         }
-    }
-
-    fn next(&self) -> Option<Write> {
-        let mut queue = self.queue();
-        let uid = queue.waiting.keys().next()?.clone();
-        let write = queue.waiting.remove(&uid);
-        queue.give_room_back();
-        write
     }
 
     async fn write(&self, Write { subscription, status }: Write) {
@@ -166,11 +124,19 @@ impl StatusWriter {
             }
             error => warn!(name, %error, "the status was not written, trying again"),
         }
-        self.queue().asked.remove(&identity.uid);
+        self.queue().failed(&identity.uid);
         self.failed.notify_one();
     }
 
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits until then; for ever when there is no such time.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => sleep_until(due).await,
+        None => std::future::pending().await,
     }
 }
