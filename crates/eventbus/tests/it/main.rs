@@ -16,6 +16,7 @@ mod described;
 mod faults;
 mod kubectl;
 mod listen;
+mod losses;
 mod ports;
 mod program;
 mod publish;
