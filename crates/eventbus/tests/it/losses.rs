@@ -10,7 +10,7 @@ use crate::served::{Bus, SUBSCRIPTIONS, subscription};
 use crate::subscriber::Subscriber;
 
 /// Segments of 1 MiB; a Subscription may hold back two of them.
-const SMALL: [&str; 2] = ["--max-bytes", "8388608"];
+const SMALL: [&str; 4] = ["--max-bytes", "8388608", "--max-event-bytes", "200000"];
 
 /// Waits until `ready` of `stage/orders` is of `reason` and says what matches; returns what the
 /// first group of it matched.
@@ -22,8 +22,8 @@ async fn said(bus: &Bus, reason: &str, matching: &str) -> String {
             let answer = bus.api_call("GET", &path, String::new()).await;
             let object: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
             let ready = &object["status"]["conditions"][1];
-            let message = ready["message"].as_str().unwrap_or_default();
-            if let (true, Some(found)) = (ready["reason"] == reason, matching.captures(message)) {
+            let text = ready["message"].as_str().unwrap_or_default();
+            if let (true, Some(found)) = (ready["reason"] == reason, matching.captures(text)) {
                 return found[1].to_owned();
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
