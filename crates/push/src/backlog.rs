@@ -25,10 +25,15 @@ pub(crate) struct Gauge {
 }
 
 impl Gauge {
+    /// Takes in how the cursor was when it was opened: what it had lost by then is counted, and no
+    /// news; what it loses before the first look is.
+    pub(crate) fn begin(&mut self, stats: &CursorStats) {
+        self.dropped_events.get_or_insert(stats.dropped_events);
+    }
+
     /// Takes in how the cursor is at `now`, time since the process began. Gives what it reached
     /// when that is a higher step than before.
     pub(crate) fn look(&mut self, stats: &CursorStats, now: Duration) -> Option<Fill> {
-        // What was lost before this process began to look is counted, and no news.
         let before = self.dropped_events.replace(stats.dropped_events);
         if before.is_some_and(|before| stats.dropped_events > before) {
             self.lost_at = Some(now);
@@ -128,6 +133,15 @@ mod tests {
         }
         assert!(!looks.gauge.has_just_lost());
         assert_eq!(looks.lost(226), 226, "the count is old");
+        assert!(looks.gauge.has_just_lost());
+    }
+
+    #[test]
+    fn what_is_lost_before_the_first_look_is_news() {
+        let mut looks = Looks::default();
+        looks.gauge.begin(&CursorStats::default());
+        assert_eq!(looks.gauge.told(), None);
+        assert_eq!(looks.lost(220), 220);
         assert!(looks.gauge.has_just_lost());
     }
 

@@ -117,6 +117,11 @@ impl Desk {
 }
 
 impl Trouble {
+    /// Takes in how the cursor was when it was opened.
+    pub(crate) fn begin(&mut self, stats: &CursorStats) {
+        self.backlog.begin(stats);
+    }
+
     /// Takes in how the cursor is at `now`, time since the process began, of a Subscription that
     /// is delivered or rests. Gives how full its backlog is when that is worth a warning.
     pub(crate) fn look(

@@ -259,6 +259,7 @@ impl<T: Transport> Supervisor<T> {
         match cursor {
             Ok(cursor) => {
                 ward.succeeded();
+                ward.desk.tell(|trouble| trouble.begin(&cursor.stats()));
                 ward.cursor = Some((subscription, cursor));
             }
             Err(error) => ward.failed(&error),
