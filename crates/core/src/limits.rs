@@ -249,9 +249,9 @@ pub const NOTICES_WAITING: usize = 500;
 /// that become active at once are one piece of news, and not thousands.
 pub const NOTICES_WAITING_NORMAL: usize = 100;
 
-/// Pause after each notice: twenty a second cost a hundredth of what statuses may cost, and all
-/// that wait are written in half a minute.
-pub const NOTICE_PAUSE: Duration = Duration::from_millis(50);
+/// Pause after each notice: each is a sync of the API's store, on the disk to which the log syncs.
+/// All that wait are written in two minutes.
+pub const NOTICE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Notices of one Subscription that may follow each other at once: twice what a Subscription meets
 /// that is made, activated, fails and recovers.
