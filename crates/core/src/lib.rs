@@ -15,7 +15,7 @@ pub mod notice;
 pub mod reconcile;
 pub mod seams;
 pub mod subscription;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod wire;
 

@@ -260,34 +260,13 @@ fn set(status: &mut SubscriptionStatus, finding: Finding, now: &str) {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
-    use crate::event::{Interest, Source};
-    use crate::subscription::Identity;
 
     fn subscription(status: SubscriptionStatus) -> Subscription {
-        Subscription {
-            identity: Identity {
-                uid: "1".into(),
-                group: "eventing.kyma.cx",
-                namespace: "stage".into(),
-                name: "orders".into(),
-                generation: 3,
-                resource_version: 9,
-                created_ms: 0,
-            },
-            interest: Interest {
-                source: Source::from_id("shop".into()),
-                event_type: "order.created".into(),
-                event_type_version: "v1".into(),
-            },
-            endpoint: "http://user:pass@shop.local/x@y?token=secret".into(),
-            max_inflight: 1,
-            timeout: Duration::from_secs(1),
-            names_itself: false,
-            status,
-        }
+        let mut subscription = crate::testing::subscription("orders");
+        subscription.identity.generation = 3;
+        let endpoint = "http://user:pass@shop.local/x@y?token=secret".into();
+        Subscription { endpoint, status, ..subscription }
     }
 
     fn world(is_activated: bool, delivery: DeliveryHealth) -> World {

@@ -1,11 +1,40 @@
-//! Doubles of the seams, for tests.
+//! Doubles of the seams and other things that tests share.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::event::{Interest, Source};
+use crate::manifest::SubscriptionStatus;
 use crate::seams::{Clock, Entropy};
+use crate::subscription::{Identity, Subscription};
+
+/// A Subscription of namespace `stage` whose name is its uid, to `order.created` of `shop`; nothing
+/// was said of it yet.
+pub fn subscription(uid: &str) -> Subscription {
+    Subscription {
+        identity: Identity {
+            uid: uid.into(),
+            group: "eventing.kyma.cx",
+            namespace: "stage".into(),
+            name: uid.into(),
+            generation: 1,
+            resource_version: 1,
+            created_ms: 0,
+        },
+        interest: Interest {
+            source: Source::from_id("shop".into()),
+            event_type: "order.created".into(),
+            event_type_version: "v1".into(),
+        },
+        endpoint: "http://localhost/".into(),
+        max_inflight: 10,
+        timeout: Duration::from_secs(1),
+        names_itself: false,
+        status: SubscriptionStatus::default(),
+    }
+}
 
 /// A clock that stands still until it is moved.
 #[derive(Debug)]

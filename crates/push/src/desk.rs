@@ -162,38 +162,3 @@ fn is_same_kind(one: DeliveryHealth, other: DeliveryHealth) -> bool {
         _ => one == other,
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use std::time::Duration;
-
-    use eventbus_core::manifest::SubscriptionStatus;
-    use eventbus_core::subscription::Identity;
-    use eventbus_core::{Interest, Source};
-
-    use super::*;
-
-    pub(crate) fn subscription() -> Arc<Subscription> {
-        Arc::new(Subscription {
-            identity: Identity {
-                uid: "uid".into(),
-                group: "eventing.kyma.cx",
-                namespace: "shop".into(),
-                name: "orders".into(),
-                generation: 1,
-                resource_version: 1,
-                created_ms: 0,
-            },
-            interest: Interest {
-                source: Source::from_id("shop".into()),
-                event_type: "order.created".into(),
-                event_type_version: "v1".into(),
-            },
-            endpoint: "http://localhost/".into(),
-            max_inflight: 10,
-            timeout: Duration::from_secs(1),
-            names_itself: false,
-            status: SubscriptionStatus::default(),
-        })
-    }
-}

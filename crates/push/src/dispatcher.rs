@@ -362,7 +362,7 @@ async fn rest(pause: Option<&mut Pause>) {
 mod tests {
     use eventbus_core::Cursor;
     use eventbus_core::broker::CursorStats;
-    use eventbus_core::testing::{ManualClock, SeededEntropy};
+    use eventbus_core::testing::{ManualClock, SeededEntropy, subscription};
 
     use super::*;
     use crate::slots::Slots;
@@ -403,7 +403,7 @@ mod tests {
             telemetry: Arc::default(),
         });
         let desk = Arc::new(Desk::new("uid".into(), Arc::default()));
-        let plan = Arc::new(Plan::new(crate::desk::tests::subscription(), Arc::new(Empty)));
+        let plan = Arc::new(Plan::new(Arc::new(subscription("orders")), Arc::new(Empty)));
         let dispatcher = Box::new(Dispatcher::new(tools, desk, plan));
         let bytes = size_of::<Dispatcher<Nowhere>>() + size_of_val(&dispatcher.run());
         assert!(bytes <= 640, "{bytes} bytes");

@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use eventbus_core::broker::{CursorSpec, Start};
-use eventbus_core::manifest::{Condition, ConditionStatus, ConditionType, SubscriptionStatus};
+use eventbus_core::manifest::{Condition, ConditionStatus, ConditionType};
 use eventbus_core::reconcile::{Backlog, DeliveryHealth};
-use eventbus_core::subscription::Identity;
 use eventbus_core::testing::SeededEntropy;
 use eventbus_core::{
     Catalog, Clock, Event, Interest, Position, Source, Subscription, Text, limits,
@@ -190,24 +189,12 @@ impl World {
     }
 }
 
-/// An active Subscription of namespace `shop`, whose name is its uid.
+/// An active Subscription whose name is its uid.
 pub(crate) fn subscription(uid: &str, endpoint: &str) -> Subscription {
     let mut subscription = Subscription {
-        identity: Identity {
-            uid: uid.into(),
-            group: "eventing.kyma.cx",
-            namespace: "shop".into(),
-            name: uid.into(),
-            generation: 1,
-            resource_version: 1,
-            created_ms: 0,
-        },
-        interest: interest("order.created"),
         endpoint: endpoint.into(),
-        max_inflight: 10,
         timeout: Duration::from_secs(20),
-        names_itself: false,
-        status: SubscriptionStatus::default(),
+        ..eventbus_core::testing::subscription(uid)
     };
     set_active(&mut subscription, true);
     subscription

@@ -111,15 +111,7 @@ mod tests {
     use super::*;
 
     fn identity(uid: &str) -> Identity {
-        Identity {
-            uid: uid.into(),
-            group: "eventing.kyma.cx",
-            namespace: "stage".into(),
-            name: "orders".into(),
-            generation: 1,
-            resource_version: 1,
-            created_ms: 0,
-        }
+        eventbus_core::testing::subscription(uid).identity
     }
 
     fn notice(is_warning: bool, reason: &str, text: &str) -> Notice {

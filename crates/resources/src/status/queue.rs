@@ -140,36 +140,11 @@ impl Queue {
 mod tests {
     use eventbus_core::delivery::Outcome;
     use eventbus_core::reconcile::{DeliveryHealth, Health, World, reconcile};
-    use eventbus_core::subscription::Identity;
-    use eventbus_core::{Interest, Source};
+    use eventbus_core::testing::subscription;
 
     use super::*;
 
     const STEP: Duration = Duration::from_millis(125);
-
-    fn subscription(uid: &str) -> Subscription {
-        Subscription {
-            identity: Identity {
-                uid: uid.into(),
-                group: "eventing.kyma.cx",
-                namespace: "stage".into(),
-                name: uid.into(),
-                generation: 1,
-                resource_version: 1,
-                created_ms: 0,
-            },
-            interest: Interest {
-                source: Source::from_id("shop".into()),
-                event_type: "order.created".into(),
-                event_type_version: "v1".into(),
-            },
-            endpoint: "http://localhost/".into(),
-            max_inflight: 10,
-            timeout: Duration::from_secs(1),
-            names_itself: false,
-            status: SubscriptionStatus::default(),
-        }
-    }
 
     /// A queue whose writes are seen by the next wish, as if the watch took no time.
     struct Story {

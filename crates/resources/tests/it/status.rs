@@ -5,12 +5,11 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use eventbus_core::Subscription;
 use eventbus_core::delivery::Outcome;
 use eventbus_core::manifest::SubscriptionStatus;
 use eventbus_core::reconcile::{DeliveryHealth, reconcile};
-use eventbus_core::subscription::Identity;
 use eventbus_core::testing::ManualClock;
-use eventbus_core::{Interest, Source, Subscription};
 use eventbus_resources::StatusWriter;
 use http::{Method, Request, Response};
 use kube::client::Body;
@@ -51,27 +50,9 @@ fn start(tasks: &mut JoinSet<()>) -> (Arc<StatusWriter>, Written) {
 }
 
 fn subscription(name: &str, version: u64, status: SubscriptionStatus) -> Arc<Subscription> {
-    Arc::new(Subscription {
-        identity: Identity {
-            uid: name.into(),
-            group: "eventing.kyma.cx",
-            namespace: "stage".into(),
-            name: name.into(),
-            generation: 1,
-            resource_version: version,
-            created_ms: 0,
-        },
-        interest: Interest {
-            source: Source::from_id("shop".into()),
-            event_type: "order.created".into(),
-            event_type_version: "v1".into(),
-        },
-        endpoint: "http://localhost/".into(),
-        max_inflight: 10,
-        timeout: Duration::from_secs(1),
-        names_itself: false,
-        status,
-    })
+    let mut subscription = eventbus_core::testing::subscription(name);
+    subscription.identity.resource_version = version;
+    Arc::new(Subscription { status, ..subscription })
 }
 
 fn status(delivery: DeliveryHealth) -> SubscriptionStatus {

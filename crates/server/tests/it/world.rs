@@ -4,20 +4,14 @@ use std::collections::HashSet;
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use bytes::Bytes;
 use eventbus_core::broker::{
     AppendError, BrokerStats, Capabilities, CloseError, CursorError, CursorId, CursorSpec,
     OpenError, Receipts,
 };
-use eventbus_core::manifest::SubscriptionStatus;
-use eventbus_core::subscription::Identity;
 use eventbus_core::testing::SeededEntropy;
-use eventbus_core::{
-    Batch, Broker, Catalog, Cursor, Durability, Event, Interest, Position, Receipt, Source,
-    Subscription,
-};
+use eventbus_core::{Batch, Broker, Catalog, Cursor, Durability, Event, Position, Receipt, Source};
 use eventbus_resources::Freshness;
 use eventbus_server::publish::{Applications, Publish};
 use eventbus_server::{Latch, Readiness};
@@ -94,27 +88,10 @@ impl World {
 
     /// Makes the catalog hold one Subscription, for events of this source id.
     pub(crate) fn subscribe(&self, source_id: &str, event_type: &str) {
-        let subscription = Subscription {
-            identity: Identity {
-                uid: "1".into(),
-                group: "eventing.kyma.cx",
-                namespace: "stage".into(),
-                name: "orders".into(),
-                generation: 1,
-                resource_version: 7,
-                created_ms: 0,
-            },
-            interest: Interest {
-                source: Source::from_id(source_id.into()),
-                event_type: event_type.into(),
-                event_type_version: "v1".into(),
-            },
-            endpoint: "http://127.0.0.1:1/".into(),
-            max_inflight: 1,
-            timeout: Duration::from_secs(1),
-            names_itself: false,
-            status: SubscriptionStatus::default(),
-        };
+        let mut subscription = eventbus_core::testing::subscription("orders");
+        subscription.identity.resource_version = 7;
+        subscription.interest.source = Source::from_id(source_id.into());
+        subscription.interest.event_type = event_type.into();
         self.catalog.send_replace(Arc::new(Catalog::new([Arc::new(subscription)], HashSet::new())));
         self.versions.send_replace(Some([7; 4]));
     }
