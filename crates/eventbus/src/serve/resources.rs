@@ -68,7 +68,9 @@ impl Resources {
         let token = kubeconfig::token(&settings.data_dir, &*world.entropy).map_err(in_data_dir)?;
         let (address, hosts) = (port.address(), settings.api_hosts.clone());
         let authority = Authority::open(&settings.data_dir).map_err(in_data_dir)?;
-        let identity = authority.identity(address.ip(), &hosts).map_err(in_data_dir)?;
+        let identity = authority.identity(address.ip(), &hosts).map_err(|error| {
+            Fault::Usage(format!("api_host {hosts:?} cannot stand in a certificate: {error}"))
+        })?;
         let site = Site::new(address, authority.certificate());
         site.write(&settings.data_dir, &token).map_err(in_data_dir)?;
         let users = Users::new(token, Some(settings.data_dir.join(kubeconfig::USERS)));
