@@ -21,10 +21,11 @@ pub trait Broker: Send + Sync {
     /// What this broker can promise.
     fn capabilities(&self) -> Capabilities;
 
-    /// Stores a batch. The future ends when every event of the batch has reached `durability`;
-    /// dropping it does not undo the append.
+    /// Stores a batch. The future ends when every event of the batch has reached `durability`, or a
+    /// better level that comes to the same here; dropping it does not undo the append.
     ///
-    /// Receipts stand in the order of the batch.
+    /// An event whose publisher gave it an id ([`Event::id_given`]) is not stored again while the
+    /// broker remembers one of the same source and id, in this batch or before.
     fn append(
         &self,
         batch: Batch,
@@ -66,7 +67,7 @@ pub trait Cursor: Send + Sync {
 /// What a broker can promise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Capabilities {
-    /// The durabilities that may be asked for by name.
+    /// The durabilities that may be asked for by name, weakest first.
     pub durabilities: &'static [Durability],
     /// The durability of a publish that asks for none: the strongest honest one.
     pub default_durability: Durability,
@@ -88,8 +89,14 @@ impl Batch {
     }
 }
 
-/// One receipt an event, in the order of the batch.
-pub type Receipts = Vec<Receipt>;
+/// What became of a batch that was appended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipts {
+    /// One receipt an event, in the order of the batch.
+    pub receipts: Vec<Receipt>,
+    /// The level that all of them have reached: what was asked for, or better.
+    pub durability: Durability,
+}
 
 /// What became of an event that was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -117,8 +117,38 @@ pub enum Verdict {
         /// When the event may be leased again.
         due_ms: u64,
     },
+    /// Give it up: it is stored as a dead letter, and then settled.
+    DeadLetter {
+        /// Why.
+        reason: DeadLetterReason,
+    },
     /// Give it back as if it had never been leased.
     Release,
+}
+
+/// Why an event was given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DeadLetterReason {
+    /// As many attempts were made as may be.
+    Exhausted,
+    /// The subscriber refused it for good.
+    Refused,
+    /// Its time was over before it was delivered.
+    Expired,
+}
+
+impl DeadLetterReason {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::Exhausted, Self::Refused, Self::Expired];
+
+    /// The word under which it is stored and shown.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exhausted => "exhausted",
+            Self::Refused => "refused",
+            Self::Expired => "expired",
+        }
+    }
 }
 
 /// Decides what follows from an attempt: 2xx is done, everything else is tried again after the

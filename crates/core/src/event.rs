@@ -23,6 +23,8 @@ pub struct Event {
     pub event_type_version: Text,
     /// Its id: the publisher's spelling, or a version 4 UUID made on arrival.
     pub id: Text,
+    /// Did the publisher give it its id? Only then can a repeat be told from another event.
+    pub id_given: bool,
     /// When it happened, in the publisher's spelling (RFC 3339).
     pub time: Text,
     /// Media type of the payload; goes out as the delivery's `Content-Type`.
@@ -55,11 +57,15 @@ impl Event {
             && self.source == interest.source
     }
 
-    /// Identity of the event for deduplication: 128 bits of BLAKE3 over source and id.
+    /// Identity of the event for deduplication: 128 bits of BLAKE3 over source and id, and 0 where
+    /// the publisher gave no id.
     ///
     /// A cryptographic hash, because a publisher who could craft a collision could make another
     /// publisher's event disappear.
     pub fn deduplication_hash(&self) -> u128 {
+        if !self.id_given {
+            return 0;
+        }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&(self.source.as_str().len() as u64).to_le_bytes());
         hasher.update(self.source.as_str().as_bytes());

@@ -5,7 +5,10 @@
 
 pub mod broker;
 pub mod catalog;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 pub mod cursor;
+pub mod dead_letters;
 pub mod delivery;
 pub mod durability;
 pub mod event;
@@ -15,12 +18,13 @@ pub mod notice;
 pub mod reconcile;
 pub mod seams;
 pub mod subscription;
-#[cfg(any(test, feature = "testing"))]
+#[cfg(any(test, feature = "testing", feature = "conformance"))]
 pub mod testing;
 pub mod wire;
 
-pub use broker::{Batch, Broker, Cursor, Lease, Position, Receipt, Settled, Stored};
+pub use broker::{Batch, Broker, Cursor, Lease, Position, Receipt, Receipts, Settled, Stored};
 pub use catalog::Catalog;
+pub use dead_letters::{DeadLetter, DeadLetters};
 pub use durability::Durability;
 pub use event::{Event, Interest, Source, Text, TopicHash};
 pub use seams::{Clock, Entropy};

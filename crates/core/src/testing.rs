@@ -5,10 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::event::{Interest, Source};
+use bytes::Bytes;
+
+use crate::event::{Event, Interest, Source};
 use crate::manifest::SubscriptionStatus;
 use crate::seams::{Clock, Entropy};
 use crate::subscription::{Identity, Subscription};
+use crate::wire::trace::Trace;
 
 /// A Subscription of namespace `stage` whose name is its uid, to `order.created` of `shop`; nothing
 /// was said of it yet.
@@ -23,17 +26,34 @@ pub fn subscription(uid: &str) -> Subscription {
             resource_version: 1,
             created_ms: 0,
         },
-        interest: Interest {
-            source: Source::from_id("shop".into()),
-            event_type: "order.created".into(),
-            event_type_version: "v1".into(),
-        },
+        interest: interest("order.created"),
         endpoint: "http://localhost/".into(),
         max_inflight: 10,
         timeout: Duration::from_secs(1),
         names_itself: false,
         status: SubscriptionStatus::default(),
     }
+}
+
+/// An event of `event_type` and of the source that [`subscription`] asks for. Its id is one that the
+/// bus made, so any number of them are different events.
+pub fn event(event_type: &str, payload: impl Into<Bytes>) -> Event {
+    Event {
+        source: Source::from_id("shop".into()),
+        event_type: event_type.into(),
+        event_type_version: "v1".into(),
+        id: "a45ad3b8-6b4a-4a0d-9a86-2f5c34b6d7a1".into(),
+        id_given: false,
+        time: "2026-01-01T00:00:00Z".into(),
+        content_type: "application/json".into(),
+        trace: Trace::default(),
+        payload: payload.into(),
+    }
+}
+
+/// What asks for the events of [`event`].
+pub fn interest(event_type: &str) -> Interest {
+    event(event_type, "").interest()
 }
 
 /// A clock that stands still until it is moved.

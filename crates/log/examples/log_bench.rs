@@ -204,6 +204,7 @@ fn event(id: u64) -> Event {
         event_type: "order.created".into(),
         event_type_version: "v1".into(),
         id: format!("{id:036}").into(),
+        id_given: false,
         time: "2026-01-01T00:00:00Z".into(),
         content_type: "application/json".into(),
         trace: Trace::default(),

@@ -54,6 +54,7 @@ fn event(payload: &'static str) -> Event {
         source: Source::from_id("shop".into()),
         event_type: "order.created".into(),
         event_type_version: "v1".into(),
+        id_given: false,
         id: "an-id".into(),
         time: "2026-01-01T00:00:00Z".into(),
         content_type: "application/json".into(),

@@ -110,7 +110,7 @@ fn first_opened(spec: &CursorSpec, beginning: Position, table: &TableState) -> O
 #[cfg(test)]
 mod tests {
     use eventbus_core::broker::CursorId;
-    use eventbus_core::testing::{ManualClock, SeededEntropy};
+    use eventbus_core::testing::{ManualClock, SeededEntropy, event, interest};
     use eventbus_core::{Batch, Durability};
 
     use super::*;
@@ -121,7 +121,6 @@ mod tests {
     use crate::syncer::Syncer;
     use crate::table::Router;
     use crate::telemetry::TraceObserver;
-    use crate::testing::{event, interest};
 
     fn machines() -> Machines {
         let disk = Arc::new(MemoryDisk::new(1 << 30));
@@ -134,7 +133,7 @@ mod tests {
     /// Stores an event and lets the cursors know.
     fn publish(machines: &mut Machines, event_type: &str) {
         let shared = machines.shared.clone();
-        let batch = Batch::of_one(event(event_type, b"x"));
+        let batch = Batch::of_one(event(event_type, "x"));
         shared.begin_append(batch, Durability::Synced).unwrap();
         machines.writer.step(shared.now());
         Syncer::new(shared.clone()).step(shared.now());

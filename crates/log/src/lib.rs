@@ -36,8 +36,6 @@ mod syncer;
 mod table;
 mod tail;
 pub mod telemetry;
-#[cfg(test)]
-mod testing;
 mod threads;
 mod timer;
 mod upkeep;

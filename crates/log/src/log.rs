@@ -321,7 +321,7 @@ impl Broker for Log {
                 let positions = first.0..first.0 + count as u64;
                 receipts.extend(positions.map(|position| Receipt::Stored(Position(position))));
             }
-            Ok(receipts)
+            Ok(Receipts { receipts, durability })
         }
         .boxed()
     }

@@ -77,7 +77,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::testing::event;
+    use eventbus_core::testing::event;
 
     fn found(tail: &Tail, position: u64) -> bool {
         let mut found = false;
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn the_youngest_are_kept_and_holes_do_no_harm() {
         let tail = Tail::new(4 * (EVENT_OVERHEAD_BYTES + 100));
-        let event = Arc::new(event("a", b"x"));
+        let event = Arc::new(event("a", "x"));
         for position in [3, 4, 7, 8, 9] {
             let position = Position(position);
             let stored = Stored { position, event: event.clone(), committed_ms: 1 };

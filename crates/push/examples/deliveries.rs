@@ -295,6 +295,7 @@ fn event(number: usize) -> Event {
         source,
         event_type,
         event_type_version,
+        id_given: true,
         id: format!("31109198-4d69-4ae0-972d-{number:012}").into(),
         time: "2012-11-01T22:08:41+00:00".into(),
         content_type: "application/json".into(),

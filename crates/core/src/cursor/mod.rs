@@ -214,7 +214,7 @@ impl Progress {
             }
             match one.verdict {
                 Verdict::Release => self.release(position),
-                Verdict::Ack | Verdict::Skip => {
+                Verdict::Ack | Verdict::Skip | Verdict::DeadLetter { .. } => {
                     if let Some(held) = self.held.remove(&position) {
                         if !self.taken.remove(&position) {
                             gone.push(position);

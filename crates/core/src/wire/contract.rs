@@ -73,6 +73,7 @@ pub(crate) fn into_event(
         source: source.into_source(body),
         event_type: shared(body, event_type),
         event_type_version: shared(body, version),
+        id_given: id.is_some(),
         id: id.map_or_else(|| new_id(entropy), |id| shared(body, id)),
         time: shared(body, time),
         content_type: Text::from_static(CONTENT_TYPE),

@@ -106,6 +106,7 @@ mod tests {
             event_type: event_type.into(),
             event_type_version: "v1".into(),
             id: "31109198-4d69-4ae0-972d-76117f3748c8".into(),
+            id_given: true,
             time: "2012-11-01T22:08:41+00:00".into(),
             content_type: "application/json".into(),
             trace,

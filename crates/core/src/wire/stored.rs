@@ -24,6 +24,7 @@ const EVENT_TYPE_VERSION: u8 = 3;
 const ID: u8 = 4;
 const TIME: u8 = 5;
 const CONTENT_TYPE: u8 = 6;
+const ID_MADE: u8 = 7;
 const FIRST_OPTIONAL: u8 = 128;
 
 /// Bytes that are no stored event.
@@ -51,7 +52,7 @@ pub fn encode_head(event: &Event, out: &mut Vec<u8>) {
     field(out, SOURCE, event.source.as_str());
     field(out, EVENT_TYPE, &event.event_type);
     field(out, EVENT_TYPE_VERSION, &event.event_type_version);
-    field(out, ID, &event.id);
+    field(out, if event.id_given { ID } else { ID_MADE }, &event.id);
     field(out, TIME, &event.time);
     field(out, CONTENT_TYPE, &event.content_type);
     for (header, value) in event.trace.iter() {
@@ -110,6 +111,7 @@ fn set(event: &mut Event, tag: u8, value: Text) -> Result<(), StoredError> {
         EVENT_TYPE => event.event_type = value,
         EVENT_TYPE_VERSION => event.event_type_version = value,
         ID => event.id = value,
+        ID_MADE => (event.id, event.id_given) = (value, false),
         TIME => event.time = value,
         CONTENT_TYPE => event.content_type = value,
         _ => match TraceHeader::from_tag(tag) {
@@ -126,6 +128,7 @@ fn empty(payload: Bytes) -> Event {
         event_type: Text::new(),
         event_type_version: Text::new(),
         id: Text::new(),
+        id_given: true,
         time: Text::new(),
         content_type: Text::new(),
         trace: Trace::default(),
@@ -151,6 +154,7 @@ mod tests {
             texts in proptest::array::uniform6(".{0,40}"),
             traced in proptest::collection::vec((0usize..8, "[!-~]{1,40}"), 0..4),
             payload in proptest::collection::vec(any::<u8>(), 0..200),
+            id_made in any::<bool>(),
         ) -> Event {
             let [source, event_type, event_type_version, id, time, content_type] =
                 texts.map(Text::from);
@@ -160,7 +164,17 @@ mod tests {
             }
             let source = Source::from_id(source);
             let payload = payload.into();
-            Event { source, event_type, event_type_version, id, time, content_type, trace, payload }
+            Event {
+                source,
+                event_type,
+                event_type_version,
+                id_given: id.is_empty() || !id_made,
+                id,
+                time,
+                content_type,
+                trace,
+                payload,
+            }
         }
     }
 

@@ -24,10 +24,10 @@ use crate::signal::Next;
 use crate::syncer::Syncer;
 use crate::table::Router;
 use crate::telemetry::{LogEvent, Observer};
-use crate::testing::{event, interest};
 use crate::timer;
 use crate::upkeep::Upkeep;
 use crate::writer::Writer;
+use eventbus_core::testing::{event, interest};
 
 const TYPES: [&str; 3] = ["a", "b", "c"];
 const CURSORS: usize = 4;
@@ -289,7 +289,7 @@ impl Bus {
         self.next += count;
         let events = ids.iter().map(|id| {
             let padding = self.roll(3000) as usize;
-            event(event_type, format!("{id}:{:padding$}", "").as_bytes())
+            event(event_type, format!("{id}:{:padding$}", ""))
         });
         let batch = Batch { events: events.collect(), atomic };
         let level = durability.as_str();

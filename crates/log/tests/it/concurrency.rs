@@ -30,7 +30,7 @@ async fn every_event_arrives_once_whoever_publishes_and_leases() {
                     let level = [Durability::Written, Durability::Synced][n % 2];
                     let number = publisher * EACH + n;
                     let batch = Batch::of_one(event("a", format!("{number}")));
-                    match log.append(batch, level).await.unwrap()[..] {
+                    match log.append(batch, level).await.unwrap().receipts[..] {
                         [Receipt::Stored(position)] => positions.push((position, number)),
                         ref other => panic!("{other:?}"),
                     }

@@ -300,7 +300,8 @@ async fn positions_are_not_reused_when_the_ledger_is_ahead_of_the_log() {
     drop(log);
     let log = open_with(small(&cut), &clock).unwrap();
     let orders = cursor(&log, "orders", "a").await;
-    match log.append(Batch::of_one(event("a", "y")), Durability::Synced).await.unwrap()[..] {
+    match log.append(Batch::of_one(event("a", "y")), Durability::Synced).await.unwrap().receipts[..]
+    {
         [Receipt::Stored(position)] => assert!(position > Position(1)),
         ref other => panic!("{other:?}"),
     }

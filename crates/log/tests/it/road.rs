@@ -17,7 +17,7 @@ async fn an_event_is_stored_leased_and_settled_once() {
     for durability in [Durability::Synced, Durability::Written] {
         let receipts =
             log.append(Batch::of_one(event("order.created", "one")), durability).await.unwrap();
-        assert!(matches!(receipts[..], [Receipt::Stored(_)]));
+        assert!(matches!(receipts.receipts[..], [Receipt::Stored(_)]));
         let leases = lease(&orders, 10).await;
         assert_eq!(payloads(&leases), ["one"]);
         assert_eq!(leases[0].event().as_ref(), &event("order.created", "one"));
@@ -26,7 +26,7 @@ async fn an_event_is_stored_leased_and_settled_once() {
     }
     assert_eq!(others.stats().lag_events, 0);
     let accepted = log.append(Batch::of_one(event("order.deleted", "x")), Durability::Accepted);
-    assert_eq!(accepted.await.unwrap(), [Receipt::Accepted]);
+    assert_eq!(accepted.await.unwrap().receipts, [Receipt::Accepted]);
     assert_eq!(payloads(&lease(&others, 1).await), ["x"]);
     let refused = log.append(Batch::of_one(event("a", "x")), Durability::Replicated).await;
     assert_eq!(refused, Err(AppendError::Durability(Durability::Replicated)));
@@ -49,7 +49,7 @@ async fn a_restart_keeps_events_and_places() {
     let batch = Batch { events, atomic: true };
     let receipts = log.append(batch, Durability::Synced).await.unwrap();
     let positions: Vec<_> = (1..=5).map(|n| Receipt::Stored(Position(n))).collect();
-    assert_eq!(receipts, positions);
+    assert_eq!(receipts.receipts, positions);
     let mut leases = lease(&orders, 3).await;
     let retry = Verdict::Retry { due_ms: START_MS + 10_000 };
     let last = leases.pop().unwrap();
@@ -75,7 +75,7 @@ async fn a_restart_keeps_events_and_places() {
     assert_eq!((payloads(&leases), leases[0].attempts()), (vec!["0".to_owned()], 1));
     orders.settle(acks(leases)).await.unwrap();
     let more = log.append(Batch::of_one(event("a", "5")), Durability::Synced).await.unwrap();
-    assert_eq!(more, [Receipt::Stored(Position(6))]);
+    assert_eq!(more.receipts, [Receipt::Stored(Position(6))]);
     assert_eq!(payloads(&lease(&orders, 9).await), ["5"]);
 }
 

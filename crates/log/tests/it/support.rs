@@ -5,14 +5,11 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use bytes::Bytes;
 use eventbus_core::broker::{CursorId, CursorSpec, Start};
 use eventbus_core::delivery::{Attempt, Outcome, Verdict};
 use eventbus_core::testing::{ManualClock, SeededEntropy};
-use eventbus_core::wire::trace::Trace;
-use eventbus_core::{
-    Batch, Broker, Cursor, Durability, Event, Interest, Lease, Settled, Source, limits,
-};
+pub(crate) use eventbus_core::testing::{event, interest};
+use eventbus_core::{Batch, Broker, Cursor, Durability, Lease, Settled, limits};
 use eventbus_log::disk::FaultyDisk;
 use eventbus_log::{Log, LogConfig, LogEvent, Observer, OpenError};
 
@@ -94,23 +91,6 @@ pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 
 pub(crate) fn open(path: &Path, clock: &Arc<ManualClock>) -> Log {
     open_with(LogConfig::in_dir(path), clock).unwrap()
-}
-
-pub(crate) fn event(event_type: &str, payload: impl Into<Bytes>) -> Event {
-    Event {
-        source: Source::from_id("shop".into()),
-        event_type: event_type.into(),
-        event_type_version: "v1".into(),
-        id: "an-id".into(),
-        time: "2026-01-01T00:00:00Z".into(),
-        content_type: "application/json".into(),
-        trace: Trace::default(),
-        payload: payload.into(),
-    }
-}
-
-pub(crate) fn interest(event_type: &str) -> Interest {
-    event(event_type, "").interest()
 }
 
 pub(crate) fn spec(id: &str, event_type: &str) -> CursorSpec {

@@ -176,7 +176,7 @@ impl Broker for Memory {
     fn append(&self, batch: Batch, _: Durability) -> BoxFuture<'_, Result<Receipts, AppendError>> {
         let stored = batch.events.into_iter().map(|event| Receipt::Stored(self.publish(event)));
         let receipts = stored.collect();
-        async { Ok(receipts) }.boxed()
+        async { Ok(Receipts { receipts, durability: Durability::Accepted }) }.boxed()
     }
 
     fn open(&self, spec: CursorSpec) -> BoxFuture<'_, Result<Arc<dyn Cursor>, OpenError>> {
@@ -333,7 +333,7 @@ impl MemoryCursor {
             let position = lease.position();
             let (stored, attempts) = place.leased.remove(&position).expect("leased from here");
             match verdict {
-                Verdict::Ack | Verdict::Skip => {}
+                Verdict::Ack | Verdict::Skip | Verdict::DeadLetter { .. } => {}
                 Verdict::Retry { due_ms } => {
                     place.waiting.insert((due_ms, position));
                     place.waiting_events.insert(position, (stored, attempts + 1));

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use eventbus_core::broker::{CursorSpec, Start};
 use eventbus_core::manifest::{Condition, ConditionStatus, ConditionType};
 use eventbus_core::reconcile::{Backlog, DeliveryHealth};
-use eventbus_core::testing::SeededEntropy;
+use eventbus_core::testing::{self, SeededEntropy};
 use eventbus_core::{
     Catalog, Clock, Event, Interest, Position, Source, Subscription, Text, limits,
 };
@@ -233,16 +233,8 @@ pub(crate) fn set_active(subscription: &mut Subscription, is_active: bool) {
 
 /// An event of the type that [`subscription`] asks for; its id is its payload too.
 pub(crate) fn event(payload: &str) -> Event {
-    Event {
-        source: Source::from_id("shop".into()),
-        event_type: "order.created".into(),
-        event_type_version: "v1".into(),
-        id: payload.into(),
-        time: "2012-11-01T22:08:41+00:00".into(),
-        content_type: "application/json".into(),
-        trace: Default::default(),
-        payload: Bytes::copy_from_slice(payload.as_bytes()),
-    }
+    let event = testing::event("order.created", Bytes::copy_from_slice(payload.as_bytes()));
+    Event { id: payload.into(), ..event }
 }
 
 /// Waits until something is so.

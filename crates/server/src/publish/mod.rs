@@ -16,7 +16,7 @@ use bytes::Bytes;
 use eventbus_core::wire::error::{FrontRefusal, Refusal};
 use eventbus_core::wire::trace::Trace;
 use eventbus_core::wire::{contract, front};
-use eventbus_core::{Batch, Broker, Catalog, Entropy, Event, Receipt, Source};
+use eventbus_core::{Batch, Broker, Catalog, Entropy, Event, Receipt, Receipts, Source};
 use eventbus_resources::Freshness;
 use http::request;
 use http::{Method, Request, Response};
@@ -183,10 +183,10 @@ impl Publish {
             }
             Admission::Wanted => {
                 let payload_bytes = event.payload.len();
-                let receipts = self.broker.append(Batch::of_one(event), durability).await?;
-                let receipt = receipts.first().ok_or(Refusal::Internal)?;
+                let Receipts { receipts, durability } =
+                    self.broker.append(Batch::of_one(event), durability).await?;
                 self.telemetry.published(Published::Stored { payload_bytes });
-                match receipt {
+                match receipts.first().ok_or(Refusal::Internal)? {
                     Receipt::Stored(_) | Receipt::Accepted => {
                         Ok(respond::published(&id, durability))
                     }

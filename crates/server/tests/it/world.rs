@@ -137,7 +137,7 @@ impl Broker for Remembering {
             }
             let receipts = batch.events.iter().map(|_| Receipt::Stored(Position(1))).collect();
             self.events.lock().unwrap().extend(batch.events);
-            Ok(receipts)
+            Ok(Receipts { receipts, durability: Durability::Synced })
         })
     }
 
