@@ -35,8 +35,8 @@ pub fn subscription(uid: &str) -> Subscription {
     }
 }
 
-/// An event of `event_type` and of the source that [`subscription`] asks for. Its id is one that the
-/// bus made, so any number of them are different events.
+/// An event of `event_type` and of the source that [`subscription`] asks for. Its id is one that
+/// the bus made, so any number of them are different events.
 pub fn event(event_type: &str, payload: impl Into<Bytes>) -> Event {
     Event {
         source: Source::from_id("shop".into()),

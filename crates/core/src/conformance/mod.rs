@@ -1,15 +1,23 @@
 //! What a broker is: the suite that every one of them passes.
 //!
 //! A broker is whatever keeps the promises of [`Broker`] and [`Cursor`], and each promise is a case
-//! here. A backend gives a [`Harness`], which starts it, ends it and lets time go by; the macro
-//! [`conformance!`](crate::conformance!) makes a test of each case.
+//! here. A backend gives a [`Harness`], which starts it, ends it and lets time go by; the macros
+//! [`conformance!`](crate::conformance!) and, where a server holds the events,
+//! [`conformance_of_servers!`](crate::conformance_of_servers!) make a test of each case.
 //!
 //! Cases use what every broker has. Where brokers differ by nature (whose time it is, whether
 //! several processes share it), the harness says so and the case takes that into account.
 
 #![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
 
+mod hold;
+mod interest;
+mod life;
+mod place;
+mod retention;
+mod retry;
 mod road;
+mod server;
 mod world;
 
 use std::sync::Arc;
@@ -18,8 +26,6 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 
 use crate::broker::Broker;
-
-pub use road::*;
 
 /// A backend under test: its storage, and the processes that use it.
 ///
@@ -33,12 +39,12 @@ pub trait Harness: Send + Sync {
     /// before must have ended.
     fn start(&self, limits: Limits) -> BoxFuture<'_, Arc<dyn Broker>>;
 
-    /// Ends a process at once, as `kill -9` does: nothing of it runs on, and what it did not hand to
-    /// the system is lost.
+    /// Ends a process at once, as `kill -9` does: nothing of it runs on, and what it did not hand
+    /// to the system is lost.
     fn kill(&self, broker: Arc<dyn Broker>) -> BoxFuture<'_, ()>;
 
-    /// Takes the storage's server away from everybody, or gives it back as it was; false where there
-    /// is no server.
+    /// Takes the storage's server away from everybody, or gives it back as it was; false where
+    /// there is no server.
     fn reach(&self, reachable: bool) -> BoxFuture<'_, bool>;
 
     /// Wall-clock time by which the broker goes: milliseconds since 1970.
@@ -87,24 +93,85 @@ impl Default for Limits {
     }
 }
 
-/// Makes a test of every case of the suite. `$harness` is an async function without arguments that
-/// gives a [`Harness`] in an `Option`: `None` where the backend cannot be had here, after saying so.
-#[macro_export]
-macro_rules! conformance {
-    ($harness:path) => {
-        $crate::conformance!($harness:
+/// Names each case once: from here the tests of a backend are made, and a case that is not named is
+/// dead code. `$d` is a dollar.
+macro_rules! suite {
+    ($d:tt $(#[$doc:meta])* $name:ident { $($module:ident: $($case:ident),*;)* }) => {
+        $(pub use $module::{$($case),*};)*
+
+        $(#[$doc])*
+        #[macro_export]
+        macro_rules! $name {
+            ($d harness:path) => {
+                $($(
+                    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                    async fn $case() {
+                        if let Some(harness) = $d harness().await {
+                            $d crate::conformance::$case(&harness).await;
+                        }
+                    }
+                )*)*
+            };
+        }
+    };
+}
+
+suite! {
+    $
+    /// Makes a test of every case that is for all brokers. `$harness` is an async function without
+    /// arguments that gives a [`Harness`](crate::conformance::Harness) in an `Option`: `None` where
+    /// the backend cannot be had here, after saying so.
+    conformance {
+        road:
             an_event_is_stored_leased_and_settled_once,
+            an_event_comes_as_it_was_published,
+            receipts_rise_and_events_come_in_their_order,
+            each_durability_is_reached_or_refused,
             a_dropped_lease_comes_back,
-        );
-    };
-    ($harness:path: $($case:ident),* $(,)?) => {
-        $(
-            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-            async fn $case() {
-                if let Some(harness) = $harness().await {
-                    $crate::conformance::$case(&harness).await;
-                }
-            }
-        )*
-    };
+            a_lease_that_is_given_up_leases_nothing,
+            those_who_wait_are_woken,
+            a_turn_holds_many_verdicts;
+        retry:
+            a_retry_comes_at_its_time_and_counts_attempts,
+            retries_come_in_the_order_of_their_times,
+            ten_thousand_that_wait_hold_up_nobody,
+            no_more_is_held_than_may_wait;
+        hold:
+            no_more_is_leased_than_asked_for,
+            a_lease_holds_however_long_it_takes;
+        interest:
+            only_what_was_asked_for_comes,
+            no_two_names_are_taken_for_one;
+        place:
+            a_start_in_the_past_is_where_a_cursor_begins,
+            a_cursor_that_nobody_uses_keeps_its_place,
+            an_update_keeps_the_place,
+            another_interest_counts_from_then_on,
+            a_forgotten_cursor_is_gone,
+            who_waits_hears_that_the_cursor_is_forgotten;
+        retention:
+            settled_events_make_room,
+            who_lags_too_far_loses_its_own_oldest,
+            age_ends_events,
+            a_full_storage_refuses_publishers_alone;
+        life:
+            a_stop_keeps_everything,
+            a_kill_keeps_everything,
+            what_was_acknowledged_survives_a_kill,
+            an_atomic_batch_is_whole_or_not_there,
+            a_closed_broker_says_so;
+    }
+}
+
+suite! {
+    $
+    /// The same for what is promised besides by a broker whose events lie on a server: several
+    /// processes share it, and it may be out of reach.
+    conformance_of_servers {
+        server:
+            each_event_goes_to_one_process,
+            another_process_takes_over,
+            a_server_goes_and_comes_back,
+            what_could_not_be_settled_comes_again;
+    }
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on must fail")]
 
 mod concurrency;
+mod conformance;
 mod damage;
 mod full;
 mod lagging;
