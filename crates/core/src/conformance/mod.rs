@@ -8,12 +8,14 @@
 //! Cases use what every broker has. Where brokers differ by nature (whose time it is, whether
 //! several processes share it), the harness says so and the case takes that into account.
 
-#![allow(clippy::expect_used, clippy::panic, clippy::unwrap_used, reason = "these are tests")]
+#![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
 
 mod hold;
 mod interest;
 mod life;
+mod model;
 mod place;
+mod random;
 mod retention;
 mod retry;
 mod road;
@@ -160,6 +162,8 @@ suite! {
             what_was_acknowledged_survives_a_kill,
             an_atomic_batch_is_whole_or_not_there,
             a_closed_broker_says_so;
+        random:
+            random_operations_keep_every_promise;
     }
 }
 

@@ -33,8 +33,7 @@ pub(super) enum End {
     Kill,
 }
 
-/// Ends the process of `broker` and starts the next one, to which everything that was leased is
-/// given in time.
+/// Ends the process of `broker` and starts the next one.
 pub(super) async fn restart(
     harness: &dyn Harness,
     broker: Arc<dyn Broker>,
@@ -45,9 +44,7 @@ pub(super) async fn restart(
         End::Stop => broker.close().await.expect("it stops cleanly"),
         End::Kill => harness.kill(broker).await,
     }
-    let broker = harness.start(limits).await;
-    harness.pass(harness.traits().lease_time).await;
-    broker
+    harness.start(limits).await
 }
 
 pub(super) fn spec(harness: &dyn Harness, id: &str, event_type: &str) -> CursorSpec {
