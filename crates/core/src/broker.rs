@@ -319,6 +319,14 @@ pub enum AppendError {
         /// Bytes allowed.
         max_bytes: u64,
     },
+    /// A batch that is to be stored whole has more events than the broker takes.
+    #[error("a batch of {events} events, all or none, is more than the broker's {max_events}")]
+    TooMany {
+        /// Events of the batch.
+        events: usize,
+        /// Events allowed.
+        max_events: usize,
+    },
     /// The broker does not store now.
     #[error("the broker does not store events now: {0}")]
     Unavailable(String),

@@ -239,6 +239,41 @@ pub const DAMAGED_REMEMBERED: usize = 4_096;
 /// How often the log looks after itself: retention, spare files, indexes.
 pub const UPKEEP_TIME: Duration = Duration::from_secs(1);
 
+// NATS
+
+/// Time for the server to acknowledge an event: a publisher hears within two seconds.
+pub const APPEND_TIME: Duration = Duration::from_millis(1_800);
+
+/// Time for the server to answer any other call.
+pub const NATS_CALL_TIME: Duration = Duration::from_secs(5);
+
+/// Time for what is left to be said to the server at the end.
+pub const NATS_CLOSE_TIME: Duration = Duration::from_secs(1);
+
+/// How often the connection is tried; after two silent times it counts as lost.
+pub const NATS_PING_EVERY: Duration = Duration::from_secs(2);
+
+/// The longest pause before the server is connected to again.
+pub const NATS_RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(1);
+
+/// How long a lease is kept without a word from its process: what a lost process delays.
+pub const NATS_ACK_WAIT: Duration = Duration::from_secs(10);
+
+/// How often a process says that it is still at its leases: three words may get lost.
+pub const NATS_PROGRESS_EVERY: Duration = Duration::from_secs(3);
+
+/// How long a request for events stays open. Ten thousand idle cursors ask 333 times a second.
+pub const NATS_PULL_TIME: Duration = Duration::from_secs(30);
+
+/// How long the process that sweeps may be silent before another one does.
+pub const NATS_SWEEP_LEASE: Duration = Duration::from_secs(5);
+
+/// Bytes of the stream of events: 8 GiB (a setting). The server sets them aside.
+pub const NATS_MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+
+/// How long an id is remembered, so that a repeat is not stored again: as JetStream does by itself.
+pub const DEDUPLICATION_TIME: Duration = Duration::from_secs(120);
+
 // Notices: the Events of Subscriptions
 
 /// Notices that wait to be written: half as many as the embedded API keeps Events of a namespace,

@@ -183,7 +183,7 @@ impl From<AppendError> for Refusal {
     fn from(error: AppendError) -> Self {
         match error {
             AppendError::Full { .. } => Self::Full(error.to_string().into()),
-            AppendError::TooLarge { .. } => Self::TooLarge,
+            AppendError::TooLarge { .. } | AppendError::TooMany { .. } => Self::TooLarge,
             AppendError::Durability(_) => Self::Invalid("Eventbus-Durability"),
             AppendError::Unavailable(_) => Self::Unavailable(error.to_string().into()),
         }

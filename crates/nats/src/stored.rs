@@ -1,0 +1,128 @@
+//! The event as it lies in the stream, and the reference to one that waits for its retry.
+//!
+//! The payload is the message's body, byte for byte as published: it is never copied, and whoever
+//! looks at the stream with other tools can read it. Everything else about the event stands in one
+//! header.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
+use bytes::Bytes;
+use eventbus_core::delivery::Attempt;
+use eventbus_core::wire::stored;
+use eventbus_core::{Event, Position, limits};
+use serde::{Deserialize, Serialize};
+
+/// The header that holds the head of an event (`core::wire::stored`), in base64.
+pub(crate) const HEAD: &str = "Eventbus-Head";
+
+/// The server's header by which it knows a repeat.
+pub(crate) const MESSAGE_ID: &str = "Nats-Msg-Id";
+
+/// The headers of an event that is stored.
+pub(crate) fn headers(event: &Event) -> HeaderMap {
+    let mut head = Vec::with_capacity(256);
+    stored::encode_head(event, &mut head);
+    let mut headers = HeaderMap::new();
+    headers.insert(HEAD, BASE64.encode(head));
+    if event.id_given {
+        headers.insert(MESSAGE_ID, format!("{:032x}", event.deduplication_hash()));
+    }
+    headers
+}
+
+/// Reads an event back; says why that cannot be done.
+pub(crate) fn event(headers: Option<&HeaderMap>, payload: Bytes) -> Result<Arc<Event>, String> {
+    let head = headers.and_then(|headers| headers.get(HEAD));
+    let head = head.ok_or_else(|| format!("it has no header {HEAD}"))?;
+    let head = BASE64.decode(head.as_str()).map_err(|error| format!("{HEAD}: {error}"))?;
+    let mut event = stored::decode(&head.into()).map_err(|error| error.to_string())?;
+    event.payload = payload;
+    Ok(Arc::new(event))
+}
+
+/// An event that waits for its retry: where it is, and what was tried.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Reference {
+    /// Its position.
+    pub(crate) position: u64,
+    /// When it was stored: milliseconds since 1970.
+    pub(crate) committed_ms: u64,
+    /// Attempts made.
+    pub(crate) attempts: u32,
+    /// The last of them: when in seconds, how long in milliseconds, and the outcome's code.
+    pub(crate) last: Vec<(u32, u16, u16)>,
+}
+
+impl Reference {
+    /// What is remembered of an event after `attempts`.
+    pub(crate) fn new(position: Position, committed_ms: u64, tried: &Tried) -> Self {
+        let last = tried.last.iter().map(|one| (one.at_s, one.took_ms, one.outcome_code));
+        let (position, attempts) = (position.0, tried.attempts);
+        Self { position, committed_ms, attempts, last: last.collect() }
+    }
+
+    /// The attempts made.
+    pub(crate) fn tried(&self) -> Tried {
+        let attempt = |&(at_s, took_ms, outcome_code)| Attempt { at_s, took_ms, outcome_code };
+        Tried { attempts: self.attempts, last: self.last.iter().map(attempt).collect() }
+    }
+}
+
+/// Attempts made with an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tried {
+    /// How many.
+    pub(crate) attempts: u32,
+    /// The last of them, oldest first.
+    pub(crate) last: Vec<Attempt>,
+}
+
+impl Tried {
+    /// The same after one more attempt, if one was made.
+    pub(crate) fn and(mut self, attempt: Option<Attempt>) -> Self {
+        if let Some(attempt) = attempt {
+            self.attempts = self.attempts.saturating_add(1);
+            let over = (self.last.len() + 1).saturating_sub(limits::ATTEMPTS_REMEMBERED);
+            self.last.drain(..over);
+            self.last.push(attempt);
+        }
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use eventbus_core::delivery::Outcome;
+    use eventbus_core::testing;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_read_back_and_its_payload_is_not_touched() {
+        for id_given in [true, false] {
+            let before = Event { id_given, ..testing::event("order.created", "{\"a\": 1}") };
+            let headers = headers(&before);
+            assert_eq!(headers.get(MESSAGE_ID).is_some(), id_given);
+            let after = event(Some(&headers), before.payload.clone()).unwrap();
+            assert_eq!(*after, before);
+            assert_eq!(after.payload.as_ptr(), before.payload.as_ptr());
+        }
+        assert!(event(None, Bytes::new()).unwrap_err().contains(HEAD));
+    }
+
+    #[test]
+    fn a_reference_remembers_the_last_attempts() {
+        let mut tried = Tried::default();
+        for number in 0..12 {
+            tried = tried.and(Some(Attempt::new(number * 1000, 5, Outcome::Timeout)));
+        }
+        tried = tried.and(None);
+        assert_eq!((tried.attempts, tried.last.len()), (12, limits::ATTEMPTS_REMEMBERED));
+        assert_eq!(tried.last[0].at_s, 2);
+        let reference = Reference::new(Position(7), 9, &tried);
+        assert_eq!(reference.tried(), tried);
+    }
+}

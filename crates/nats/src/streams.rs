@@ -1,0 +1,189 @@
+//! The streams we keep on the server: made where there are none, brought up to date where settings
+//! changed, and never emptied.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::api::{Api, ApiError, code};
+use crate::config::{NatsConfig, OpenError};
+
+/// Events.
+pub(crate) const EVENTS: &str = "EB_EVENTS";
+/// Events that wait for a retry: references, put under their cursor when they are due.
+pub(crate) const RETRY: &str = "EB_RETRY";
+/// Events that were given up.
+pub(crate) const DEAD: &str = "EB_DEAD";
+/// How many events each cursor has lost.
+pub(crate) const COUNTS: &str = "EB_COUNTS";
+
+/// What marks a stream as ours, and the version of what lies in it.
+const MARK: &str = "eventbus.format";
+const FORMAT: &str = "1";
+
+/// Consumers a stream may have: more than a server can keep.
+const CONSUMERS: i64 = 1_000_000;
+
+/// Members of a definition that cannot be changed once events lie in the stream.
+const FIXED: &[&str] = &["retention", "storage", "subjects"];
+
+/// Why a stream could not be made ready.
+#[derive(Debug)]
+pub(crate) enum Unready {
+    /// The server does not answer: try again.
+    Away(String),
+    /// It must not be used.
+    Wrong(OpenError),
+}
+
+#[derive(Deserialize)]
+struct StreamInfo {
+    config: Value,
+}
+
+/// Makes all streams ready.
+pub(crate) async fn ensure(api: &Api, config: &NatsConfig) -> Result<(), Unready> {
+    for (name, wanted) in definitions(config) {
+        ensure_one(api, name, wanted).await?;
+    }
+    Ok(())
+}
+
+async fn ensure_one(api: &Api, stream: &'static str, wanted: Value) -> Result<(), Unready> {
+    let found: Result<StreamInfo, _> = api.call(&format!("STREAM.INFO.{stream}"), &json!({})).await;
+    let verb = match found {
+        Ok(found) => match update(stream, found.config, &wanted).map_err(Unready::Wrong)? {
+            Some(updated) => Some(("UPDATE", updated)),
+            None => None,
+        },
+        Err(error) if error.is(code::STREAM_NOT_FOUND) => Some(("CREATE", wanted)),
+        Err(error) => return Err(unready(stream, error)),
+    };
+    if let Some((verb, config)) = verb {
+        let made: Result<Value, _> = api.call(&format!("STREAM.{verb}.{stream}"), &config).await;
+        made.map_err(|error| unready(stream, error))?;
+    }
+    Ok(())
+}
+
+/// The definition that a stream needs to become what is wanted; `None` when it is that already.
+fn update(
+    stream: &'static str,
+    mut found: Value,
+    wanted: &Value,
+) -> Result<Option<Value>, OpenError> {
+    let wrong = |reason: String| OpenError::Stream { stream, reason };
+    match found["metadata"][MARK].as_str() {
+        None => {
+            let what = "it was not made by eventbus: use another account, or remove it";
+            return Err(wrong(what.to_owned()));
+        }
+        Some(FORMAT) => {}
+        Some(newer) => {
+            let reason = format!("it has format {newer}, and this program knows {FORMAT}");
+            return Err(wrong(reason));
+        }
+    }
+    let Value::Object(members) = wanted else { return Ok(None) };
+    let mut changed = false;
+    for (member, value) in members {
+        // What the server leaves out is at its default.
+        let is_default = value == &json!(0) || value == &json!(false);
+        if found.get(member).unwrap_or(&Value::Null) == value
+            || (is_default && found.get(member).is_none())
+            || ["metadata", "max_consumers"].contains(&member.as_str())
+        {
+            continue;
+        }
+        if FIXED.contains(&member.as_str()) {
+            let had = &found[member];
+            return Err(wrong(format!("its {member} is {had}, and must be {value}")));
+        }
+        found[member] = value.clone();
+        changed = true;
+    }
+    Ok(changed.then_some(found))
+}
+
+fn unready(stream: &'static str, error: ApiError) -> Unready {
+    match error {
+        ApiError::Away(reason) => Unready::Away(reason),
+        // A cluster that is still finding itself together.
+        ApiError::Refused { code: 10_005 | 10_008 | 10_009, description } => {
+            Unready::Away(description)
+        }
+        ApiError::Refused { code: code::STORAGE_EXCEEDED, description } => {
+            let reason = format!(
+                "{description}: lower max_bytes, which the server must be able to keep, or raise \
+                 its max_file_store"
+            );
+            Unready::Wrong(OpenError::Stream { stream, reason })
+        }
+        ApiError::Refused { description, .. } => {
+            Unready::Wrong(OpenError::Stream { stream, reason: description })
+        }
+    }
+}
+
+fn definitions(config: &NatsConfig) -> [(&'static str, Value); 4] {
+    let age_ns = nanoseconds(config.age);
+    let common = |name: &str, subjects: &[&str]| {
+        json!({
+            "name": name, "subjects": subjects, "storage": "file", "retention": "limits",
+            "discard": "old", "num_replicas": config.replicas, "allow_direct": true,
+            "max_consumers": CONSUMERS, "max_msgs": -1, "max_bytes": -1,
+            "max_msgs_per_subject": -1, "max_msg_size": -1, "max_age": 0,
+            "metadata": { MARK: FORMAT },
+        })
+    };
+    let mut events = common(EVENTS, &["ev.>"]);
+    events["discard"] = json!("new");
+    events["max_bytes"] = json!(config.max_bytes);
+    events["allow_atomic"] = json!(true);
+    events["duplicate_window"] = json!(nanoseconds(config.deduplication_time));
+    // Events end by our own clock, which counts them; this is for the time when nobody runs.
+    events["max_age"] = json!(age_ns.saturating_add(age_ns / 4));
+    let mut retry = common(RETRY, &["sched.>", "due.>", "lease.>"]);
+    retry["retention"] = json!("workqueue");
+    retry["allow_msg_schedules"] = json!(true);
+    retry["allow_msg_ttl"] = json!(true);
+    let dead = common(DEAD, &["dead.>"]);
+    let mut counts = common(COUNTS, &["dropped.>"]);
+    counts["allow_msg_counter"] = json!(true);
+    counts["max_msgs_per_subject"] = json!(1);
+    [(EVENTS, events), (RETRY, retry), (DEAD, dead), (COUNTS, counts)]
+}
+
+fn nanoseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_is_updated_refused_or_left_alone() {
+        let mut config = NatsConfig::at("nats://localhost");
+        let [(stream, wanted), ..] = definitions(&config);
+        assert_eq!(update(stream, wanted.clone(), &wanted), Ok(None));
+        config.max_bytes /= 2;
+        let [(_, smaller), ..] = definitions(&config);
+        let mut found = wanted.clone();
+        found["placement"] = json!({ "tags": ["ssd"] });
+        let updated = update(stream, found, &smaller).unwrap().unwrap();
+        assert_eq!(updated["max_bytes"], smaller["max_bytes"]);
+        assert_eq!(updated["placement"]["tags"][0], "ssd", "what we do not set stays");
+        for (member, value) in [("retention", json!("workqueue")), ("subjects", json!(["x.>"]))] {
+            let mut foreign = wanted.clone();
+            foreign[member] = value;
+            let refused = update(stream, foreign, &wanted).unwrap_err().to_string();
+            assert!(refused.contains(&format!("its {member} is")), "{refused}");
+        }
+        for (mark, complaint) in [(Value::Null, "not made by"), (json!("2"), "format 2")] {
+            let mut foreign = wanted.clone();
+            foreign["metadata"] = json!({ MARK: mark });
+            let refused = update(stream, foreign, &wanted).unwrap_err().to_string();
+            assert!(refused.contains(complaint), "{refused}");
+        }
+    }
+}

@@ -1,0 +1,274 @@
+//! What the server knows of the stream and of every cursor, looked at from time to time; and what
+//! follows from it: settled events are purged, and who holds back too much loses its oldest.
+//!
+//! One process sweeps, by a lease that it renews on the server itself; all look.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use eventbus_core::Position;
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::api::ApiError;
+use crate::cursor::NatsCursor;
+use crate::shared::{Overview, Shared};
+use crate::{streams, subject, sweep};
+
+/// How often the stream is looked at.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The part of the time that may be spent on looking, as one in so many.
+const LOOK_PART: u32 = 20;
+
+/// What the server says of all cursors.
+pub(crate) struct Known {
+    /// Their consumers of the stream of events, by name.
+    pub(crate) consumers: HashMap<String, ConsumerState>,
+    /// Those that have one for retries as well.
+    pub(crate) retrying: HashSet<String>,
+}
+
+/// What the server says of a consumer.
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ConsumerState {
+    pub(crate) name: String,
+    delivered: Sequences,
+    ack_floor: Sequences,
+    #[serde(default)]
+    pub(crate) num_pending: u64,
+    #[serde(default)]
+    pub(crate) num_ack_pending: u64,
+    pub(crate) config: ConsumerConfig,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+struct Sequences {
+    #[serde(default)]
+    stream_seq: u64,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(crate) struct ConsumerConfig {
+    #[serde(default)]
+    pub(crate) filter_subject: String,
+}
+
+impl ConsumerState {
+    /// The last position that was given to anybody.
+    pub(crate) fn delivered(&self) -> Position {
+        Position(self.delivered.stream_seq)
+    }
+
+    /// The first position that may be unsettled on the stream of events; `None` when none is.
+    pub(crate) fn holds_from(&self) -> Option<Position> {
+        let is_idle = self.num_pending == 0 && self.num_ack_pending == 0;
+        (!is_idle).then(|| Position(self.ack_floor.stream_seq + 1))
+    }
+}
+
+#[derive(Deserialize)]
+struct ConsumerPage {
+    consumers: Option<Vec<ConsumerState>>,
+}
+
+#[derive(Deserialize)]
+struct StreamInfo {
+    state: StreamState,
+}
+
+#[derive(Deserialize)]
+struct StreamState {
+    bytes: u64,
+    first_seq: u64,
+    last_seq: u64,
+    #[serde(default)]
+    subjects: Option<BTreeMap<String, u64>>,
+}
+
+#[derive(Deserialize)]
+struct Names {
+    consumers: Option<Vec<String>>,
+}
+
+/// Works until the broker is closed.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut sweeper = sweep::Sweeper::default();
+    let mut pause = LOOK_EVERY;
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.closing.cancelled() => break,
+            () = sleep(pause) => {}
+        }
+        if !shared.is_ready() {
+            continue;
+        }
+        let began = shared.clock.elapsed();
+        let looked = look(&shared, &mut sweeper).await;
+        shared.overview().trouble = looked.err().map(|error| error.to_string());
+        let took = shared.clock.elapsed().saturating_sub(began);
+        pause = LOOK_EVERY.max(took * LOOK_PART);
+    }
+    sweeper.end(&shared).await;
+}
+
+async fn look(shared: &Arc<Shared>, sweeper: &mut sweep::Sweeper) -> Result<(), ApiError> {
+    let overview = overview(shared).await?;
+    let is_full = overview.bytes >= shared.config.max_bytes / 100 * 99;
+    if !is_full {
+        shared.is_full.store(false, Ordering::Relaxed);
+    }
+    *shared.overview() = overview.clone();
+    let consumers = consumers(shared).await?;
+    let retrying = retrying(shared).await?;
+    let losers = losers(shared).await?;
+    let cursors = shared.cursors().all();
+    for cursor in cursors {
+        if retrying.contains(&cursor.consumer) && !cursor.place().has_due_lane {
+            cursor.place().has_due_lane = true;
+            cursor.notify.notify_one();
+        }
+        if let Some(state) = consumers.get(&cursor.consumer) {
+            look_at(shared, &cursor, state, &overview).await?;
+        }
+        if losers.contains(&subject::dropped(&cursor.consumer)) {
+            let dropped = dropped(shared, &cursor.consumer).await?;
+            cursor.place().heard.dropped = dropped;
+        }
+    }
+    sweeper.sweep(shared, &overview, &Known { consumers, retrying }).await
+}
+
+async fn overview(shared: &Shared) -> Result<Overview, ApiError> {
+    let verb = format!("STREAM.INFO.{}", streams::EVENTS);
+    let StreamInfo { state } = shared.api.call(&verb, &json!({})).await?;
+    Ok(Overview {
+        bytes: state.bytes,
+        first: Position(state.first_seq),
+        last: Position(state.last_seq),
+        trouble: None,
+    })
+}
+
+/// Every consumer of the stream of events, by name.
+async fn consumers(shared: &Shared) -> Result<HashMap<String, ConsumerState>, ApiError> {
+    let verb = format!("CONSUMER.LIST.{}", streams::EVENTS);
+    let (mut all, mut offset) = (HashMap::new(), 0);
+    loop {
+        let page: ConsumerPage = shared.api.call(&verb, &json!({ "offset": offset })).await?;
+        let consumers = page.consumers.unwrap_or_default();
+        if consumers.is_empty() {
+            return Ok(all);
+        }
+        offset += consumers.len();
+        all.extend(consumers.into_iter().map(|state| (state.name.clone(), state)));
+    }
+}
+
+/// The names of those whose events wait, or waited, for a retry.
+async fn retrying(shared: &Shared) -> Result<HashSet<String>, ApiError> {
+    let verb = format!("CONSUMER.NAMES.{}", streams::RETRY);
+    let mut all = HashSet::new();
+    loop {
+        let page: Names = shared.api.call(&verb, &json!({ "offset": all.len() })).await?;
+        let names = page.consumers.unwrap_or_default();
+        if names.is_empty() {
+            return Ok(all);
+        }
+        all.extend(names);
+    }
+}
+
+/// Takes in what the server says of a cursor.
+async fn look_at(
+    shared: &Shared,
+    cursor: &NatsCursor,
+    state: &ConsumerState,
+    overview: &Overview,
+) -> Result<(), ApiError> {
+    let mut waiting = 0;
+    if cursor.place().has_due_lane {
+        for lane in ["sched", "due"] {
+            let subject = format!("{lane}.{}.*", cursor.consumer);
+            waiting += shared.api.count(streams::RETRY, &subject, 1).await?;
+        }
+    }
+    let oldest_ms = match state.holds_from() {
+        Some(from) => time_of(shared, &state.config.filter_subject, from).await?,
+        None => None,
+    };
+    let mut place = cursor.place();
+    let due_here = place.held_of_retries();
+    let heard = &mut place.heard;
+    heard.pending = state.num_pending;
+    heard.leased = state.num_ack_pending + due_here;
+    heard.waiting = waiting.saturating_sub(due_here);
+    heard.oldest_ms = oldest_ms;
+    heard.backlog_bytes = state.holds_from().map_or(0, |from| overview.bytes_from(from));
+    drop(place);
+    Ok(())
+}
+
+/// When the first event of `subject` at or behind `from` was stored.
+async fn time_of(shared: &Shared, subject: &str, from: Position) -> Result<Option<u64>, ApiError> {
+    let wanted = json!({ "seq": from.0, "next_by_subj": subject });
+    let found = shared.api.get(streams::EVENTS, &wanted).await?;
+    let time = found.as_ref().and_then(|found| found.headers.as_ref()?.get("Nats-Time-Stamp"));
+    let time: Option<jiff::Timestamp> = time.and_then(|time| time.as_str().parse().ok());
+    Ok(time.and_then(|time| u64::try_from(time.as_millisecond()).ok()))
+}
+
+/// The subjects under which losses are counted.
+async fn losers(shared: &Shared) -> Result<HashSet<String>, ApiError> {
+    let subjects = subjects(shared, streams::COUNTS, "dropped.>").await?;
+    Ok(subjects.into_iter().collect())
+}
+
+/// The subjects of a stream that match `filter`.
+pub(crate) async fn subjects(
+    shared: &Shared,
+    stream: &str,
+    filter: &str,
+) -> Result<Vec<String>, ApiError> {
+    let verb = format!("STREAM.INFO.{stream}");
+    let mut all = Vec::new();
+    loop {
+        let asked = json!({ "subjects_filter": filter, "offset": all.len() });
+        let StreamInfo { state } = shared.api.call(&verb, &asked).await?;
+        let subjects = state.subjects.unwrap_or_default();
+        if subjects.is_empty() {
+            return Ok(all);
+        }
+        all.extend(subjects.into_keys());
+    }
+}
+
+/// How many events a cursor has lost.
+async fn dropped(shared: &Shared, consumer: &str) -> Result<u64, ApiError> {
+    let wanted = json!({ "last_by_subj": subject::dropped(consumer) });
+    let Some(found) = shared.api.get(streams::COUNTS, &wanted).await? else { return Ok(0) };
+    let value: Value = serde_json::from_slice(&found.payload).unwrap_or_default();
+    Ok(value["val"].as_str().and_then(|count| count.parse().ok()).unwrap_or(0))
+}
+
+impl Overview {
+    /// Bytes from `position` to the end, by the mean size of an event.
+    pub(crate) fn bytes_from(&self, position: Position) -> u64 {
+        let from = position.0.max(self.first.0);
+        let behind = (self.last.0 + 1).saturating_sub(from);
+        let all = (self.last.0 + 1).saturating_sub(self.first.0).max(1);
+        (u128::from(self.bytes) * u128::from(behind) / u128::from(all)) as u64
+    }
+
+    /// The position from which on there are at most `bytes` to the end, by the mean size.
+    pub(crate) fn position_before(&self, bytes: u64) -> Position {
+        let all = u128::from((self.last.0 + 1).saturating_sub(self.first.0));
+        let behind = (all * u128::from(bytes)).checked_div(u128::from(self.bytes));
+        let behind = u64::try_from(behind.unwrap_or(all)).unwrap_or(u64::MAX);
+        Position((self.last.0 + 1).saturating_sub(behind).max(self.first.0))
+    }
+}

@@ -1,0 +1,136 @@
+//! Retention: what every cursor has settled goes when it is beyond the history, what is too old goes
+//! for everybody, and a cursor that holds back more than it may loses its own oldest.
+
+use std::sync::Arc;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use eventbus_core::{Position, limits};
+use serde_json::{Value, json};
+
+use crate::api::{ApiError, code};
+use crate::shared::{Overview, Shared};
+use crate::survey::{self, ConsumerState, Known};
+use crate::{streams, subject, upkeep};
+
+/// Who sweeps.
+const LEASE: &str = "lease.sweep";
+
+/// Sweeps, when it is its turn.
+#[derive(Default)]
+pub(crate) struct Sweeper {
+    /// The sequence of our own lease.
+    lease: Option<u64>,
+}
+
+impl Sweeper {
+    /// Purges what is not needed any more.
+    pub(crate) async fn sweep(
+        &mut self,
+        shared: &Arc<Shared>,
+        overview: &Overview,
+        known: &Known,
+    ) -> Result<(), ApiError> {
+        let too_old = self.too_old(shared).await?.min(Position(overview.last.0 + 1));
+        let history = overview.position_before(shared.config.history_bytes);
+        if too_old <= overview.first && history <= overview.first {
+            return Ok(());
+        }
+        if !self.leads(shared).await? {
+            return Ok(());
+        }
+        let least = overview.position_before(shared.config.backlog_max_bytes());
+        let mut floor = Position(overview.last.0 + 1);
+        for state in known.consumers.values() {
+            let mut held = state.holds_from();
+            if known.retrying.contains(&state.name) {
+                held = held.into_iter().chain(first_retry(shared, &state.name).await?).min();
+            }
+            floor = floor.min(held.map_or(floor, |from| from.max(least)));
+        }
+        let upto = floor.min(history).max(too_old);
+        if upto <= overview.first {
+            return Ok(());
+        }
+        for state in known.consumers.values() {
+            count_lost(shared, state, (overview.first, upto)).await?;
+        }
+        let verb = format!("STREAM.PURGE.{}", streams::EVENTS);
+        let _: Value = shared.api.call(&verb, &json!({ "seq": upto.0 })).await?;
+        Ok(())
+    }
+
+    /// Gives the lease up.
+    pub(crate) async fn end(&mut self, shared: &Shared) {
+        if self.lease.take().is_some() && shared.api.is_connected() {
+            let verb = format!("STREAM.PURGE.{}", streams::RETRY);
+            // Else it ends by itself.
+            let _: Result<Value, _> = shared.api.call(&verb, &json!({ "filter": LEASE })).await;
+        }
+    }
+
+    /// Is it our turn? Whoever puts the lease has it, until it expires or is renewed.
+    async fn leads(&mut self, shared: &Shared) -> Result<bool, ApiError> {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-TTL", format!("{}s", limits::NATS_SWEEP_LEASE.as_secs()));
+        let expected = self.lease.unwrap_or(0).to_string();
+        headers.insert("Nats-Expected-Last-Subject-Sequence", expected);
+        match shared.api.publish(LEASE.to_owned(), headers, Bytes::new()).await {
+            Ok(taken) => {
+                self.lease = Some(taken.seq);
+                Ok(true)
+            }
+            Err(error) if error.is(code::WRONG_LAST_SEQUENCE) => {
+                self.lease = None;
+                Ok(false)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The first position that is not too old.
+    async fn too_old(&self, shared: &Shared) -> Result<Position, ApiError> {
+        let age_ms = u64::try_from(shared.config.age.as_millis()).unwrap_or(u64::MAX);
+        let from_ms = shared.clock.now_ms().saturating_sub(age_ms);
+        let wanted = json!({
+            "start_time": shared.rfc3339(from_ms), "next_by_subj": "ev.>", "batch": 1
+        });
+        let young = shared.api.get(streams::EVENTS, &wanted).await?;
+        let sequence = young.as_ref().and_then(|one| one.headers.as_ref()?.get("Nats-Sequence"));
+        let sequence = sequence.and_then(|sequence| sequence.as_str().parse().ok());
+        Ok(Position(sequence.unwrap_or(u64::MAX)))
+    }
+}
+
+/// The first position that waits for a retry.
+async fn first_retry(shared: &Shared, consumer: &str) -> Result<Option<Position>, ApiError> {
+    let mut first = None;
+    for lane in ["sched", "due"] {
+        let filter = format!("{lane}.{consumer}.*");
+        let subjects = survey::subjects(shared, streams::RETRY, &filter).await?;
+        let least = subjects.iter().filter_map(|subject| subject::position(subject)).min();
+        first = first.into_iter().chain(least).min();
+    }
+    Ok(first)
+}
+
+/// Counts the events between `from` and `upto` that a cursor was never given. Those that wait for a
+/// retry are counted when it is due and they are not there.
+async fn count_lost(
+    shared: &Shared,
+    state: &ConsumerState,
+    (from, upto): (Position, Position),
+) -> Result<(), ApiError> {
+    let from = from.max(state.delivered().next());
+    if state.num_pending == 0 || from >= upto {
+        return Ok(());
+    }
+    let filter = &state.config.filter_subject;
+    let before = shared.api.count(streams::EVENTS, filter, from.0).await?;
+    let after = shared.api.count(streams::EVENTS, filter, upto.0).await?;
+    if before > after {
+        let once = format!("{}.{upto}", state.name);
+        upkeep::count_lost(shared, &state.name, before - after, Some(once)).await?;
+    }
+    Ok(())
+}

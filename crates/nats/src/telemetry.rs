@@ -1,0 +1,43 @@
+//! What is told of the broker.
+
+use eventbus_core::Position;
+use tracing::{error, info, warn};
+
+use crate::levels::Levels;
+
+pub(crate) fn connected(server: &str, levels: Levels) {
+    let durability = levels.reached();
+    if levels.synced || levels.replicated {
+        info!(server, %durability, "the NATS server stores events");
+    } else {
+        warn!(
+            server, %durability,
+            "the NATS server stores events, and is not known to sync them before it acknowledges: \
+             a loss of power may take what was acknowledged"
+        );
+    }
+}
+
+pub(crate) fn disconnected() {
+    warn!("the connection to the NATS server is lost");
+}
+
+pub(crate) fn not_ready(reason: &str) {
+    warn!(reason, "the NATS server is not ready");
+}
+
+pub(crate) fn wrong(reason: &str) {
+    error!(reason, "the NATS server cannot be used");
+}
+
+pub(crate) fn not_ours(position: Position, reason: &str) {
+    error!(%position, reason, "a message in the stream of events is no event of ours: stepped over");
+}
+
+pub(crate) fn not_synced(server: &str, reason: &str) {
+    warn!(server, reason, "how the NATS server syncs could not be read: taken as not synced");
+}
+
+pub(crate) fn lost(consumer: &str, events: u64) {
+    warn!(consumer, events, "events were lost to retention before they were delivered");
+}

@@ -1,0 +1,180 @@
+//! Keeps leases alive, gives back what nobody leases, and asks anew where requests were lost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use eventbus_core::limits;
+use serde_json::{Value, json};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::api::{ApiError, code};
+use crate::chores::{ACK, Chore, IN_PROGRESS, NAK};
+use crate::cursor::{NatsCursor, Origin};
+use crate::pull::Lane;
+use crate::shared::Shared;
+use crate::{streams, subject, telemetry};
+
+/// How often cursors are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// How long what arrived may wait for somebody to lease it before others get it.
+const IDLE_TIME: Duration = Duration::from_secs(1);
+
+/// Works until the broker is closed.
+pub(crate) async fn run(shared: Arc<Shared>) {
+    let mut look = interval(LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            biased;
+            () = shared.closing.cancelled() => {
+                // What is given back now need not wait until the server misses it.
+                give_back_all(&shared).await;
+                return;
+            }
+            () = shared.chores.notify.notified() => {}
+            _ = look.tick() => look_after_all(&shared).await,
+        }
+        if shared.is_ready() {
+            for chore in shared.chores.take() {
+                // Whatever fails here is put right by the server, after its own time.
+                let _ = do_chore(&shared, chore).await;
+            }
+        }
+    }
+}
+
+async fn look_after_all(shared: &Arc<Shared>) {
+    if !shared.is_ready() {
+        return;
+    }
+    let cursors = shared.cursors().all();
+    for cursor in cursors {
+        for (origin, words) in look_after(shared, &cursor) {
+            // The server gives the event to somebody else; the next look tries again.
+            let _ = shared.api.tell(origin.reply, words).await;
+        }
+    }
+}
+
+/// What is to be said about a cursor's events.
+fn look_after(shared: &Shared, cursor: &NatsCursor) -> Vec<(Origin, &'static str)> {
+    let now = shared.clock.elapsed();
+    let mut words = Vec::new();
+    let mut place = cursor.place();
+    for held in place.held.values_mut() {
+        if now.saturating_sub(held.told) >= limits::NATS_PROGRESS_EVERY {
+            held.told = now;
+            words.extend(held.origins.iter().map(|origin| (origin.clone(), IN_PROGRESS)));
+        }
+    }
+    if place.lessees == 0 && now.saturating_sub(place.idle_since) > IDLE_TIME {
+        words.extend(place.ready.drain(..).map(|arrival| (arrival.origin, NAK)));
+    }
+    for asked in &mut place.asked {
+        if asked.is_overdue(now) {
+            asked.lost();
+        }
+    }
+    let starves = place.lessees > 0 && place.asked.iter().any(|asked| asked.is_nothing());
+    drop(place);
+    if starves {
+        cursor.notify.notify_one();
+    }
+    words
+}
+
+async fn give_back_all(shared: &Arc<Shared>) {
+    let cursors = shared.cursors().all();
+    for cursor in cursors {
+        let ready: Vec<_> = cursor.place().ready.drain(..).collect();
+        for arrival in ready {
+            // Else the server misses it after its time.
+            let _ = shared.api.tell(arrival.origin.reply, NAK).await;
+        }
+    }
+    for chore in shared.chores.take() {
+        if let Chore::GiveBack(origin) = chore {
+            let _ = shared.api.tell(origin.reply, NAK).await;
+        }
+    }
+}
+
+async fn do_chore(shared: &Arc<Shared>, chore: Chore) -> Result<(), ApiError> {
+    match chore {
+        Chore::GiveBack(origin) => shared.api.tell(origin.reply, NAK).await,
+        Chore::Lost { consumer, origin } => {
+            count_lost(shared, &consumer, 1, None).await?;
+            shared.api.tell_and_wait(origin.reply, ACK).await
+        }
+        Chore::Examine { cursor } => {
+            let cursor = shared.cursors().by_number(cursor).cloned();
+            match cursor {
+                Some(cursor) => examine(shared, &cursor).await,
+                None => Ok(()),
+            }
+        }
+    }
+}
+
+/// Counts events that a cursor has lost. `once` names the occasion: it counts once.
+pub(crate) async fn count_lost(
+    shared: &Shared,
+    consumer: &str,
+    events: u64,
+    once: Option<String>,
+) -> Result<(), ApiError> {
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Incr", format!("+{events}"));
+    if let Some(once) = once {
+        headers.insert(crate::stored::MESSAGE_ID, once);
+    }
+    shared.api.publish(subject::dropped(consumer), headers, Bytes::new()).await?;
+    telemetry::lost(consumer, events);
+    Ok(())
+}
+
+/// Looks whether a cursor's consumers are still there.
+async fn examine(shared: &Arc<Shared>, cursor: &Arc<NatsCursor>) -> Result<(), ApiError> {
+    for lane in Lane::ALL {
+        if lane == Lane::Due && !cursor.place().has_due_lane {
+            continue;
+        }
+        let verb = format!("CONSUMER.INFO.{}.{}", lane.stream(), cursor.consumer);
+        let found: Result<Value, _> = shared.api.call(&verb, &json!({})).await;
+        match found {
+            Err(error) if error.is(code::CONSUMER_NOT_FOUND) && lane == Lane::Due => {
+                cursor.place().has_due_lane = false;
+            }
+            Err(error) if error.is(code::CONSUMER_NOT_FOUND) => {
+                // Another process forgot it: its Subscription is gone.
+                if let Some(cursor) = shared.cursors().remove(&cursor.consumer) {
+                    cursor.forget();
+                }
+                return Ok(());
+            }
+            Err(error) => return Err(error),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Everything that is kept of a cursor's retries is removed.
+pub(crate) async fn forget_retries(shared: &Shared, consumer: &str) -> Result<(), ApiError> {
+    let verb = format!("CONSUMER.DELETE.{}.{consumer}", streams::RETRY);
+    let deleted: Result<Value, _> = shared.api.call(&verb, &json!({})).await;
+    match deleted {
+        Err(error) if !error.is(code::CONSUMER_NOT_FOUND) => return Err(error),
+        _ => {}
+    }
+    for subject in [format!("sched.{consumer}.*"), format!("due.{consumer}.*")] {
+        let verb = format!("STREAM.PURGE.{}", streams::RETRY);
+        let _: Value = shared.api.call(&verb, &json!({ "filter": subject })).await?;
+    }
+    let verb = format!("STREAM.PURGE.{}", streams::COUNTS);
+    let _: Value = shared.api.call(&verb, &json!({ "filter": subject::dropped(consumer) })).await?;
+    Ok(())
+}

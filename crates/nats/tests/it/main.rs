@@ -1,0 +1,4 @@
+//! The broker over real servers.
+
+mod conformance;
+mod server;
