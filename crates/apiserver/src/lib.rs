@@ -24,6 +24,7 @@ mod fields;
 mod gate;
 mod jsonpath;
 mod limits;
+mod listing;
 mod metadata;
 mod object;
 mod openapi;
@@ -49,7 +50,10 @@ use std::{
 use eventbus_core::{Clock, Entropy};
 use serde_json::Value;
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{
+    sync::{Semaphore, watch},
+    task::JoinHandle,
+};
 
 pub use self::{
     access::{Role, Scope, User},
@@ -123,8 +127,10 @@ impl ApiServer {
             .await
             .map_err(|error| OpenError::Write(error.to_string()))??;
         let audit = audit.as_deref().map(Audit::open).transpose().map_err(OpenError::Audit)?;
+        let watches = Arc::new(Semaphore::new(limits::WATCHES));
         let closing = watch::Sender::new(false);
-        let api = Arc::new(Api { registry, openapi, store, audit, clock, entropy, closing });
+        let api = Api { registry, openapi, store, audit, clock, entropy, watches, closing };
+        let api = Arc::new(api);
         if let Err(error) = verbs::create::ensure_namespace(&api, DEFAULT_NAMESPACE).await {
             api.store.close().await;
             return Err(OpenError::Write(error.status()["message"].to_string()));

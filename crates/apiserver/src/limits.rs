@@ -38,12 +38,18 @@ pub(crate) const RING_EVENTS: usize = 16_384;
 /// Bytes of those changes, a resource.
 pub(crate) const RING_BYTES: usize = 6 * 1024 * 1024;
 
-/// Changes a watcher takes from the ring at once, so that it holds little while it waits for a
-/// slow client.
-pub(crate) const WATCH_TURN: usize = 128;
+/// Bytes of objects, about, that a watch reads at once from what is there or from the ring, so that
+/// it holds little while it waits for a slow client.
+pub(crate) const WATCH_BYTES: usize = 256 * 1024;
 
-/// Objects read at once for the initial state of a watch.
-pub(crate) const SNAPSHOT_PAGE: usize = 500;
+/// Watches that are served at once: each may hold what it read for its client.
+pub(crate) const WATCHES: usize = 1024;
+
+/// Bytes of all lists that wait to be sent: ten thousand Subscriptions are about 20 MiB.
+pub(crate) const LIST_BYTES: usize = 32 * 1024 * 1024;
+
+/// How long a client may take for a list, as long as the real server gives a request.
+pub(crate) const LIST_LASTS: Duration = Duration::from_secs(60);
 
 /// How often an idle watch gets a bookmark.
 pub(crate) const BOOKMARK_EVERY: Duration = Duration::from_secs(60);

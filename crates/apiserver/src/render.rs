@@ -1,5 +1,7 @@
 //! Answers: objects, lists and errors in the form the client asked for.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use futures::stream;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -11,8 +13,9 @@ use crate::{
     builtin::secrets,
     definition::Resource,
     limits,
+    listing::Listing,
     status::ApiError,
-    store::EventKind,
+    store::{EventKind, Held},
     table::{self, Include, TableForm},
 };
 
@@ -46,32 +49,30 @@ impl Form {
     /// A list of objects.
     pub(crate) fn list(
         self,
-        resource: &Resource,
-        bodies: Vec<Bytes>,
+        resource: &Arc<Resource>,
+        objects: Held,
         metadata: Value,
     ) -> Result<Response<Body>, ApiError> {
-        if self.accept == Accept::default() {
-            let pieces = join(resource, bodies, &metadata);
-            return Ok(respond(StatusCode::OK, Encoding::Json, Body::stream(stream::iter(pieces))));
+        let listing = Listing::new(self, resource, objects, metadata)?;
+        Ok(respond(StatusCode::OK, self.accept.encoding, Body::stream(stream::iter(listing))))
+    }
+
+    /// One object among those of a list.
+    pub(crate) fn item(self, resource: &Resource, body: &Bytes) -> Result<Bytes, ApiError> {
+        if self.accept == Accept::default() && !self.hides(resource) {
+            return Ok(body.clone());
         }
-        let objects = bodies.iter().map(parse).collect::<Result<Vec<_>, _>>()?;
-        drop(bodies);
-        let list = match self.accept.shape {
-            Shape::Object => json!({
-                "kind": resource.list_kind, "apiVersion": resource.api_version(),
-                "metadata": metadata, "items": objects,
-            }),
-            Shape::Metadata => json!({
-                "kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
-                "metadata": metadata,
-                "items": objects.iter().map(table::partial).collect::<Vec<_>>(),
-            }),
-            Shape::Table(version) => {
-                let form = TableForm { version, include: self.include, now_ms: self.now_ms };
-                form.table(resource, objects, metadata, false)
-            }
+        let object = self.visible(resource, parse(body)?);
+        let item = match self.accept.shape {
+            Shape::Object => object,
+            Shape::Metadata => table::partial(&object),
+            Shape::Table(_) => self.row(resource, object),
         };
-        self.value(StatusCode::OK, &list)
+        Ok(match self.accept.encoding {
+            Encoding::Json => item.to_string().into(),
+            // A list of one: lists of YAML are joined by standing below each other.
+            Encoding::Yaml => yaml(&json!([item]))?.into(),
+        })
     }
 
     /// The line of a watch for an object.
@@ -91,19 +92,27 @@ impl Form {
 
     /// An object in the shape asked for; a table names its columns unless `rows_only`.
     pub(crate) fn shape(self, resource: &Resource, object: Value, rows_only: bool) -> Value {
-        let object = match self.hides(resource) {
-            true => secrets::without_values(object),
-            false => object,
-        };
+        let object = self.visible(resource, object);
         match self.accept.shape {
             Shape::Object => object,
             Shape::Metadata => table::partial(&object),
             Shape::Table(version) => {
-                let form = TableForm { version, include: self.include, now_ms: self.now_ms };
                 let metadata = table::single_metadata(&object);
-                form.table(resource, vec![object], metadata, rows_only)
+                let mut table = table::frame(version, resource, metadata, rows_only);
+                table["rows"] = json!([self.row(resource, object)]);
+                table
             }
         }
+    }
+
+    fn row(self, resource: &Resource, object: Value) -> Value {
+        let form = TableForm { include: self.include, now_ms: self.now_ms };
+        form.row(resource, object)
+    }
+
+    /// What of an object whoever asks may see.
+    fn visible(self, resource: &Resource, object: Value) -> Value {
+        if self.hides(resource) { secrets::without_values(object) } else { object }
     }
 
     fn hides(self, resource: &Resource) -> bool {
@@ -146,7 +155,8 @@ pub(crate) fn warn(response: &mut Response<Body>, warnings: &[String]) {
 pub(crate) fn error(error: &ApiError) -> Response<Body> {
     let mut response =
         respond(error.code(), Encoding::Json, Body::whole(error.status().to_string()));
-    if error.code() == StatusCode::SERVICE_UNAVAILABLE {
+    let again = [StatusCode::SERVICE_UNAVAILABLE, StatusCode::TOO_MANY_REQUESTS];
+    if again.contains(&error.code()) {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
     }
     response
@@ -174,40 +184,7 @@ fn parse(body: &Bytes) -> Result<Value, ApiError> {
         .map_err(|error| ApiError::internal(format!("a stored object is not JSON: {error}")))
 }
 
-fn yaml(value: &Value) -> Result<String, ApiError> {
+pub(crate) fn yaml(value: &Value) -> Result<String, ApiError> {
     serde_saphyr::to_string(value)
         .map_err(|error| ApiError::internal(format!("an answer does not become YAML: {error}")))
-}
-
-/// The pieces of a JSON list around objects that are JSON already, joined only as they are sent, so
-/// that a long list lies in memory once.
-fn join(
-    resource: &Resource,
-    bodies: Vec<Bytes>,
-    metadata: &Value,
-) -> impl Iterator<Item = Bytes> + Send + use<> {
-    // Pieces of this size are handed on with little overhead and freed as they are sent.
-    const PIECE: usize = 64 * 1024;
-    let kind = Value::from(resource.list_kind.as_str());
-    let version = Value::from(resource.api_version());
-    let head =
-        format!("{{\"apiVersion\":{version},\"kind\":{kind},\"metadata\":{metadata},\"items\":[");
-    let mut piece = Vec::from(head);
-    let mut bodies = bodies.into_iter().peekable();
-    let mut ended = false;
-    std::iter::from_fn(move || {
-        while piece.len() < PIECE
-            && let Some(body) = bodies.next()
-        {
-            piece.extend_from_slice(&body);
-            if bodies.peek().is_some() {
-                piece.push(b',');
-            }
-        }
-        if bodies.peek().is_none() && !ended {
-            ended = true;
-            piece.extend_from_slice(b"]}\n");
-        }
-        (!piece.is_empty()).then(|| std::mem::take(&mut piece).into())
-    })
 }

@@ -243,6 +243,13 @@ impl ApiError {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "Invalid", text.into())
     }
 
+    /// 429: as much as may be in work at once is in work.
+    pub(crate) fn too_many() -> Self {
+        let text = "the server has received too many requests and has asked us to try again later";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "TooManyRequests", text.into())
+            .detailed(json!({ "retryAfterSeconds": 1 }))
+    }
+
     /// 500: our fault.
     pub(crate) fn internal(text: String) -> Self {
         let text = format!("Internal error occurred: {text}");

@@ -12,7 +12,6 @@ use crate::{
 /// How a table is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct TableForm {
-    pub(crate) version: TableVersion,
     /// What of each object goes with its row.
     pub(crate) include: Include,
     /// Now, for ages.
@@ -27,29 +26,27 @@ pub(crate) enum Include {
     Object,
 }
 
-impl TableForm {
-    /// A table of `objects`; `metadata` is the list's. The columns are named unless `rows_only`.
-    pub(crate) fn table(
-        self,
-        resource: &Resource,
-        objects: Vec<Value>,
-        metadata: Value,
-        rows_only: bool,
-    ) -> Value {
-        let rows: Vec<Value> =
-            objects.into_iter().map(|object| self.row(resource, object)).collect();
-        let columns = if rows_only { Value::Null } else { columns(resource) };
-        let version = match self.version {
-            TableVersion::V1 => "meta.k8s.io/v1",
-            TableVersion::V1Beta1 => "meta.k8s.io/v1beta1",
-        };
-        json!({
-            "kind": "Table", "apiVersion": version, "metadata": metadata,
-            "columnDefinitions": columns, "rows": rows,
-        })
-    }
+/// A table without its rows; `metadata` is the list's. The columns are named unless `rows_only`.
+pub(crate) fn frame(
+    version: TableVersion,
+    resource: &Resource,
+    metadata: Value,
+    rows_only: bool,
+) -> Value {
+    let columns = if rows_only { Value::Null } else { columns(resource) };
+    let version = match version {
+        TableVersion::V1 => "meta.k8s.io/v1",
+        TableVersion::V1Beta1 => "meta.k8s.io/v1beta1",
+    };
+    json!({
+        "kind": "Table", "apiVersion": version, "metadata": metadata,
+        "columnDefinitions": columns,
+    })
+}
 
-    fn row(self, resource: &Resource, object: Value) -> Value {
+impl TableForm {
+    /// The row of an object.
+    pub(crate) fn row(self, resource: &Resource, object: Value) -> Value {
         let mut cells = Vec::with_capacity(resource.columns.len() + 1);
         if !resource.is_event() {
             cells.push(object["metadata"]["name"].clone());

@@ -12,6 +12,9 @@ use crate::definitions::{DEFINITIONS, Kind};
 use crate::manifests;
 use crate::watch::Versions;
 
+/// Objects of one page: a list of ten thousand in one piece would lie in memory as a whole.
+const PAGE: u32 = 500;
+
 /// Compares the catalog with lists of the API, one list at a time for everybody who asks.
 pub struct Freshness {
     client: Client,
@@ -69,13 +72,31 @@ impl Freshness {
                 if version.is_some() && version == latest.collections[at] {
                     continue;
                 }
-                let listed = api.list_metadata(&ListParams::default()).await?;
-                let newest = listed.iter().map(|object| manifests::version(&object.metadata));
-                latest.versions[at] = newest.max().unwrap_or_default();
-                latest.collections[at] = listed.metadata.resource_version;
+                (latest.versions[at], latest.collections[at]) = newest(&api).await?;
             }
         }
         latest.number = number;
         Ok(latest.versions)
+    }
+}
+
+/// The version of the newest object of a whole list, and the list's own.
+async fn newest(api: &Api<DynamicObject>) -> Result<(u64, Option<String>), kube::Error> {
+    let (mut newest, mut pages) = (0, ListParams::default().limit(PAGE));
+    loop {
+        let page = match api.list_metadata(&pages).await {
+            // The pages' moment is past: begun again, within the time that whoever asks has.
+            Err(kube::Error::Api(status)) if status.code == 410 => {
+                (newest, pages) = (0, ListParams::default().limit(PAGE));
+                continue;
+            }
+            page => page?,
+        };
+        let versions = page.iter().map(|object| manifests::version(&object.metadata));
+        newest = versions.fold(newest, u64::max);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => pages = pages.continue_token(&token),
+            None => return Ok((newest, page.metadata.resource_version)),
+        }
     }
 }

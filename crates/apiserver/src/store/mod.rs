@@ -9,6 +9,7 @@ mod layout;
 mod open;
 mod read;
 mod ring;
+mod room;
 mod seal;
 mod transaction;
 mod writer;
@@ -25,6 +26,7 @@ pub use self::open::StoreError;
 pub(crate) use self::{
     read::{PageError, PageRequest},
     ring::{Event, EventKind, Overrun, Ring},
+    room::Held,
     transaction::{Key, Stored, Transaction},
 };
 use crate::{limits, status::ApiError};
@@ -40,6 +42,7 @@ pub(crate) struct Store {
     jobs: std::sync::Mutex<Option<mpsc::Sender<Job>>>,
     writer: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Readers>,
+    room: room::Room,
     shared: Arc<Shared>,
 }
 

@@ -21,6 +21,7 @@ use super::{
     layout::{APPLICATION_ID, FORMAT, TABLES},
     queue,
     ring::Ring,
+    room::Room,
     seal::{Seal, place},
     writer::Writer,
 };
@@ -134,6 +135,7 @@ impl Store {
                 idle: readers.into(),
                 permits: Arc::new(Semaphore::new(limits::READERS)),
             }),
+            room: Room::new(),
             shared,
         })
     }

@@ -9,7 +9,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, Rows, params};
 
-use super::{Key, Overrun, Shared, Store};
+use super::{
+    Key, Overrun, Ring, Shared, Store,
+    room::{Full, Held, Room},
+};
 use crate::{limits, selector::Selection, status::ApiError};
 
 /// Which objects to read.
@@ -25,17 +28,21 @@ pub(crate) struct PageRequest {
     pub(crate) revision: Option<u64>,
     /// At most so many; none: all.
     pub(crate) limit: Option<usize>,
+    /// About so many bytes, for who comes back for the rest at once; none: all, if there is room
+    /// for it among all answers.
+    pub(crate) bytes: Option<usize>,
     /// Only what is selected.
     pub(crate) selection: Arc<Selection>,
 }
 
 /// A page of a list.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Page {
-    /// The revision it shows.
+    /// The revision it shows: that of the resource's newest change, so that it stays while only
+    /// others change.
     pub(crate) revision: u64,
     /// The objects, by namespace and name.
-    pub(crate) bodies: Vec<Bytes>,
+    pub(crate) bodies: Held,
     /// Where the next page starts, when there is one.
     pub(crate) next: Option<Place>,
     /// How many objects follow; counted only when nothing selects among them.
@@ -47,6 +54,8 @@ pub(crate) struct Page {
 pub(crate) enum PageError {
     /// The revision is no longer kept.
     Expired,
+    /// Too much waits to be sent already.
+    Full,
     /// Anything else.
     Failed(ApiError),
 }
@@ -80,10 +89,11 @@ impl Store {
     /// A page of a list.
     pub(crate) async fn page(&self, request: PageRequest) -> Result<Page, PageError> {
         let id = self.resource_id(request.resource)?;
+        let room = self.room.clone();
         let page = self
             .read(move |connection, shared| {
                 let snapshot = connection.unchecked_transaction()?;
-                Ok(read_page(&snapshot, shared, id, &request))
+                Ok(read_page((&snapshot, shared, &room), id, &request))
             })
             .await;
         page.map_err(PageError::Failed)?
@@ -96,15 +106,17 @@ impl Store {
 }
 
 fn read_page(
-    connection: &Connection,
-    shared: &Shared,
+    (connection, shared, room): (&Connection, &Shared, &Room),
     id: i64,
     request: &PageRequest,
 ) -> Result<Page, PageError> {
     let present: i64 =
         connection.prepare_cached("SELECT revision FROM store")?.query_row([], |row| row.get(0))?;
-    let revision = request.revision.unwrap_or(present.unsigned_abs());
-    let past = changed_since(shared, request, revision, present.unsigned_abs())?;
+    let present = present.unsigned_abs();
+    let (revision, past) = match request.revision {
+        Some(revision) => (revision, changed_since(shared, request, revision, present)?),
+        None => (ring(shared, request.resource, present)?.newest(present), BTreeMap::new()),
+    };
     let counted = past.is_empty() && request.selection.is_everything();
     let (namespace, name) = request.after.clone().unwrap_or_default();
     let mut statement = connection.prepare_cached(match request.namespace {
@@ -120,15 +132,20 @@ fn read_page(
     let within = request.namespace.as_ref().unwrap_or(&namespace);
     let rows = statement.query(params![id, within, name])?;
     let mut moment = Moment { rows, ahead: None, past, resource: request.resource, shared };
-    let mut page = Page { revision, bodies: Vec::new(), next: None, remaining: None };
-    let mut last = None;
+    let mut page = Page { revision, bodies: Held::default(), next: None, remaining: None };
+    let (mut last, mut bytes) = (None, 0);
     while let Some((place, body)) = moment.next()? {
         if !request.selection.selects((&place.0, &place.1), &body)? {
             continue;
         }
-        if request.limit == Some(page.bodies.len()) {
+        let enough = request.bytes.is_some_and(|enough| bytes >= enough);
+        if enough || request.limit == Some(page.bodies.len()) {
             page.next = last;
             break;
+        }
+        bytes += body.len();
+        if request.bytes.is_none() {
+            room.take(&mut page.bodies, body.len()).map_err(|Full| PageError::Full)?;
         }
         page.bodies.push(body);
         last = Some(place);
@@ -194,13 +211,7 @@ fn changed_since(
     if revision >= present {
         return Ok(past);
     }
-    let ring = shared.rings.get(request.resource).ok_or(PageError::Expired)?;
-    // The table may be a moment ahead of the rings. This thread is one that may block.
-    let mut published = shared.published.subscribe();
-    let caught_up = published.wait_for(|published| *published >= present);
-    let caught_up = tokio::time::timeout(limits::FRESH_WAIT, caught_up);
-    let caught_up = tokio::runtime::Handle::current().block_on(caught_up);
-    caught_up.map_err(|_| ApiError::closing())?.map_err(|_| ApiError::closing())?;
+    let ring = ring(shared, request.resource, present)?;
     let events = ring.after(revision, usize::MAX).map_err(|Overrun| PageError::Expired)?;
     for event in events.iter().take_while(|event| event.revision <= present) {
         let place = (event.namespace.to_string(), event.name.to_string());
@@ -211,6 +222,20 @@ fn changed_since(
         }
     }
     Ok(past)
+}
+
+/// The ring of the resource, once it holds what the table holds.
+fn ring(shared: &Shared, resource: usize, present: u64) -> Result<&Ring, ApiError> {
+    // The table may be a moment ahead of the rings. This thread is one that may block.
+    if *shared.published.borrow() < present {
+        let mut published = shared.published.subscribe();
+        let caught_up = published.wait_for(|published| *published >= present);
+        let caught_up = tokio::time::timeout(limits::FRESH_WAIT, caught_up);
+        let caught_up = tokio::runtime::Handle::current().block_on(caught_up);
+        caught_up.map_err(|_| ApiError::closing())?.map_err(|_| ApiError::closing())?;
+    }
+    let ring = shared.rings.get(resource).map(AsRef::as_ref);
+    ring.ok_or_else(|| ApiError::internal("no such resource".into()))
 }
 
 fn remaining(

@@ -96,14 +96,29 @@ impl Ring {
         }
     }
 
-    /// At most `limit` changes after `revision`, oldest first.
-    pub(crate) fn after(&self, revision: u64, limit: usize) -> Result<Vec<Arc<Event>>, Overrun> {
+    /// The changes after `revision`, oldest first: as many as have about `bytes`.
+    pub(crate) fn after(&self, revision: u64, bytes: usize) -> Result<Vec<Arc<Event>>, Overrun> {
         let kept = lock(&self.kept);
         if revision < kept.floor {
             return Err(Overrun);
         }
         let start = kept.events.partition_point(|event| event.revision <= revision);
-        Ok(kept.events.iter().skip(start).take(limit).map(Arc::clone).collect())
+        let mut left = bytes;
+        let fits = |event: &&Arc<Event>| {
+            let has_room = left > 0;
+            left = left.saturating_sub(event.bytes());
+            has_room
+        };
+        Ok(kept.events.iter().skip(start).take_while(fits).map(Arc::clone).collect())
+    }
+
+    /// The revision of the newest change that is not after `revision`; where that change is no
+    /// longer kept, none newer than it.
+    pub(super) fn newest(&self, revision: u64) -> u64 {
+        let kept = lock(&self.kept);
+        let end = kept.events.partition_point(|event| event.revision <= revision);
+        let newest = end.checked_sub(1).and_then(|last| kept.events.get(last));
+        newest.map_or(kept.floor.min(revision), |event| event.revision)
     }
 
     /// Follows the revision of the newest change.
@@ -154,15 +169,16 @@ mod tests {
     fn a_reader_gets_what_follows_its_revision() {
         let ring = Ring::new(10);
         ring.publish([event(11, 1), event(14, 1), event(15, 1)]);
-        let revisions = |from, limit| {
-            let events = ring.after(from, limit).unwrap();
+        let revisions = |from, bytes| {
+            let events = ring.after(from, bytes).unwrap();
             events.iter().map(|event| event.revision).collect::<Vec<_>>()
         };
-        assert_eq!(revisions(10, 9), [11, 14, 15]);
+        assert_eq!(revisions(10, usize::MAX), [11, 14, 15]);
         assert_eq!(revisions(11, 1), [14]);
-        assert_eq!(revisions(13, 9), [14, 15]);
+        assert_eq!(revisions(13, usize::MAX), [14, 15]);
         assert_eq!(revisions(99, 9), Vec::<u64>::new());
         assert_eq!(ring.after(9, 9).unwrap_err(), Overrun);
+        assert_eq!([9, 10, 13, 14, 99].map(|at| ring.newest(at)), [9, 10, 11, 14, 15]);
     }
 
     #[test]
@@ -171,7 +187,7 @@ mod tests {
         let half = limits::RING_BYTES / 2;
         ring.publish([event(1, half), event(2, half), event(3, 1)]);
         assert_eq!(ring.after(0, 9).unwrap_err(), Overrun);
-        assert_eq!(ring.after(1, 9).unwrap().len(), 2);
+        assert_eq!(ring.after(1, usize::MAX).unwrap().len(), 2);
         let ring = Ring::new(0);
         ring.publish((1..=limits::RING_EVENTS as u64 + 1).map(|revision| event(revision, 1)));
         assert_eq!(ring.after(0, 9).unwrap_err(), Overrun);

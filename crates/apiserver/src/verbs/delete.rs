@@ -14,7 +14,7 @@ use crate::{
     limits, object,
     selector::Selection,
     status::{ApiError, Cause},
-    store::{Key, PageError, PageRequest, Stored, Transaction},
+    store::{Held, Key, PageError, PageRequest, Stored, Transaction},
 };
 
 /// How a deletion treats the object's dependents.
@@ -101,20 +101,22 @@ pub(crate) async fn delete_collection(api: &Api, call: &Call) -> Result<Response
         after: None,
         revision: None,
         limit: Some(limits::COLLECT_TURN),
+        bytes: None,
         selection: Arc::new(Selection::parse(labels, fields, resource)?),
     };
-    let mut bodies = Vec::new();
+    let mut bodies = Held::default();
     let revision = loop {
         let page = api.store.page(request.clone()).await.map_err(|error| match error {
             PageError::Failed(error) => error,
+            PageError::Full => ApiError::too_many(),
             PageError::Expired => ApiError::internal("the present cannot expire".into()),
         })?;
         let (deletion, target) = (deletion.clone(), Arc::clone(resource));
-        let found = page.bodies.clone();
+        let found: Vec<Bytes> = page.bodies.iter().cloned().collect();
         api.store
             .write(move |transaction| deletion.delete_all(transaction, &target, &found))
             .await?;
-        bodies.extend(page.bodies);
+        bodies.append(page.bodies);
         match page.next {
             Some(next) => request.after = Some(next),
             None => break page.revision,

@@ -44,6 +44,7 @@ pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
         after: None,
         revision: None,
         limit,
+        bytes: None,
         selection: Arc::new(selection),
     };
     let token = query.text("continue");
@@ -61,6 +62,7 @@ pub(crate) async fn list(api: &Api, call: &Call) -> Result<Response<Body>, ApiEr
     let after = request.after.clone();
     let page = api.store.page(request).await.map_err(|error| match (error, after) {
         (PageError::Failed(error), _) => error,
+        (PageError::Full, _) => ApiError::too_many(),
         (PageError::Expired, Some((namespace, name))) => {
             let next = Token { revision: None, namespace, name }.write();
             ApiError::expired(EXPIRED_PAGE, Some(next))

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use eventbus_core::{Clock, Entropy};
 use http::{HeaderMap, StatusCode, header};
+use tokio::sync::Semaphore;
 
 use crate::{
     access::User,
@@ -40,6 +41,8 @@ pub(crate) struct Api {
     pub(crate) audit: Option<Audit>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// The places of the watches that are served.
+    pub(crate) watches: Arc<Semaphore>,
     /// Turns true when the server closes: watches end.
     pub(crate) closing: tokio::sync::watch::Sender<bool>,
 }

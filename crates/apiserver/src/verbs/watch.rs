@@ -10,7 +10,10 @@ use bytes::Bytes;
 use futures::stream;
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::{OwnedSemaphorePermit, watch},
+    time::Instant,
+};
 
 use super::{Api, Call, list};
 use crate::{
@@ -63,6 +66,8 @@ struct Watch {
     closing: watch::Receiver<bool>,
     /// What may be taken from whoever watches, and when it is looked after next.
     standing: Option<(Standing, Instant)>,
+    /// Its place among those that are served; the program's own need none.
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 #[derive(Debug)]
@@ -87,6 +92,11 @@ struct Bookmarks {
 impl Watch {
     fn start(api: &Arc<Api>, call: &Call) -> Result<Self, ApiError> {
         let (resource, query) = (call.resource(), &call.query);
+        let place = match &call.user {
+            Some(_) => Some(Arc::clone(&api.watches).try_acquire_owned()),
+            None => None,
+        };
+        let place = place.transpose().map_err(|_| ApiError::too_many())?;
         let labels = query.text("labelSelector");
         let mut fields = query.text("fieldSelector").to_owned();
         if let Some(name) = &call.target.name {
@@ -116,6 +126,7 @@ impl Watch {
             newest: ring.follow(),
             closing: api.closing.subscribe(),
             standing: call.standing.clone().map(|standing| (standing, now)),
+            _place: place,
             ring,
             form: call.form,
             selection: Arc::new(selection),
@@ -190,14 +201,16 @@ impl Watch {
             namespace: self.namespace.clone(),
             after,
             revision,
-            limit: Some(limits::SNAPSHOT_PAGE),
+            limit: None,
+            bytes: Some(limits::WATCH_BYTES),
             selection: Arc::clone(&self.selection),
         };
         let page = self.api.store.page(request).await.map_err(|error| match error {
             PageError::Expired => overrun(revision.unwrap_or_default()),
+            PageError::Full => ApiError::too_many(),
             PageError::Failed(error) => error,
         })?;
-        for body in &page.bodies {
+        for body in page.bodies.iter() {
             self.send(EventKind::Added, body)?;
         }
         self.seen = page.revision;
@@ -216,7 +229,7 @@ impl Watch {
         // What was published before the ring is read is in the ring when it is read.
         let published = *self.api.store.published().borrow();
         self.newest.mark_unchanged();
-        let events = self.ring.after(self.seen, limits::WATCH_TURN);
+        let events = self.ring.after(self.seen, limits::WATCH_BYTES);
         let events = events.map_err(|Overrun| overrun(self.seen))?;
         if events.is_empty() {
             self.seen = self.seen.max(published);

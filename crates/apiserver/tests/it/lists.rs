@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::Request;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, WIDGETS, read, widget};
@@ -218,4 +219,117 @@ async fn tables_have_columns_and_cells() {
     assert!(metadata["items"][0].get("spec").is_none());
     assert_eq!(names(&metadata), ["a"]);
     assert_eq!(accept(&fixture, ALL, "text/html").await.0, 406);
+}
+
+const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
+
+/// Makes widgets of about 10 KiB, with something in their metadata too.
+async fn fill(fixture: &Fixture, count: u64) {
+    let path = format!("{WIDGETS}/namespaces/stage/widgets");
+    for number in 0..count {
+        let mut big = widget(&format!("w{number:04}"), 1);
+        big["metadata"]["annotations"] = json!({ "text": "two\nlines: [\"#\", '|']".repeat(400) });
+        assert_eq!(fixture.send("POST", &path, big).await.0, 201);
+    }
+}
+
+#[tokio::test]
+async fn every_form_of_a_list_is_made_as_it_is_sent_and_says_the_same() {
+    let fixture = Fixture::new().await;
+    fill(&fixture, 40).await;
+    let whole = list(&fixture, "").await;
+    for form in ["application/json", TABLE, METADATA, "application/yaml"] {
+        let request = Request::get(ALL).header("accept", form).body(String::new()).unwrap();
+        let mut body = fixture.raw(request).await.into_body();
+        let (mut text, mut largest) = (Vec::new(), 0);
+        while let Some(frame) = body.frame().await {
+            let piece = frame.unwrap().into_data().unwrap();
+            largest = largest.max(piece.len());
+            text.extend_from_slice(&piece);
+        }
+        assert!(largest < 100_000 && text.len() > 300_000, "{form}: {largest} of {}", text.len());
+        let text = String::from_utf8(text).unwrap();
+        let said: Value = match form {
+            "application/yaml" => serde_saphyr::from_str(&text).unwrap(),
+            _ => serde_json::from_str(&text).unwrap(),
+        };
+        assert_eq!(said["metadata"], whole["metadata"], "{form}");
+        match form {
+            TABLE => assert_eq!(said["rows"][39]["cells"][0], "w0039"),
+            METADATA => assert_eq!(said["items"][7]["metadata"], whole["items"][7]["metadata"]),
+            _ => assert_eq!(said, whole, "{form}"),
+        }
+    }
+    let yaml = accept(&fixture, "/api/v1/secrets", "application/yaml").await.1;
+    let none: Value = serde_saphyr::from_str(yaml.as_str().unwrap()).unwrap();
+    assert_eq!((&none["kind"], &none["items"]), (&json!("SecretList"), &json!([])));
+}
+
+#[tokio::test]
+async fn a_list_has_the_version_of_its_own_newest_change() {
+    let fixture = Fixture::new().await;
+    fixture.create("stage", "a", 1).await;
+    let version = |list: &Value| list["metadata"]["resourceVersion"].as_str().unwrap().to_owned();
+    let first = version(&list(&fixture, "").await);
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": { "name": "e" },
+        "involvedObject": { "namespace": "stage", "name": "a" }, "reason": "Because",
+    });
+    for other in ["one", "two"] {
+        let namespace = json!({ "metadata": { "name": other } });
+        assert_eq!(fixture.send("POST", "/api/v1/namespaces", namespace).await.0, 201);
+    }
+    let events = "/api/v1/namespaces/stage/events";
+    let (code, answer) = fixture.send("POST", events, event).await;
+    assert_eq!(code, 201, "{answer}");
+    assert_eq!(version(&list(&fixture, "").await), first, "nothing here has changed");
+    // From there a watch goes on, and pages do.
+    fixture.create("stage", "b", 1).await;
+    let query = format!("{ALL}?watch=true&resourceVersion={first}");
+    let request = Request::get(query).body(String::new()).unwrap();
+    let line = fixture.raw(request).await.into_body().frame().await.unwrap().unwrap();
+    let line: Value = serde_json::from_slice(&line.into_data().unwrap()).unwrap();
+    assert_eq!(line["object"]["metadata"]["name"], "b");
+    let page = list(&fixture, "?limit=1").await;
+    assert_eq!(version(&page), line["object"]["metadata"]["resourceVersion"]);
+    let token = page["metadata"]["continue"].as_str().unwrap();
+    assert_eq!(names(&list(&fixture, &format!("?continue={token}")).await), ["b"]);
+}
+
+#[tokio::test]
+async fn lists_that_are_not_taken_leave_room_for_few() {
+    let fixture = Fixture::new().await;
+    fill(&fixture, 400).await;
+    let ask = async || fixture.raw(Request::get(ALL).body(String::new()).unwrap()).await;
+    let mut waiting = Vec::new();
+    let refused = loop {
+        let answer = ask().await;
+        if answer.status() != 200 {
+            break answer;
+        }
+        waiting.push(answer);
+        assert!(waiting.len() < 100, "a hundred lists lie in memory");
+    };
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(read(refused).await["reason"], "TooManyRequests");
+    assert!(waiting.len() > 1, "{} found room", waiting.len());
+    // A page finds room where the whole does not; what is taken makes room.
+    assert_eq!(list(&fixture, "?limit=1").await["items"].as_array().unwrap().len(), 1);
+    read(waiting.pop().unwrap()).await;
+    assert_eq!(ask().await.status(), 200);
+}
+
+#[tokio::test]
+async fn a_list_that_is_not_taken_in_time_is_not_whole() {
+    let fixture = Fixture::new().await;
+    fill(&fixture, 40).await;
+    let mut body = fixture.raw(Request::get(ALL).body(String::new()).unwrap()).await.into_body();
+    let mut text = body.frame().await.unwrap().unwrap().into_data().unwrap().to_vec();
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(61)).await;
+    while let Some(piece) = body.frame().await {
+        text.extend_from_slice(&piece.unwrap().into_data().unwrap());
+    }
+    assert!(serde_json::from_slice::<Value>(&text).is_err());
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use eventbus_apiserver::{Account, Accounts, Body, Gate, Role, Scope, Users};
+use eventbus_apiserver::{Account, Accounts, Body, Gate, Role, Scope, User, Users};
 use futures::StreamExt;
 use http::Request;
 use http_body_util::{BodyDataStream, BodyExt, Either};
@@ -342,4 +342,31 @@ async fn who_may_no_longer_watch_watches_no_longer() {
         let line = watch.next().await.unwrap().unwrap();
         assert!(line.starts_with(b"{\"type\":\"MODIFIED\""), "{line:?}");
     }
+}
+
+#[tokio::test]
+async fn only_so_many_watches_are_served() {
+    let fixture = Fixture::new().await;
+    let ask = async |user: bool| {
+        let mut request = Request::get(format!("{ALL}?watch=true")).body(String::new()).unwrap();
+        if user {
+            let role = Role::Viewer(Scope::Everywhere);
+            request.extensions_mut().insert(User { name: "vi".into(), role });
+        }
+        fixture.raw(request).await
+    };
+    let mut served = Vec::new();
+    let refused = loop {
+        let answer = ask(true).await;
+        if answer.status() != 200 {
+            break answer;
+        }
+        served.push(answer);
+        assert!(served.len() < 3000, "any number of watches");
+    };
+    assert_eq!(refused.status(), 429);
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(ask(false).await.status(), 200, "the program's own are not counted");
+    served.pop();
+    assert_eq!(ask(true).await.status(), 200);
 }
