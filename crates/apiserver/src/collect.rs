@@ -22,11 +22,9 @@ use crate::{
 pub(crate) async fn run(api: Arc<Api>) {
     let mut closing = api.closing.subscribe();
     loop {
-        let swept = match sweep_all(&api).await {
-            Ok(()) => events::expire(&api).await,
-            failed => failed,
-        };
-        let rest = match swept {
+        // Each for itself: what cannot be collected does not keep what is past.
+        let (swept, expired) = (sweep_all(&api).await, events::expire(&api).await);
+        let rest = match swept.and(expired) {
             Ok(()) => None,
             Err(error) => {
                 tracing::warn!(status = %error.status(), "collecting deleted objects failed");
@@ -64,19 +62,45 @@ async fn sweep_all(api: &Api) -> Result<(), ApiError> {
 
 /// Takes a turn at everything; whether anything changed.
 fn sweep(transaction: &mut Transaction<'_>, deletion: &Deletion) -> Result<bool, ApiError> {
-    let mut changed = false;
-    for key in transaction.orphans(limits::COLLECT_TURN)? {
-        changed |= collect_orphan(transaction, deletion, &key)?;
-    }
-    let mut skip = 0;
+    let orphans = turn(
+        transaction,
+        |at, limit, skip| at.orphans(limit, skip),
+        |transaction, key| collect_orphan(transaction, deletion, key),
+    )?;
+    let pending = turn(
+        transaction,
+        |at, limit, skip| at.pending(limit, skip),
+        |transaction, key| advance(transaction, deletion, key),
+    )?;
+    Ok(orphans || pending)
+}
+
+/// Takes what `find` finds, so many at a time, until some of it changed something. What fails is
+/// passed over: one object must not hold up the others.
+fn turn(
+    transaction: &mut Transaction<'_>,
+    find: fn(&Transaction<'_>, usize, usize) -> Result<Vec<Key>, ApiError>,
+    take: impl Fn(&mut Transaction<'_>, &Key) -> Result<bool, ApiError>,
+) -> Result<bool, ApiError> {
+    let (mut changed, mut skip) = (false, 0);
     loop {
-        let pending = transaction.pending(limits::COLLECT_TURN, skip)?;
-        if pending.is_empty() || changed {
+        let found = find(transaction, limits::COLLECT_TURN, skip)?;
+        if found.is_empty() || changed {
             return Ok(changed);
         }
-        skip += pending.len();
-        for key in pending {
-            changed |= advance(transaction, deletion, &key)?;
+        skip += found.len();
+        for key in found {
+            match transaction.attempt(|transaction| take(transaction, &key)) {
+                Ok(done) => changed |= done,
+                Err(error) => {
+                    if let Some(failure) = transaction.failure() {
+                        return Err(failure.clone());
+                    }
+                    let status = error.status();
+                    let (namespace, name) = (&key.namespace, &key.name);
+                    tracing::warn!(namespace, name, %status, "an object cannot be collected");
+                }
+            }
         }
     }
 }
@@ -98,7 +122,7 @@ fn collect_orphan(
     key: &Key,
 ) -> Result<bool, ApiError> {
     let Some(stored) = transaction.get(key)? else { return Ok(false) };
-    let mut object = stored.object()?;
+    let object = stored.object()?;
     let (mut gone, mut left) = (Vec::new(), 0);
     for owner in object::owners(&object) {
         let served = transaction.registry().serves(owner.group, owner.kind);
@@ -108,12 +132,10 @@ fn collect_orphan(
             left += 1;
         }
     }
-    if left == 0 && !is_kept(transaction, key) {
-        return delete(transaction, deletion, key, &stored);
+    if left == 0 {
+        return leave(transaction, deletion, (key, &stored), &gone);
     }
-    forget_owners(&mut object, |uid| gone.iter().any(|gone| gone == uid));
-    transaction.update(key, &stored, &mut object)?;
-    Ok(true)
+    forget(transaction, (key, &stored), &gone)
 }
 
 /// An object that is being deleted: does what its deletion waits for, as far as that is ours.
@@ -165,7 +187,8 @@ fn delete_dependents(
     let mut changed = false;
     for dependent in transaction.staying_dependents(&uid, limits::COLLECT_TURN)? {
         if let Some(stored) = transaction.get(&dependent)? {
-            changed |= delete(transaction, deletion, &dependent, &stored)?;
+            let owner = std::slice::from_ref(&uid);
+            changed |= leave(transaction, deletion, (&dependent, &stored), owner)?;
         }
     }
     if changed || transaction.is_blocked(&uid)? {
@@ -181,6 +204,30 @@ fn delete_dependents(
     } else {
         transaction.update(key, stored, &mut object)?;
     }
+    Ok(true)
+}
+
+/// An object that shall follow its owners: it goes, or forgets them if nothing may delete it.
+fn leave(
+    transaction: &mut Transaction<'_>,
+    deletion: &Deletion,
+    (key, stored): (&Key, &Stored),
+    owners: &[String],
+) -> Result<bool, ApiError> {
+    match is_kept(transaction, key) {
+        true => forget(transaction, (key, stored), owners),
+        false => delete(transaction, deletion, key, stored),
+    }
+}
+
+fn forget(
+    transaction: &mut Transaction<'_>,
+    (key, stored): (&Key, &Stored),
+    owners: &[String],
+) -> Result<bool, ApiError> {
+    let mut object = stored.object()?;
+    forget_owners(&mut object, |uid| owners.iter().any(|gone| gone == uid));
+    transaction.update(key, stored, &mut object)?;
     Ok(true)
 }
 

@@ -5,6 +5,13 @@ use std::time::Duration;
 /// Bytes of a request body, as the real server's.
 pub(crate) const BODY_BYTES: usize = 3 * 1024 * 1024;
 
+/// Bytes of a stored object with all that the server notes in it, as etcd's: whoever lists or
+/// watches it must hold it.
+pub(crate) const OBJECT_BYTES: usize = 1536 * 1024;
+
+/// Bytes that an object may have more while it is being deleted: a moment and a finalizer.
+pub(crate) const DELETION_BYTES: usize = 4 * 1024;
+
 /// Containers inside containers in an object. Real objects have ten; `serde_json` recurses to
 /// 128, and a patch must not be able to build what could not be read again.
 pub(crate) const JSON_DEPTH: usize = 100;
@@ -37,6 +44,9 @@ pub(crate) const RING_EVENTS: usize = 16_384;
 
 /// Bytes of those changes, a resource.
 pub(crate) const RING_BYTES: usize = 6 * 1024 * 1024;
+
+// A change is kept with what was before it: the largest must find room.
+const _: () = assert!(RING_BYTES > 2 * (OBJECT_BYTES + DELETION_BYTES) + 4 * 1024);
 
 /// Bytes of objects, about, that a watch reads at once from what is there or from the ring, so that
 /// it holds little while it waits for a slow client.

@@ -263,7 +263,7 @@ where
     let collected = Limited::new(Box::pin(body), limits::BODY_BYTES).collect().await;
     collected.map(|body| body.to_bytes()).map_err(|error| {
         if error.is::<LengthLimitError>() {
-            return ApiError::too_large();
+            return ApiError::too_large(limits::BODY_BYTES);
         }
         ApiError::bad_request(format!("the body could not be read: {error}"))
     })

@@ -195,9 +195,9 @@ impl ApiError {
         error
     }
 
-    /// 413: the body is too long.
-    pub(crate) fn too_large() -> Self {
-        let text = format!("Request entity too large: limit is {}", limits::BODY_BYTES);
+    /// 413: the body, or the object that it makes, has more than `limit` bytes.
+    pub(crate) fn too_large(limit: usize) -> Self {
+        let text = format!("Request entity too large: limit is {limit}");
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "RequestEntityTooLarge", text)
     }
 

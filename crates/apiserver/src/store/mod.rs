@@ -27,7 +27,7 @@ pub(crate) use self::{
     read::{PageError, PageRequest},
     ring::{Event, EventKind, Overrun, Ring},
     room::Held,
-    transaction::{Key, Stored, Transaction},
+    transaction::{Key, Stored, Transaction, serialised},
 };
 use crate::{limits, status::ApiError};
 

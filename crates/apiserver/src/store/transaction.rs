@@ -10,7 +10,7 @@ use super::{
     Shared,
     ring::{Event, EventKind},
 };
-use crate::{definition::Registry, object, render, status::ApiError};
+use crate::{definition::Registry, limits, object, render, status::ApiError};
 
 /// Where an object is: the resource's index, the namespace (empty for cluster-wide resources), the
 /// name.
@@ -75,7 +75,7 @@ impl<'c> Transaction<'c> {
     }
 
     /// Runs one piece of work so that its error or its panic leaves no trace.
-    pub(super) fn attempt<T>(
+    pub(crate) fn attempt<T>(
         &mut self,
         work: impl FnOnce(&mut Self) -> Result<T, ApiError>,
     ) -> Result<T, ApiError> {
@@ -109,7 +109,7 @@ impl<'c> Transaction<'c> {
     }
 
     /// The fault that ended the transaction as a whole, if one did.
-    pub(super) fn failure(&self) -> Option<&ApiError> {
+    pub(crate) fn failure(&self) -> Option<&ApiError> {
         self.failure.as_ref()
     }
 
@@ -200,11 +200,13 @@ impl<'c> Transaction<'c> {
         self.keys(select, "LIMIT ?2", params![uid, count(limit)])
     }
 
-    /// At most `limit` objects of which an owner of a served kind does not exist.
-    pub(crate) fn orphans(&self, limit: usize) -> Result<Vec<Key>, ApiError> {
+    /// At most `limit` objects of which an owner of a served kind does not exist, oldest first, from
+    /// the `skip`-th on.
+    pub(crate) fn orphans(&self, limit: usize, skip: usize) -> Result<Vec<Key>, ApiError> {
         let select = "JOIN owners w ON w.object = o.id WHERE o.deletion = 0 \
                       AND NOT EXISTS (SELECT 1 FROM objects p WHERE p.uid = w.uid)";
-        self.keys(select, "GROUP BY o.id LIMIT ?1", params![count(limit)])
+        let order = "GROUP BY o.id ORDER BY o.id LIMIT ?1 OFFSET ?2";
+        self.keys(select, order, params![count(limit), count(skip)])
     }
 
     /// At most `limit` of these that are not being deleted yet.
@@ -335,9 +337,7 @@ impl<'c> Transaction<'c> {
     ) -> Result<Event, ApiError> {
         self.revision += 1;
         object::set_revision(object, self.revision);
-        let object = serde_json::to_vec(object).map_err(|error| {
-            ApiError::internal(format!("an object does not serialise: {error}"))
-        })?;
+        let object = serialised(object)?;
         let line = render::line(kind.as_str(), &object);
         let end = line.len() - render::LINE_TAIL;
         let body = line.slice(end - object.len()..end);
@@ -373,6 +373,18 @@ impl<'c> Transaction<'c> {
     fn run(&self, sql: &str) -> Result<(), ApiError> {
         self.connection.prepare_cached(sql)?.execute([])?;
         Ok(())
+    }
+}
+
+/// The object as it lies in the store, if it is not too large for it.
+pub(crate) fn serialised(object: &Value) -> Result<Bytes, ApiError> {
+    let bytes = serde_json::to_vec(object)
+        .map_err(|error| ApiError::internal(format!("an object does not serialise: {error}")))?;
+    // What goes must be able to: its deletion is noted in it.
+    let room = if object::is_deleting(object) { limits::DELETION_BYTES } else { 0 };
+    match bytes.len() > limits::OBJECT_BYTES + room {
+        true => Err(ApiError::too_large(limits::OBJECT_BYTES)),
+        false => Ok(bytes.into()),
     }
 }
 

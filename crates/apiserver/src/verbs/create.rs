@@ -13,7 +13,7 @@ use crate::{
     fields::{self, Ownership},
     object,
     status::{ApiError, Cause},
-    store::{Key, Transaction},
+    store::{Key, Transaction, serialised},
 };
 
 /// How often another name is tried when a generated one is taken.
@@ -135,7 +135,7 @@ impl Newborn {
             self.ensure_namespace(transaction, resource, &key, dry)?;
         }
         if dry {
-            return Ok(object.to_string().into());
+            return serialised(&object);
         }
         if resource.is_event() {
             builtin::events::make_room(transaction, &key)?;

@@ -16,7 +16,7 @@ use crate::{
     patch::Patch,
     route::FieldValidation,
     status::{ApiError, Cause},
-    store::{Key, Stored, Transaction},
+    store::{Key, Stored, Transaction, serialised},
 };
 
 /// What the server alone sets: a write that brings something else is corrected, not refused.
@@ -212,7 +212,7 @@ impl Change {
         }
         ownership.attach(&mut after);
         if self.dry {
-            return Ok(after.to_string().into());
+            return serialised(&after);
         }
         let released = object::texts(&after, "finalizers").is_empty();
         if object::is_deleting(&after) && released && !self.resource.is_namespace() {

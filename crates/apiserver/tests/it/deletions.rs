@@ -233,3 +233,49 @@ async fn a_collection_is_deleted_as_selected() {
     let (code, _) = fixture.send("DELETE", &format!("{WIDGETS}/widgets"), Value::Null).await;
     assert_eq!(code, 405);
 }
+
+#[tokio::test]
+async fn what_may_not_go_holds_up_no_owner() {
+    let fixture = Fixture::new().await;
+    let owner = fixture.create("stage", "owner", 1).await;
+    let default = "/api/v1/namespaces/default";
+    let owned = json!({ "metadata": { "ownerReferences": [{ "apiVersion": "shop.example/v1",
+        "kind": "Widget", "name": "owner", "uid": owner["metadata"]["uid"],
+        "blockOwnerDeletion": true }] } });
+    assert_eq!(fixture.send("PATCH", default, owned).await.0, 200);
+    let foreground = json!({ "propagationPolicy": "Foreground" });
+    assert_eq!(fixture.send("DELETE", &path("owner"), foreground).await.0, 200);
+    eventually(&fixture, &path("owner"), |code, _| code == 404).await;
+    let (code, kept) = fixture.get(default).await;
+    assert_eq!((code, kept["metadata"].get("ownerReferences")), (200, None));
+}
+
+#[tokio::test]
+async fn one_object_that_cannot_be_collected_holds_up_no_other() {
+    let fixture = Fixture::new().await;
+    let hold = json!({ "finalizers": ["shop.example/hold"] });
+    for name in ["broken", "whole"] {
+        let owner = fixture.create("stage", name, 1).await;
+        owned(&fixture, &format!("of-{name}"), &[&owner], hold.clone()).await;
+        let foreground = json!({ "propagationPolicy": "Foreground" });
+        assert_eq!(fixture.send("DELETE", &path(name), foreground).await.0, 200);
+    }
+    let event = json!({
+        "apiVersion": "v1", "kind": "Event", "metadata": { "name": "past" },
+        "involvedObject": { "namespace": "stage", "name": "whole" }, "reason": "Because",
+    });
+    let events = "/api/v1/namespaces/stage/events";
+    assert_eq!(fixture.send("POST", events, event).await.0, 201);
+    fixture.clock.advance(Duration::from_secs(2 * 60 * 60));
+    let file = fixture.folder.path().join("resources.db");
+    fixture.server.close().await;
+    let store = rusqlite::Connection::open(file).unwrap();
+    let breaks = "UPDATE objects SET body = CAST('{' AS BLOB) WHERE name = 'broken'";
+    assert_eq!(store.execute(breaks, []).unwrap(), 1);
+    drop(store);
+    let fixture = fixture.reopen().await;
+    eventually(&fixture, &format!("{events}/past"), |code, _| code == 404).await;
+    let release = json!({ "metadata": { "finalizers": [] } });
+    assert_eq!(fixture.send("PATCH", &path("of-whole"), release).await.0, 200);
+    eventually(&fixture, &path("whole"), |code, _| code == 404).await;
+}

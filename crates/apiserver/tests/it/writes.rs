@@ -391,3 +391,47 @@ async fn bodies_have_limits() {
         assert_eq!(post(bad.into()).await.0, 400);
     }
 }
+
+#[tokio::test]
+async fn objects_have_limits_by_whatever_way_they_grow() {
+    let fixture = Fixture::new().await;
+    let path = format!("{WIDGETS}/namespaces/stage/widgets");
+    let large = |name: &str, bytes: usize| {
+        let mut large = widget(name, 1);
+        large["spec"]["source_id"] = "x".repeat(bytes).into();
+        large
+    };
+    let refused = |(code, answer): (u16, Value)| {
+        assert_eq!((code, &answer["reason"]), (413, &json!("RequestEntityTooLarge")), "{answer}");
+        assert_eq!(text(&answer), "Request entity too large: limit is 1572864");
+    };
+    refused(fixture.send("POST", &path, large("a", 1_600_000)).await);
+    refused(fixture.send("POST", &format!("{path}?dryRun=All"), large("a", 1_600_000)).await);
+    let (code, made) = fixture.send("POST", &path, large("a", 1_572_000)).await;
+    assert_eq!(code, 201, "{}", text(&made));
+    let one = format!("{path}/a");
+    let note = json!({ "metadata": { "annotations": { "a": "x".repeat(2000) } } });
+    refused(fixture.send("PATCH", &one, note.clone()).await);
+    refused(fixture.send("PATCH", &format!("{one}?dryRun=All"), note).await);
+    let mut replaced = large("a", 1_573_000);
+    replaced["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
+    refused(fixture.send("PUT", &one, replaced).await);
+    // Those who own its fields are part of it, however many they are.
+    let mut owners = 0;
+    let full = loop {
+        let mine = json!({
+            "apiVersion": "shop.example/v1", "kind": "Widget", "metadata": { "name": "a",
+            "labels": { format!("l{owners}"): "x" } },
+        });
+        let answer = fixture.apply(&format!("{one}?fieldManager=m{owners}"), &mine).await;
+        owners += 1;
+        if answer.0 != 200 {
+            break answer;
+        }
+        assert!(owners < 100, "any number of owners");
+    };
+    refused(full);
+    // It can still be deleted, and in the foreground too.
+    let hold = json!({ "propagationPolicy": "Foreground" });
+    assert_eq!(fixture.send("DELETE", &one, hold).await.0, 200);
+}
