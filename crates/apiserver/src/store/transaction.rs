@@ -200,8 +200,8 @@ impl<'c> Transaction<'c> {
         self.keys(select, "LIMIT ?2", params![uid, count(limit)])
     }
 
-    /// At most `limit` objects of which an owner of a served kind does not exist, oldest first, from
-    /// the `skip`-th on.
+    /// At most `limit` objects of which an owner of a served kind does not exist, oldest first,
+    /// from the `skip`-th on.
     pub(crate) fn orphans(&self, limit: usize, skip: usize) -> Result<Vec<Key>, ApiError> {
         let select = "JOIN owners w ON w.object = o.id WHERE o.deletion = 0 \
                       AND NOT EXISTS (SELECT 1 FROM objects p WHERE p.uid = w.uid)";

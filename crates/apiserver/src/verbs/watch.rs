@@ -92,10 +92,7 @@ struct Bookmarks {
 impl Watch {
     fn start(api: &Arc<Api>, call: &Call) -> Result<Self, ApiError> {
         let (resource, query) = (call.resource(), &call.query);
-        let place = match &call.user {
-            Some(_) => Some(Arc::clone(&api.watches).try_acquire_owned()),
-            None => None,
-        };
+        let place = call.user.as_ref().map(|_| Arc::clone(&api.watches).try_acquire_owned());
         let place = place.transpose().map_err(|_| ApiError::too_many())?;
         let labels = query.text("labelSelector");
         let mut fields = query.text("fieldSelector").to_owned();
