@@ -41,16 +41,10 @@ impl Shared {
         let failed = |error| CursorError::Unavailable(format!("the log: {error}"));
         let Start::AtMs(start_ms) = spec.start;
         loop {
-            let (known, visible) = {
-                let table = self.table.state();
-                (table.by_id.contains_key(&spec.id), table.visible)
-            };
+            let known = self.table.state().by_id.contains_key(&spec.id);
             // Searched without the table, which the router needs.
-            let beginning = if known {
-                None
-            } else {
-                Some(position_at(self, start_ms, visible).map_err(failed)?)
-            };
+            let beginning =
+                if known { None } else { Some(position_at(self, start_ms).map_err(failed)?) };
             let mut table = self.table.state();
             let known = table.by_id.get(&spec.id).cloned();
             let opened = match (&known, beginning) {

@@ -177,19 +177,18 @@ impl Retention {
     }
 }
 
-/// The position from which on events are committed at or after `ms`, among those visible.
-pub(crate) fn position_at(
-    shared: &Shared,
-    ms: u64,
-    visible: Position,
-) -> std::io::Result<Position> {
+/// The position from which on events are committed at or after `ms`. What is written and not
+/// visible yet counts: it may be older.
+pub(crate) fn position_at(shared: &Shared, ms: u64) -> std::io::Result<Position> {
+    // Read first: the indexes hold what lies before it.
+    let next = shared.next_position();
     for segment in shared.segments.all() {
         let facts = segment.facts();
         if facts.count == 0 || facts.last_ms < ms {
             continue;
         }
         let Some(mark) = segment.time_mark(ms) else { continue };
-        return Ok(segment.first_at(shared.log, mark, ms)?.min(visible.next()));
+        return segment.first_at(shared.log, mark, ms);
     }
-    Ok(visible.next())
+    Ok(next)
 }

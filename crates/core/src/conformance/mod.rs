@@ -137,6 +137,7 @@ suite! {
             a_retry_comes_at_its_time_and_counts_attempts,
             retries_come_in_the_order_of_their_times,
             ten_thousand_that_wait_hold_up_nobody,
+            those_who_wait_are_woken_by_what_comes_back,
             no_more_is_held_than_may_wait;
         hold:
             no_more_is_leased_than_asked_for,

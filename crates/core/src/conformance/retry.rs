@@ -91,6 +91,40 @@ pub async fn ten_thousand_that_wait_hold_up_nobody(harness: &dyn Harness) {
     assert!(is_silent(harness, &orders).await);
 }
 
+/// Whoever waits already is woken when a retry falls due, when an event is given back, and when
+/// room is made for a fresh one.
+pub async fn those_who_wait_are_woken_by_what_comes_back(harness: &dyn Harness) {
+    let broker = harness.start(Limits::default()).await;
+    let asked = CursorSpec { waiting_max: 2, ..spec(harness, "orders", "a") };
+    let orders = open_as(&broker, asked).await;
+    publish(&broker, "a", &["retry", "drop", "fresh"]).await;
+    let mut held = lease_all(harness, &orders, 2).await;
+    let due_ms = harness.now_ms() + 900;
+    settle(&orders, vec![held.remove(0)], Verdict::Retry { due_ms }).await;
+    let later = async {
+        harness.sleep(SILENCE).await;
+        drop(held);
+    };
+    let (dropped, ()) = futures::join!(lease(harness, &orders, 1), later);
+    assert_eq!((payloads(&dropped), dropped[0].attempts()), (vec!["drop".to_owned()], 0));
+    let later = async {
+        harness.sleep(SILENCE / 3).await;
+        pass_until(harness, due_ms).await;
+    };
+    let (retry, ()) = futures::join!(lease(harness, &orders, 1), later);
+    assert_eq!((payloads(&retry), retry[0].attempts()), (vec!["retry".to_owned()], 1));
+    assert!(harness.now_ms() >= due_ms);
+    let later = async {
+        harness.sleep(SILENCE).await;
+        settle(&orders, dropped, Verdict::Ack).await;
+    };
+    let (fresh, ()) = futures::join!(lease(harness, &orders, 1), later);
+    assert_eq!(payloads(&fresh), ["fresh"]);
+    settle(&orders, retry, Verdict::Ack).await;
+    settle(&orders, fresh, Verdict::Ack).await;
+    assert!(is_silent(harness, &orders).await);
+}
+
 /// Nothing fresh is leased while as many events are held as may wait; one that leaves makes room.
 pub async fn no_more_is_held_than_may_wait(harness: &dyn Harness) {
     let broker = harness.start(Limits::default()).await;
