@@ -13,7 +13,7 @@ pub fn contract(bytes: &[u8]) {
     let body = Bytes::copy_from_slice(parts.next().unwrap_or_default());
     let header = parts.next().map(|header| String::from_utf8_lossy(header).into_owned());
     match contract::decode(body.clone(), header.as_deref(), trace(), &Still::default()) {
-        Ok(event) => taken(&event, &body),
+        Ok(submission) => taken(&submission.event, &body),
         Err(refusal) => {
             assert!((400..500).contains(&refusal.status()), "{refusal:?}");
             assert_eq!(refusal.body().status, refusal.status(), "{refusal:?}");
@@ -26,7 +26,7 @@ pub fn front(bytes: &[u8]) {
     let body = Bytes::copy_from_slice(bytes);
     let source = Source::from_id("shop".into());
     match front::decode(body.clone(), &source, trace(), &Still::default()) {
-        Ok(event) => taken(&event, &body),
+        Ok(submission) => taken(&submission.event, &body),
         Err(refusal) => {
             assert!((400..500).contains(&refusal.status()), "{refusal:?}");
             let told = serde_json::from_slice::<serde_json::Value>(&refusal.json());

@@ -110,9 +110,6 @@ impl NatsConfig {
         if let Some(bytes) = self.backlog_max_bytes.filter(|bytes| *bytes == 0) {
             return wrong("backlog_max_bytes", format!("{bytes}: nothing would be kept"));
         }
-        if self.deduplication_time > self.age {
-            return wrong("deduplication_time", "it cannot be longer than the age".to_owned());
-        }
         Ok(())
     }
 

@@ -156,6 +156,12 @@ impl NatsCursor {
             Some(other) if other.origin.lane == arrival.origin.lane => {
                 other.origin = arrival.origin;
             }
+            // What is due goes before what is fresh.
+            _ if arrival.origin.lane == Lane::Due => {
+                let fresh = place.ready.iter().position(|one| one.origin.lane == Lane::Events);
+                let at = fresh.unwrap_or(place.ready.len());
+                place.ready.insert(at, arrival);
+            }
             _ => place.ready.push_back(arrival),
         }
     }

@@ -24,7 +24,8 @@ pub(crate) enum Lane {
 }
 
 impl Lane {
-    pub(crate) const ALL: [Self; 2] = [Self::Events, Self::Due];
+    /// Both. What is due is asked for first: it has waited longer.
+    pub(crate) const ALL: [Self; 2] = [Self::Due, Self::Events];
 
     pub(crate) fn stream(self) -> &'static str {
         match self {

@@ -139,7 +139,9 @@ fn definitions(config: &NatsConfig) -> [(&'static str, Value); 4] {
     events["discard"] = json!("new");
     events["max_bytes"] = json!(config.max_bytes);
     events["allow_atomic"] = json!(true);
-    events["duplicate_window"] = json!(nanoseconds(config.deduplication_time));
+    // The server allows no longer one than events live.
+    let window = config.deduplication_time.min(config.age);
+    events["duplicate_window"] = json!(nanoseconds(window));
     // Events end by our own clock, which counts them; this is for the time when nobody runs.
     events["max_age"] = json!(age_ns.saturating_add(age_ns / 4));
     let mut retry = common(RETRY, &["sched.>", "due.>", "lease.>"]);

@@ -30,7 +30,7 @@ pub struct Control {
 
 impl Control {
     /// The task: runs until it is dropped.
-    pub async fn run(mut self) {
+    pub async fn run(&mut self) {
         let writer = self.writer.clone();
         tokio::join!(writer.run(), self.look_again_and_again());
     }

@@ -26,6 +26,15 @@ const SMALL_BODY_BYTES: usize = 1024;
 /// JSON that is nested deeper than this is refused: parsers of subscribers have such limits.
 const DEPTH_MAX: usize = 128;
 
+/// What a publish request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The event to be stored.
+    pub event: Event,
+    /// The member `durability`, as it was written.
+    pub durability: Option<Text>,
+}
+
 /// Reads an event out of a publish request.
 ///
 /// `source_id_header` is the value of the header `Source-Id`: used where the body names no source.
@@ -34,7 +43,7 @@ pub fn decode(
     source_id_header: Option<&str>,
     trace: Trace,
     entropy: &dyn Entropy,
-) -> Result<Event, Refusal> {
+) -> Result<Submission, Refusal> {
     let body = Text::try_from(body).map_err(|_| Refusal::BadPayload)?;
     let members = Members::parse(&body).map_err(|_| Refusal::BadPayload)?;
     let parts = members.parts()?;
@@ -49,7 +58,7 @@ pub(crate) fn into_event(
     source: Claimed<'_>,
     trace: Trace,
     entropy: &dyn Entropy,
-) -> Result<Event, Refusal> {
+) -> Result<Submission, Refusal> {
     let event_type = required(&members.event_type, "event-type")?;
     let version = required(&members.event_type_version, "event-type-version")?;
     let time = required(&members.event_time, "event-time")?;
@@ -69,7 +78,7 @@ pub(crate) fn into_event(
         None => None,
     };
     let body = body_worth_keeping(body, payload);
-    Ok(Event {
+    let event = Event {
         source: source.into_source(body),
         event_type: shared(body, event_type),
         event_type_version: shared(body, version),
@@ -82,7 +91,8 @@ pub(crate) fn into_event(
             Some(body) => body.as_bytes().slice_ref(payload.as_bytes()),
             None => Bytes::copy_from_slice(payload.as_bytes()),
         },
-    })
+    };
+    Ok(Submission { event, durability: members.durability.as_deref().map(Text::from) })
 }
 
 /// The body, when the event may keep all of it in memory: most of it is payload, or it is small.
@@ -102,6 +112,7 @@ pub(crate) struct Members<'a> {
     pub(crate) event_id: Option<Cow<'a, str>>,
     pub(crate) event_time: Option<Cow<'a, str>>,
     data: Option<&'a RawValue>,
+    durability: Option<Cow<'a, str>>,
 }
 
 #[derive(Default)]
@@ -367,6 +378,7 @@ impl<'de> Visitor<'de> for MembersVisitor {
                 }
                 "event-id" => members.event_id = map.next_value::<Word<'de>>()?.0,
                 "event-time" => members.event_time = map.next_value::<Word<'de>>()?.0,
+                "durability" => members.durability = map.next_value::<Word<'de>>()?.0,
                 "data" => members.data = Some(map.next_value()?),
                 _ => {
                     map.next_value::<IgnoredAny>()?;

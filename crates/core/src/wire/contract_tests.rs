@@ -14,6 +14,10 @@ impl Entropy for Dice {
 }
 
 fn decode_text(body: &str) -> Result<Event, Refusal> {
+    submit(body).map(|submission| submission.event)
+}
+
+fn submit(body: &str) -> Result<Submission, Refusal> {
     decode(Bytes::copy_from_slice(body.as_bytes()), None, Trace::default(), &Dice)
 }
 
@@ -47,6 +51,15 @@ fn with(mut event: Value, path: &str, value: Option<Value>) -> Value {
         None => drop(parent.as_object_mut().unwrap().remove(name)),
     }
     event
+}
+
+#[test]
+fn a_durability_is_taken_as_it_is_written() {
+    let asked = |value: Value| submit(&with(era_b(), "durability", Some(value)).to_string());
+    assert_eq!(submit(&era_b().to_string()).unwrap().durability, None);
+    assert_eq!(asked(Value::Null).unwrap().durability, None);
+    assert_eq!(asked(json!("written")).unwrap().durability, Some("written".into()));
+    assert_eq!(asked(json!(1)), Err(Refusal::BadPayload));
 }
 
 #[test]
@@ -137,7 +150,7 @@ fn lengths_come_before_patterns() {
 fn the_source_may_come_from_the_header_and_the_body_wins() {
     let decode_with = |event: &Value, header| {
         let body = event.to_string().into();
-        decode(body, header, Trace::default(), &Dice).map(|event| event.source)
+        decode(body, header, Trace::default(), &Dice).map(|submission| submission.event.source)
     };
     let id = |id: &str| Ok(Source::from_id(id.into()));
     let none = with(era_b(), "source-id", None);
@@ -256,7 +269,7 @@ proptest! {
         let mut body = era_a().to_string().into_bytes();
         let at = at.index(body.len());
         body[at] = byte;
-        if let Ok(event) = decode(body.into(), Some(&header), Trace::default(), &Dice) {
+        if let Ok(Submission { event, .. }) = decode(body.into(), Some(&header), Trace::default(), &Dice) {
             prop_assert!(serde_json::from_slice::<Value>(&event.payload).is_ok());
             prop_assert!(event.source.parts().is_some());
         }

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 
 use crate::broker::AppendError;
+use crate::durability::Durability;
 use crate::limits;
 
 /// Why publish refuses an event.
@@ -34,6 +35,8 @@ pub enum Refusal {
         /// How many it may have.
         max_chars: usize,
     },
+    /// The bus cannot promise the durability that was asked for. It can promise these.
+    Durability(&'static [Durability]),
     /// The body is larger than allowed.
     TooLarge,
     /// The body did not arrive in time.
@@ -122,7 +125,8 @@ impl Refusal {
             | Self::NoSource
             | Self::Invalid(_)
             | Self::InvalidSourceHeader
-            | Self::TooLong { .. } => 400,
+            | Self::TooLong { .. }
+            | Self::Durability(_) => 400,
             Self::TooSlow => 408,
             Self::TooLarge => 413,
             Self::TooManyRequests => 429,
@@ -159,13 +163,23 @@ impl Refusal {
             }
             Self::InvalidSourceHeader => self.field("Source-Id", "invalid_header", CORRECT),
             Self::TooLong { field, max_chars } => {
-                let mut body = self.field(field, "invalid_field_length", CORRECT);
-                for detail in body.details.iter_mut().flatten() {
-                    detail.more_info = format!("Field length must be at max: {max_chars}").into();
-                }
-                body
+                let more_info = format!("Field length must be at max: {max_chars}");
+                self.explained(field, "invalid_field_length", more_info)
+            }
+            Self::Durability(offered) => {
+                let offered: Vec<_> = offered.iter().map(|level| level.as_str()).collect();
+                let more_info = format!("This bus can promise: {}", offered.join(", "));
+                self.explained("Eventbus-Durability", "invalid_field", more_info)
             }
         }
+    }
+
+    fn explained(&self, field: &'static str, kind: &'static str, more_info: String) -> ErrorBody {
+        let mut body = self.field(field, kind, CORRECT);
+        for detail in body.details.iter_mut().flatten() {
+            detail.more_info = Cow::from(more_info.clone());
+        }
+        body
     }
 
     fn plain(&self, kind: &'static str, message: Cow<'static, str>) -> ErrorBody {
@@ -184,7 +198,8 @@ impl From<AppendError> for Refusal {
         match error {
             AppendError::Full { .. } => Self::Full(error.to_string().into()),
             AppendError::TooLarge { .. } | AppendError::TooMany { .. } => Self::TooLarge,
-            AppendError::Durability(_) => Self::Invalid("Eventbus-Durability"),
+            // Asked for by name it would have been refused before: what the broker promises changed.
+            AppendError::Durability(_) => Self::Unavailable(error.to_string().into()),
             AppendError::Unavailable(_) => Self::Unavailable(error.to_string().into()),
         }
     }

@@ -5,9 +5,9 @@
 
 use bytes::Bytes;
 
-use crate::event::{Event, Source, Text};
+use crate::event::{Source, Text};
 use crate::seams::Entropy;
-use crate::wire::contract::{self, Claimed, Members};
+use crate::wire::contract::{self, Claimed, Members, Submission};
 use crate::wire::error::FrontRefusal;
 use crate::wire::trace::Trace;
 
@@ -17,7 +17,7 @@ pub fn decode(
     source: &Source,
     trace: Trace,
     entropy: &dyn Entropy,
-) -> Result<Event, FrontRefusal> {
+) -> Result<Submission, FrontRefusal> {
     if body.is_empty() {
         return Err(FrontRefusal::EmptyBody);
     }
@@ -55,6 +55,7 @@ fn check(members: &Members<'_>) -> Result<(), FrontRefusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::event::Event;
     use crate::wire::error::Refusal;
 
     struct Zero;
@@ -67,7 +68,8 @@ mod tests {
 
     fn decode(body: &str) -> Result<Event, FrontRefusal> {
         let source = Source::from_id("ec-qa".into());
-        super::decode(Bytes::copy_from_slice(body.as_bytes()), &source, Trace::default(), &Zero)
+        let body = Bytes::copy_from_slice(body.as_bytes());
+        super::decode(body, &source, Trace::default(), &Zero).map(|submission| submission.event)
     }
 
     const GOOD: &str = r#"{"event-type":"order.created","event-type-version":"v1",

@@ -5,6 +5,7 @@
 
 mod api_port;
 mod authority;
+mod broker;
 mod data_dir;
 mod descriptors;
 pub(crate) mod kubeconfig;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate, OpenError, StoreError, Users};
 use eventbus_resources::{DEFINITIONS, Leadership};
-use eventbus_server::{Identity, Latch, Port, Readiness};
+use eventbus_server::{Identity, Port, Readiness};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
@@ -23,8 +23,8 @@ const DEFAULT_NAMESPACE: &str = "default";
 /// Which real API server holds the resources.
 #[derive(Debug)]
 pub(crate) enum Cluster {
-    /// That of the current context of this file.
-    Kubeconfig(PathBuf),
+    /// That of this context of the file, or of its current one.
+    Kubeconfig(PathBuf, Option<String>),
     /// That of the cluster this process runs in.
     Incluster,
 }
@@ -32,8 +32,10 @@ pub(crate) enum Cluster {
 /// The resources, wherever they are.
 pub(super) struct Resources {
     pub(super) client: Client,
+    /// The namespace of our Lease.
+    namespace: String,
     embedded: Option<Embedded>,
-    leadership: Option<Leadership>,
+    is_embedded: bool,
 }
 
 struct Embedded {
@@ -51,7 +53,7 @@ impl Resources {
     ) -> Result<Self, Fault> {
         match &settings.cluster {
             None => Self::embedded(settings, world, port).await,
-            Some(cluster) => Self::real(cluster, world).await,
+            Some(cluster) => Self::real(cluster).await,
         }
     }
 
@@ -77,20 +79,19 @@ impl Resources {
         let gate = Gate::new(users, address, hosts);
         let client = Client::new(server.service(), DEFAULT_NAMESPACE);
         let embedded = Some(Embedded { server, gate, identity });
-        Ok(Self { client, embedded, leadership: None })
+        let namespace = DEFAULT_NAMESPACE.to_owned();
+        Ok(Self { client, namespace, embedded, is_embedded: true })
     }
 
-    async fn real(cluster: &Cluster, world: &World) -> Result<Self, Fault> {
+    async fn real(cluster: &Cluster) -> Result<Self, Fault> {
         let config = cluster.config().await?;
         let (url, namespace) = (config.cluster_url.to_string(), config.default_namespace.clone());
         let client = Client::try_from(config).map_err(|error| {
             Fault::Usage(format!("the API server {url} cannot be used: {error}"))
         })?;
         knows_us(&client, &url).await?;
-        let identity = identity(world);
-        let leadership = Leadership::new(client.clone(), &namespace, identity, world.clock.clone());
         info!(url, namespace, "the resources are on a real API server");
-        Ok(Self { client, embedded: None, leadership: Some(leadership) })
+        Ok(Self { client, namespace, embedded: None, is_embedded: false })
     }
 
     /// Serves the API port until `stop`: the embedded API, or probes alone.
@@ -109,33 +110,41 @@ impl Resources {
         Some(server)
     }
 
-    /// Ends when no other process delivers what this one would. From then on `lost` is cancelled
-    /// when another may; at `stop` the right is given up.
+    /// This process's part in the election of the one that keeps the statuses.
+    pub(super) fn leadership(&self, world: &World) -> Leadership {
+        let clock = world.clock.clone();
+        Leadership::new(self.client.clone(), &self.namespace, identity(world), clock)
+    }
+
+    /// Ends when no other process delivers what this one would; at once where the resources are in
+    /// this process. From then on `lost` is cancelled when another may; at `stop` the right is
+    /// given up.
     pub(super) async fn lead(
-        self,
-        latch: Latch,
+        &self,
+        world: &World,
         lost: CancellationToken,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) {
-        if let Some(mut leadership) = self.leadership {
-            leadership.acquire().await;
-            let stop = stop.clone();
-            tasks.spawn(async move {
-                if stop.run_until_cancelled(leadership.keep()).await.is_some() {
-                    lost.cancel();
-                } else {
-                    leadership.release().await;
-                }
-            });
+        if self.is_embedded {
+            return;
         }
-        latch.open();
+        let mut leadership = self.leadership(world);
+        leadership.acquire().await;
+        let stop = stop.clone();
+        tasks.spawn(async move {
+            if stop.run_until_cancelled(leadership.keep()).await.is_some() {
+                lost.cancel();
+            } else {
+                leadership.release().await;
+            }
+        });
     }
 }
 
 impl Cluster {
     async fn config(&self) -> Result<Config, Fault> {
         match self {
-            Self::Kubeconfig(path) => read(path).await,
+            Self::Kubeconfig(path, context) => read(path, context.clone()).await,
             Self::Incluster => Config::incluster().map_err(|error| {
                 Fault::Usage(format!(
                     "--in-cluster wants a service account of a cluster: {error}; outside of one \
@@ -146,12 +155,12 @@ impl Cluster {
     }
 }
 
-async fn read(path: &Path) -> Result<Config, Fault> {
+async fn read(path: &Path, context: Option<String>) -> Result<Config, Fault> {
     let wrong = |error: &dyn std::fmt::Display| {
         Fault::Usage(format!("the kubeconfig {} cannot be used: {error}", path.display()))
     };
     let file = Kubeconfig::read_from(path).map_err(|error| wrong(&error))?;
-    let options = KubeConfigOptions::default();
+    let options = KubeConfigOptions { context, ..KubeConfigOptions::default() };
     Config::from_custom_kubeconfig(file, &options).await.map_err(|error| wrong(&error))
 }
 

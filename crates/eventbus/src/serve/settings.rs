@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
-use eventbus_core::limits;
+use eventbus_core::durability::UnknownDurability;
+use eventbus_core::{Durability, limits};
+use eventbus_nats::{Access, NatsConfig, Sync, Tls};
 use eventbus_server::publish::{ApplicationSource, Applications};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 
 use super::resources::Cluster;
 use crate::cli::Fault;
@@ -41,6 +43,10 @@ pub(crate) struct Given {
     #[arg(long, value_name = "FILE", env = "EVENTBUS_KUBECONFIG")]
     kubeconfig: Option<PathBuf>,
 
+    /// The context of the kubeconfig to use, in place of its current one
+    #[arg(long, value_name = "NAME", env = "EVENTBUS_CONTEXT", requires = "kubeconfig")]
+    context: Option<String>,
+
     /// Take the resources from the API server of the cluster this process runs in
     #[arg(
         long,
@@ -49,6 +55,70 @@ pub(crate) struct Given {
         default_missing_value = "true"
     )]
     in_cluster: Option<bool>,
+
+    /// What this process does, as a list; the rest is done by others, over one NATS and one API
+    /// server [default: all]
+    #[arg(long, value_name = "ROLES", env = "EVENTBUS_ROLE", value_delimiter = ',')]
+    role: Option<Vec<Role>>,
+
+    /// Where events are kept: in the embedded log, or in NATS JetStream [default: log]
+    #[arg(long, value_name = "BROKER", env = "EVENTBUS_BROKER")]
+    broker: Option<BrokerKind>,
+
+    /// NATS servers, as nats://HOST:PORT or tls://HOST:PORT; may be repeated
+    #[arg(long, value_name = "URL", env = "EVENTBUS_NATS_URL", value_delimiter = ',')]
+    nats_url: Option<Vec<String>>,
+
+    /// The user on the NATS servers
+    #[arg(long, value_name = "NAME", env = "EVENTBUS_NATS_USER", requires = "nats_password")]
+    nats_user: Option<String>,
+
+    /// Its password; the environment and the file keep it out of the list of processes
+    #[arg(long, value_name = "PASSWORD", env = "EVENTBUS_NATS_PASSWORD", hide_env_values = true)]
+    nats_password: Option<String>,
+
+    /// A token for the NATS servers
+    #[arg(long, value_name = "TOKEN", env = "EVENTBUS_NATS_TOKEN", hide_env_values = true)]
+    nats_token: Option<String>,
+
+    /// A file with the seed of an nkey for the NATS servers
+    #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_NKEY")]
+    nats_nkey: Option<PathBuf>,
+
+    /// A credentials file (JWT and seed) for the NATS servers
+    #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_CREDENTIALS")]
+    nats_credentials: Option<PathBuf>,
+
+    /// Certificates (PEM) by which the NATS servers are trusted, besides the system's
+    #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_CA")]
+    nats_ca: Option<PathBuf>,
+
+    /// Our own certificate (PEM) for the NATS servers
+    #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_CERT", requires = "nats_key")]
+    nats_cert: Option<PathBuf>,
+
+    /// Its key (PEM)
+    #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_KEY", requires = "nats_cert")]
+    nats_key: Option<PathBuf>,
+
+    /// NATS servers that keep each event: 1, 3 or 5 [default: 1]
+    #[arg(long, value_name = "COUNT", env = "EVENTBUS_NATS_REPLICAS", value_parser = whole::<usize>)]
+    nats_replicas: Option<usize>,
+
+    /// Vouch for how the NATS servers sync, where no monitoring port tells [default: interval]
+    #[arg(long, value_name = "HOW", env = "EVENTBUS_NATS_SYNC")]
+    nats_sync: Option<NatsSync>,
+
+    /// The monitoring ports of the NATS servers, as http://HOST:PORT, one a server: they tell how it
+    /// syncs, and so what its acknowledgement is worth
+    #[arg(long, value_name = "URL", env = "EVENTBUS_NATS_MONITOR_URL", value_delimiter = ',')]
+    nats_monitor_url: Option<Vec<String>>,
+
+    /// The durability of a publish that asks for none: accepted, written, synced or replicated
+    /// [default: the strongest that the broker can promise]
+    #[arg(long, value_name = "LEVEL", env = "EVENTBUS_DURABILITY", value_parser = level)]
+    #[serde(default, deserialize_with = "level_word")]
+    durability: Option<Durability>,
 
     /// A host name by which the API port may be asked, besides loopback and its own address; may be
     /// repeated
@@ -124,6 +194,39 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// Something that a process of the bus does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    /// Takes events in.
+    Publish,
+    /// Delivers them.
+    Push,
+    /// Keeps the statuses of Subscriptions true.
+    SubValidator,
+}
+
+/// Where events are kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BrokerKind {
+    /// In the embedded log.
+    #[default]
+    Log,
+    /// In NATS JetStream.
+    Nats,
+}
+
+/// How NATS servers sync.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum NatsSync {
+    /// Before they acknowledge (`sync_interval: always`).
+    Always,
+    /// From time to time, as is their default.
+    Interval,
+}
+
 /// The settings in force, checked.
 #[derive(Debug)]
 pub(crate) struct Settings {
@@ -135,6 +238,10 @@ pub(crate) struct Settings {
     pub(crate) api_hosts: Vec<String>,
     pub(crate) max_event_bytes: usize,
     pub(crate) max_requests: usize,
+    pub(crate) roles: Vec<Role>,
+    /// The NATS servers, when events are not in the embedded log.
+    pub(crate) nats: Option<NatsConfig>,
+    pub(crate) durability: Option<Durability>,
     pub(crate) history_bytes: Option<u64>,
     pub(crate) max_bytes: Option<u64>,
     pub(crate) backlog_max_bytes: Option<u64>,
@@ -142,6 +249,13 @@ pub(crate) struct Settings {
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
     pub(crate) applications: Applications,
+}
+
+impl Settings {
+    /// Does this process do that?
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
 }
 
 fn address(text: &str) -> Result<SocketAddr, String> {
@@ -182,30 +296,27 @@ impl Given {
     }
 
     fn over(self, below: Self) -> Self {
-        Self {
-            config: self.config,
-            data_dir: self.data_dir.or(below.data_dir),
-            publish_listen: self.publish_listen.or(below.publish_listen),
-            api_listen: self.api_listen.or(below.api_listen),
-            kubeconfig: self.kubeconfig.or(below.kubeconfig),
-            in_cluster: self.in_cluster.or(below.in_cluster),
-            api_host: self.api_host.or(below.api_host),
-            allow_unauthenticated_publish: self
-                .allow_unauthenticated_publish
-                .or(below.allow_unauthenticated_publish),
-            max_event_bytes: self.max_event_bytes.or(below.max_event_bytes),
-            max_requests: self.max_requests.or(below.max_requests),
-            history_bytes: self.history_bytes.or(below.history_bytes),
-            max_bytes: self.max_bytes.or(below.max_bytes),
-            backlog_max_bytes: self.backlog_max_bytes.or(below.backlog_max_bytes),
-            age_s: self.age_s.or(below.age_s),
-            log_level: self.log_level.or(below.log_level),
-            log_format: self.log_format.or(below.log_format),
-            applications: below.applications,
+        macro_rules! first_given {
+            ($($setting:ident)*) => {
+                Self {
+                    config: self.config,
+                    applications: below.applications,
+                    $($setting: self.$setting.or(below.$setting),)*
+                }
+            };
+        }
+        first_given! {
+            data_dir publish_listen api_listen kubeconfig context in_cluster role broker
+            nats_url nats_user nats_password nats_token nats_nkey nats_credentials nats_ca
+            nats_cert nats_key nats_replicas nats_sync nats_monitor_url durability api_host
+            allow_unauthenticated_publish max_event_bytes max_requests history_bytes max_bytes
+            backlog_max_bytes age_s log_level log_format
         }
     }
 
-    fn check(self) -> Result<Settings, Fault> {
+    fn check(mut self) -> Result<Settings, Fault> {
+        let roles = self.roles()?;
+        let nats = self.nats()?;
         let publish_listen =
             self.publish_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
         let api_listen =
@@ -216,12 +327,12 @@ impl Given {
                  could publish: listen on 127.0.0.1, or say --allow-unauthenticated-publish"
             )));
         }
-        let cluster = match (self.kubeconfig, self.in_cluster == Some(true)) {
+        let cluster = match (self.kubeconfig.take(), self.in_cluster == Some(true)) {
             (Some(_), true) => {
                 let why = "kubeconfig and in_cluster each name an API server: say one of them";
                 return Err(Fault::Usage(why.to_owned()));
             }
-            (Some(path), false) => Some(Cluster::Kubeconfig(path)),
+            (Some(path), false) => Some(Cluster::Kubeconfig(path, self.context.take())),
             (None, true) => Some(Cluster::Incluster),
             (None, false) => None,
         };
@@ -261,6 +372,9 @@ impl Given {
             api_hosts: self.api_host.unwrap_or_default(),
             max_event_bytes: within("max_event_bytes", max_event_bytes, 1..=EVENT_BYTES_MAX)?,
             max_requests: within("max_requests", max_requests, 1..=REQUESTS_MAX)?,
+            roles,
+            nats,
+            durability: self.durability,
             history_bytes: self.history_bytes,
             max_bytes: self.max_bytes,
             backlog_max_bytes: self.backlog_max_bytes,
@@ -271,6 +385,91 @@ impl Given {
                 .map_err(|error| Fault::Usage(error.to_string()))?,
         })
     }
+}
+
+impl Given {
+    /// What this process does.
+    fn roles(&self) -> Result<Vec<Role>, Fault> {
+        const ALL: [Role; 3] = [Role::Publish, Role::Push, Role::SubValidator];
+        let roles = self.role.clone().unwrap_or_else(|| ALL.to_vec());
+        let has = |role| roles.contains(&role);
+        if roles.is_empty() {
+            let why = "role names nothing: say publish, push, sub-validator, or some of them";
+            return Err(Fault::Usage(why.to_owned()));
+        }
+        let kind = self.broker.unwrap_or_default();
+        if kind == BrokerKind::Log && !(has(Role::Publish) && has(Role::Push)) {
+            let why = "with --broker log the events are in this process, so it must both publish \
+                       and push: add the other role, or use --broker nats";
+            return Err(Fault::Usage(why.to_owned()));
+        }
+        Ok(roles)
+    }
+
+    /// The NATS servers.
+    fn nats(&self) -> Result<Option<NatsConfig>, Fault> {
+        let named = self.nats_url.clone().unwrap_or_default();
+        if self.broker.unwrap_or_default() == BrokerKind::Log {
+            if named.is_empty() {
+                return Ok(None);
+            }
+            let why = "nats_url names servers, and the broker is log: say --broker nats as well";
+            return Err(Fault::Usage(why.to_owned()));
+        }
+        let defaults = NatsConfig::at("nats://127.0.0.1:4222");
+        let sync = match (&self.nats_monitor_url, self.nats_sync) {
+            (Some(urls), _) if !urls.is_empty() => Sync::Monitored(urls.clone()),
+            (_, Some(how)) => Sync::Stated { always: how == NatsSync::Always },
+            _ => Sync::Unknown,
+        };
+        Ok(Some(NatsConfig {
+            urls: if named.is_empty() { defaults.urls } else { named },
+            access: self.nats_access()?,
+            tls: Tls {
+                roots: self.nats_ca.clone(),
+                client: self.nats_cert.clone().zip(self.nats_key.clone()),
+                required: self.nats_ca.is_some() || self.nats_cert.is_some(),
+            },
+            replicas: self.nats_replicas.unwrap_or(defaults.replicas),
+            sync,
+            history_bytes: self.history_bytes.unwrap_or(defaults.history_bytes),
+            max_bytes: self.max_bytes.unwrap_or(defaults.max_bytes),
+            backlog_max_bytes: self.backlog_max_bytes,
+            age: self.age_s.map_or(defaults.age, Duration::from_secs),
+            deduplication_time: defaults.deduplication_time,
+        }))
+    }
+
+    /// Who we are on the NATS servers.
+    fn nats_access(&self) -> Result<Access, Fault> {
+        let mut ways = Vec::new();
+        if let (Some(name), Some(password)) = (&self.nats_user, &self.nats_password) {
+            ways.push(Access::User { name: name.clone(), password: password.clone() });
+        }
+        ways.extend(self.nats_token.clone().map(Access::Token));
+        if let Some(path) = &self.nats_nkey {
+            let seed = std::fs::read_to_string(path).map_err(|error| {
+                Fault::Usage(format!("nats_nkey {} cannot be read: {error}", path.display()))
+            })?;
+            ways.push(Access::Nkey(seed.trim().to_owned()));
+        }
+        ways.extend(self.nats_credentials.clone().map(Access::Credentials));
+        if ways.len() > 1 {
+            let why = "nats_user, nats_token, nats_nkey and nats_credentials each say who we are: \
+                       say one of them";
+            return Err(Fault::Usage(why.to_owned()));
+        }
+        Ok(ways.pop().unwrap_or_default())
+    }
+}
+
+fn level(text: &str) -> Result<Durability, String> {
+    text.parse().map_err(|error: UnknownDurability| error.to_string())
+}
+
+fn level_word<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Durability>, D::Error> {
+    let word: Option<String> = Option::deserialize(deserializer)?;
+    word.map(|word| word.parse().map_err(serde::de::Error::custom)).transpose()
 }
 
 #[cfg(test)]

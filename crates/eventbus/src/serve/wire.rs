@@ -8,9 +8,8 @@ use std::time::Duration;
 use eventbus_apiserver::ApiServer;
 use eventbus_core::broker::BrokerHealth;
 use eventbus_core::{Broker, limits};
-use eventbus_log::{Log, LogConfig, OpenError, TraceObserver};
 use eventbus_push::{Parts as PushParts, Push};
-use eventbus_resources::{Freshness, HealthBoard, StatusWriter, Watched};
+use eventbus_resources::{Freshness, HealthBoard, Leadership, StatusWriter, Watched};
 use eventbus_server::control::Control;
 use eventbus_server::publish::Publish;
 use eventbus_server::telemetry::Telemetry;
@@ -21,8 +20,8 @@ use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use super::resources::Resources;
-use super::settings::Settings;
-use super::{data_dir, descriptors};
+use super::settings::{Role, Settings};
+use super::{broker, data_dir, descriptors};
 use crate::cli::{Fault, World};
 use crate::output;
 
@@ -36,7 +35,7 @@ pub(super) struct Bus {
     serving: CancellationToken,
     publish_port: TaskTracker,
     others: TaskTracker,
-    push: Push,
+    push: Option<Push>,
     /// The embedded API, where there is one.
     api: Option<ApiServer>,
     broker: Arc<dyn Broker>,
@@ -49,11 +48,16 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let readiness = Readiness::default();
     let latches = Latches::take(&readiness);
     let budget = descriptors::raise();
-    let publish_port = open("publish", settings.publish_listen, budget.port).await?;
+    let publish_port = match settings.has(Role::Publish) {
+        true => Some(open("publish", settings.publish_listen, budget.port).await?),
+        false => None,
+    };
     let api_port = open("API", settings.api_listen, budget.port).await?;
     latches.ports.open();
-    data_dir::open(&settings.data_dir)?;
-    let broker = open_log(&settings, &world).await?;
+    if settings.nats.is_none() || settings.cluster.is_none() {
+        data_dir::open(&settings.data_dir)?;
+    }
+    let broker = broker::open(&settings, &world).await?;
     let mut resources = Resources::open(&settings, &world, &api_port).await?;
     latches.resources.open();
     let usable = broker.clone();
@@ -67,28 +71,44 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
     let (failed, lost) = (CancellationToken::new(), CancellationToken::new());
     others.spawn(vital(watch, failed.clone()));
-    let publish = publish(&settings, &world, &broker, &client, (&watched, &readiness));
-    let (publish_address, api_address) = (publish_port.address(), api_port.address());
-    publish_tasks.spawn(publish_port.serve(Arc::new(publish).service(), publishing.clone()));
+    let addresses = (publish_port.as_ref().map(Port::address), api_port.address());
+    if let Some(port) = publish_port {
+        let publish = publish(&settings, &world, &broker, &client, (&watched, &readiness));
+        publish_tasks.spawn(port.serve(Arc::new(publish).service(), publishing.clone()));
+    }
     let api = resources.serve(api_port, &readiness, (&others, &serving));
-    resources.lead(latches.lead, lost.clone(), (&others, &serving)).await;
+    let election = match settings.nats {
+        // The log is this process's own: what is to be delivered from it, nobody else can deliver.
+        None => {
+            resources.lead(&world, lost.clone(), (&others, &serving)).await;
+            None
+        }
+        Some(_) => Some(resources.leadership(&world)),
+    };
+    latches.lead.open();
     let health = Arc::new(HealthBoard::default());
-    spawn_control(&others, &serving, &watched, (&client, &failed), (&health, &world));
+    if settings.has(Role::SubValidator) {
+        let control = control(&watched, &client, &health, &world);
+        let judging = judge(control, election, serving.clone());
+        others.spawn(vital(judging, failed.clone()));
+    }
     let mut versions = watched.versions.clone();
-    let push = Push::start(PushParts {
-        broker: broker.clone(),
-        catalog: watched.catalog,
-        health,
-        clock: world.clock,
-        entropy: world.entropy,
-        connections: budget.push,
-        trusted: Vec::new(),
-        failed: failed.clone(),
+    let push = settings.has(Role::Push).then(|| {
+        Push::start(PushParts {
+            broker: broker.clone(),
+            catalog: watched.catalog,
+            health,
+            clock: world.clock,
+            entropy: world.entropy,
+            connections: budget.push,
+            trusted: Vec::new(),
+            failed: failed.clone(),
+        })
     });
     if versions.wait_for(Option::is_some).await.is_ok() {
         latches.catalog.open();
     }
-    welcome(publish_address, api_address, &settings);
+    welcome(addresses, &settings);
     let publish_port = publish_tasks;
     Ok(Bus { publishing, serving, publish_port, others, push, api, broker, failed, lost })
 }
@@ -109,7 +129,12 @@ impl Bus {
         self.publishing.cancel();
         self.publish_port.close();
         let published = tokio::time::timeout(limits::DRAIN_TIME, self.publish_port.wait());
-        let (published, ()) = tokio::join!(published, self.push.drain());
+        let pushed = async {
+            if let Some(push) = self.push {
+                push.drain().await;
+            }
+        };
+        let (published, ()) = tokio::join!(published, pushed);
         if published.is_err() {
             warn!("publish requests were still arriving when their time was over");
         }
@@ -162,66 +187,56 @@ async fn open(name: &'static str, address: SocketAddr, connections: usize) -> Re
     Port::open(name, address, connections).await.map_err(|error| Fault::Usage(error.to_string()))
 }
 
-async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>, Fault> {
-    let mut config = LogConfig::in_dir(settings.data_dir.join(data_dir::LOG));
-    config.history_bytes = settings.history_bytes.unwrap_or(config.history_bytes);
-    config.max_bytes = settings.max_bytes;
-    config.backlog_max_bytes = settings.backlog_max_bytes;
-    config.age = settings.age.unwrap_or(config.age);
-    let World { clock, entropy } = world.clone();
-    let opened = tokio::task::spawn_blocking(move || {
-        Log::open(config, clock, &*entropy, Arc::new(TraceObserver))
-    })
-    .await;
-    let log = opened.map_err(|error| Fault::Failed(error.to_string()))?;
-    let log = log.map_err(|error| match error {
-        OpenError::Io { .. } => Fault::Failed(error.to_string()),
-        error => Fault::Usage(error.to_string()),
-    })?;
-    let largest = log.batch_bytes().saturating_sub(limits::STORED_HEAD_BYTES);
-    if settings.max_event_bytes > largest {
-        return Err(Fault::Usage(format!(
-            "max_event_bytes is {}, but within max_bytes an event may have {largest} bytes: lower \
-             the one or raise the other",
-            settings.max_event_bytes
-        )));
-    }
-    Ok(Arc::new(log))
-}
-
-fn spawn_control(
-    tasks: &TaskTracker,
-    stop: &CancellationToken,
+fn control(
     watched: &Watched,
-    (client, failed): (&kube::Client, &CancellationToken),
-    (health, world): (&Arc<HealthBoard>, &World),
-) {
-    let control = Control {
+    client: &kube::Client,
+    health: &Arc<HealthBoard>,
+    world: &World,
+) -> Control {
+    Control {
         catalog: watched.catalog.clone(),
         health: health.clone(),
         writer: StatusWriter::new(client.clone(), world.clock.clone()),
         clock: world.clock.clone(),
-    };
-    let stop = stop.clone();
-    let control = async move {
+    }
+}
+
+/// Keeps statuses true until `stop`; where there is an election, while this process is the one
+/// elected.
+async fn judge(mut control: Control, election: Option<Leadership>, stop: CancellationToken) {
+    let Some(mut leadership) = election else {
         stop.run_until_cancelled(control.run()).await;
+        return;
     };
-    tasks.spawn(vital(control, failed.clone()));
+    let judging = async {
+        loop {
+            leadership.acquire().await;
+            tokio::select! {
+                biased;
+                () = leadership.keep() => {}
+                () = control.run() => return,
+            }
+        }
+    };
+    stop.run_until_cancelled(judging).await;
+    leadership.release().await;
 }
 
 /// Says on standard output where everything is. With a port number of 0 this is where to read the
 /// one that the system chose.
-fn welcome(publish: SocketAddr, api: SocketAddr, settings: &Settings) {
-    let publish = format!("publish  http://{publish}/v1/events");
-    let kubeconfig = settings.data_dir.join("kubeconfig");
-    let lines = match &settings.cluster {
-        None => vec![
-            publish,
-            format!("API      http://{api}"),
-            format!("kubectl  kubectl --kubeconfig {} get subscriptions -A", kubeconfig.display()),
-        ],
-        Some(_) => vec![publish, format!("probes   http://{api}/readyz")],
-    };
+fn welcome((publish, api): (Option<SocketAddr>, SocketAddr), settings: &Settings) {
+    let mut lines = Vec::new();
+    if let Some(publish) = publish {
+        lines.push(format!("publish  http://{publish}/v1/events"));
+    }
+    if settings.cluster.is_none() {
+        let kubeconfig = settings.data_dir.join("kubeconfig");
+        let kubeconfig = kubeconfig.display();
+        lines.push(format!("API      http://{api}"));
+        lines.push(format!("kubectl  kubectl --kubeconfig {kubeconfig} get subscriptions -A"));
+    } else {
+        lines.push(format!("probes   http://{api}/readyz"));
+    }
     // Nobody may be reading: that is no reason not to serve.
     let _ = output::line(&format!("{}\nready", lines.join("\n")));
 }
@@ -239,6 +254,7 @@ fn publish(
         freshness: Freshness::new(client.clone(), watched.versions.clone()),
         entropy: world.entropy.clone(),
         applications: settings.applications.clone(),
+        durability: settings.durability,
         event_bytes: settings.max_event_bytes,
         in_work: Semaphore::new(settings.max_requests),
         arriving: Semaphore::new(limits::ARRIVING_BYTES),

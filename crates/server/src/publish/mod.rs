@@ -5,6 +5,7 @@
 
 mod admit;
 mod applications;
+mod level;
 mod receive;
 mod respond;
 
@@ -13,13 +14,14 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use eventbus_core::wire::contract::{self, Submission};
 use eventbus_core::wire::error::{FrontRefusal, Refusal};
+use eventbus_core::wire::front;
 use eventbus_core::wire::trace::Trace;
-use eventbus_core::wire::{contract, front};
-use eventbus_core::{Batch, Broker, Catalog, Entropy, Event, Receipt, Receipts, Source};
+use eventbus_core::{Batch, Broker, Catalog, Durability, Entropy, Receipt, Receipts, Source};
 use eventbus_resources::Freshness;
 use http::request;
-use http::{Method, Request, Response};
+use http::{HeaderMap, Method, Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::service::service_fn;
@@ -32,6 +34,7 @@ use crate::readiness::Readiness;
 use crate::telemetry::{Published, Telemetry};
 use admit::Admission;
 use applications::FrontPath;
+use level::level;
 use receive::BodyError;
 
 /// What the publish port is made of.
@@ -46,6 +49,8 @@ pub struct Publish {
     pub entropy: Arc<dyn Entropy>,
     /// The sources that the Application Connector's front adds.
     pub applications: Applications,
+    /// The durability of a publish that asks for none; `None`: the strongest honest one.
+    pub durability: Option<Durability>,
     /// Bytes an event's request body may have.
     pub event_bytes: usize,
     /// Publish requests that may be in work at once.
@@ -135,8 +140,8 @@ impl Publish {
             let trace = Trace::from_headers(&head.headers);
             let source_id = head.headers.get("source-id");
             let source_id = source_id.map(|value| String::from_utf8_lossy(value.as_bytes()));
-            let event = contract::decode(body, source_id.as_deref(), trace, &*self.entropy)?;
-            self.store(event).await
+            let submission = contract::decode(body, source_id.as_deref(), trace, &*self.entropy)?;
+            self.store(submission, &head.headers).await
         };
         published.await.unwrap_or_else(|refusal| {
             self.telemetry.published(Published::Refused(refusal.status()));
@@ -159,8 +164,8 @@ impl Publish {
         let body = receive::body(head, body, self.event_bytes, &self.arriving).await?;
         let _in_work = self.in_work.try_acquire().map_err(too_many)?;
         let trace = Trace::from_headers(&head.headers);
-        let event = front::decode(body, &source, trace, &*self.entropy)?;
-        self.store(event).await.map_err(FrontRefusal::Relayed)
+        let submission = front::decode(body, &source, trace, &*self.entropy)?;
+        self.store(submission, &head.headers).await.map_err(FrontRefusal::Relayed)
     }
 
     /// `/{application}/v1/events/subscribed`: the types that anybody asks of an application.
@@ -173,9 +178,11 @@ impl Publish {
         self.applications.source(name).ok_or(FrontRefusal::NotFound)
     }
 
-    async fn store(&self, event: Event) -> Result<Answer, Refusal> {
+    async fn store(&self, submission: Submission, asked: &HeaderMap) -> Result<Answer, Refusal> {
+        let Submission { event, durability } = submission;
+        let capabilities = self.broker.capabilities();
+        let durability = level(asked, durability.as_ref(), self.durability, capabilities)?;
         let id = event.id.clone();
-        let durability = self.broker.capabilities().default_durability;
         match admit::admit(&event, &self.catalog, &self.freshness).await {
             Admission::Ignored => {
                 self.telemetry.published(Published::Ignored);

@@ -11,13 +11,13 @@ use http_body_util::Full;
 use serde_json::json;
 
 use super::Answer;
+use super::level::DURABILITY;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
 const EVENT_ID: HeaderName = HeaderName::from_static("eventbus-event-id");
 const STATUS: HeaderName = HeaderName::from_static("eventbus-status");
-const DURABILITY: HeaderName = HeaderName::from_static("eventbus-durability");
 
 /// The event is stored.
 pub(super) fn published(id: &Text, durability: Durability) -> Answer {

@@ -43,6 +43,26 @@ async fn an_event_somebody_asks_for_is_stored_and_answered_published() {
 }
 
 #[tokio::test]
+async fn a_durability_is_asked_for_in_the_header_or_in_the_body() {
+    let world = World::new();
+    world.subscribe("shop", "order.created");
+    let asking = Request::post("/v1/events").header("eventbus-durability", "accepted");
+    let answer = world.ask(asking.body(Full::new(Bytes::from(ORDER))).unwrap()).await;
+    assert_eq!(
+        (answer.status, &answer.headers["eventbus-durability"].as_bytes()),
+        (200, &&b"accepted"[..])
+    );
+    let body = ORDER.replace("\"data\"", "\"durability\":\"accepted\",\"data\"");
+    let answer = world.post("/v1/events", body.clone()).await;
+    assert_eq!(answer.headers["eventbus-durability"], "accepted");
+    let answer = world.post("/v1/events", body.replace("accepted", "replicated")).await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.body.contains("\"field\":\"Eventbus-Durability\""), "{}", answer.body);
+    assert!(answer.body.contains("This bus can promise: accepted, synced"), "{}", answer.body);
+    assert_eq!(world.broker.events().len(), 2);
+}
+
+#[tokio::test]
 async fn an_event_nobody_asks_for_is_ignored_and_not_stored() {
     let world = World::new();
     world.subscribe("shop", "order.paid");

@@ -62,6 +62,7 @@ impl World {
             freshness: Freshness::new(api(lists_one.clone()), versions_receiver),
             entropy: Arc::new(SeededEntropy::new(1)),
             applications: Applications::default(),
+            durability: None,
             event_bytes: 1000,
             in_work: Semaphore::new(2),
             arriving: Semaphore::new(2000),
@@ -124,10 +125,15 @@ impl Remembering {
 
 impl Broker for Remembering {
     fn capabilities(&self) -> Capabilities {
-        Capabilities { durabilities: &[Durability::Synced], default_durability: Durability::Synced }
+        const LEVELS: &[Durability] = &[Durability::Accepted, Durability::Synced];
+        Capabilities { durabilities: LEVELS, default_durability: Durability::Synced }
     }
 
-    fn append(&self, batch: Batch, _: Durability) -> BoxFuture<'_, Result<Receipts, AppendError>> {
+    fn append(
+        &self,
+        batch: Batch,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
         Box::pin(async move {
             if self.hangs.load(Ordering::SeqCst) {
                 std::future::pending::<()>().await;
@@ -137,7 +143,7 @@ impl Broker for Remembering {
             }
             let receipts = batch.events.iter().map(|_| Receipt::Stored(Position(1))).collect();
             self.events.lock().unwrap().extend(batch.events);
-            Ok(Receipts { receipts, durability: Durability::Synced })
+            Ok(Receipts { receipts, durability })
         })
     }
 

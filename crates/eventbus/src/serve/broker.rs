@@ -1,0 +1,65 @@
+//! Where the events live: in the embedded log of this process, or in NATS JetStream.
+
+use std::sync::Arc;
+
+use eventbus_core::{Broker, limits};
+use eventbus_log::{Log, LogConfig, OpenError, TraceObserver};
+use eventbus_nats::{Nats, NatsConfig};
+use tracing::info;
+
+use super::data_dir;
+use super::settings::Settings;
+use crate::cli::{Fault, World};
+
+/// Opens the broker that the settings name.
+pub(super) async fn open(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>, Fault> {
+    match &settings.nats {
+        None => open_log(settings, world).await,
+        Some(config) => open_nats(config.clone(), world).await,
+    }
+}
+
+async fn open_nats(config: NatsConfig, world: &World) -> Result<Arc<dyn Broker>, Fault> {
+    let World { clock, entropy } = world.clone();
+    let opened = Nats::open(config, clock, entropy).await;
+    Ok(Arc::new(opened.map_err(|error| Fault::Usage(error.to_string()))?))
+}
+
+async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>, Fault> {
+    let mut config = LogConfig::in_dir(settings.data_dir.join(data_dir::LOG));
+    config.history_bytes = settings.history_bytes.unwrap_or(config.history_bytes);
+    config.max_bytes = settings.max_bytes;
+    config.backlog_max_bytes = settings.backlog_max_bytes;
+    config.age = settings.age.unwrap_or(config.age);
+    let World { clock, entropy } = world.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        Log::open(config, clock, &*entropy, Arc::new(TraceObserver))
+    })
+    .await;
+    let log = opened.map_err(|error| Fault::Failed(error.to_string()))?;
+    let log = log.map_err(|error| match error {
+        OpenError::Io { .. } => Fault::Failed(error.to_string()),
+        error => Fault::Usage(error.to_string()),
+    })?;
+    let largest = log.batch_bytes().saturating_sub(limits::STORED_HEAD_BYTES);
+    if settings.max_event_bytes > largest {
+        return Err(Fault::Usage(format!(
+            "max_event_bytes is {}, but within max_bytes an event may have {largest} bytes: lower \
+             the one or raise the other",
+            settings.max_event_bytes
+        )));
+    }
+    let capabilities = log.capabilities();
+    if let Some(level) = settings.durability
+        && !capabilities.durabilities.contains(&level)
+    {
+        let words: Vec<_> = capabilities.durabilities.iter().map(|level| level.as_str()).collect();
+        return Err(Fault::Usage(format!(
+            "durability is {level}, and the embedded log can promise {}",
+            words.join(", ")
+        )));
+    }
+    let durability = settings.durability.unwrap_or(capabilities.default_durability);
+    info!(%durability, "events are kept in the embedded log");
+    Ok(Arc::new(log))
+}
