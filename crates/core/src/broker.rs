@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
+use crate::dead_letters::DeadLetters;
 use crate::delivery::{Attempt, Verdict};
 use crate::durability::Durability;
 use crate::event::{Event, Interest, Text};
@@ -36,11 +37,15 @@ pub trait Broker: Send + Sync {
     /// updates the cursor in place, keeping its position.
     fn open(&self, spec: CursorSpec) -> BoxFuture<'_, Result<Arc<dyn Cursor>, OpenError>>;
 
-    /// Forgets a cursor and its position. Leases still out are settled into nothing.
+    /// Forgets a cursor and its position. Leases still out are settled into nothing. Its dead
+    /// letters stay: they are the operator's to remove.
     fn forget(&self, cursor: CursorId) -> BoxFuture<'_, Result<(), CursorError>>;
 
     /// Every cursor this broker remembers, open or not.
     fn cursors(&self) -> BoxFuture<'_, Result<Vec<CursorId>, CursorError>>;
+
+    /// The events that were given up ([`Verdict::DeadLetter`]), kept whole.
+    fn dead_letters(&self) -> &dyn DeadLetters;
 
     /// How the broker is, now.
     fn stats(&self) -> BrokerStats;
@@ -57,7 +62,8 @@ pub trait Cursor: Send + Sync {
     fn lease(&self, limit: NonZeroUsize) -> BoxFuture<'_, Result<Vec<Lease>, CursorError>>;
 
     /// Settles what ended in a dispatcher's turn. When it returns `Ok` the verdicts survive the end
-    /// of the process; on an error the events are leased again.
+    /// of the process; on an error the events are leased again. What is given up is a dead letter,
+    /// durably, before its event is settled.
     fn settle(&self, turn: Vec<Settled>) -> BoxFuture<'_, Result<(), CursorError>>;
 
     /// How the cursor is, now. Costs the same whatever the backlog.

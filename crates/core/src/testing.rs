@@ -1,12 +1,16 @@
 //! Doubles of the seams and other things that tests share.
 
 use std::io::{self, Write};
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 
+use crate::broker::{CursorId, Position};
+use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetterKey, DeadLetters};
 use crate::event::{Event, Interest, Source};
 use crate::manifest::SubscriptionStatus;
 use crate::seams::{Clock, Entropy};
@@ -82,6 +86,29 @@ impl Clock for ManualClock {
 
     fn elapsed(&self) -> Duration {
         Duration::from_millis(self.now_ms() - self.started_ms)
+    }
+}
+
+/// The dead letters of a broker that has none.
+#[derive(Clone, Copy, Debug)]
+pub struct NoDeadLetters;
+
+impl DeadLetters for NoDeadLetters {
+    fn page(
+        &self,
+        _: CursorId,
+        _: Position,
+        _: NonZeroUsize,
+    ) -> BoxFuture<'_, Result<Vec<DeadLetter>, DeadLetterError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn get(&self, _: DeadLetterKey) -> BoxFuture<'_, Result<Option<DeadLetter>, DeadLetterError>> {
+        Box::pin(async { Ok(None) })
+    }
+
+    fn remove(&self, _: DeadLetterKey) -> BoxFuture<'_, Result<bool, DeadLetterError>> {
+        Box::pin(async { Ok(false) })
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use eventbus_core::limits;
 
-use crate::bytes::VERSION;
 use crate::disk::Disk;
 
 /// How a log is opened.
@@ -90,7 +89,7 @@ pub enum OpenError {
     },
     /// A newer program made it.
     #[error(
-        "{} has format {found}, and this program reads up to {VERSION}: \
+        "{} has format {found}, and this program reads up to {known}: \
          use the newer program; nothing was changed",
         path.display()
     )]
@@ -99,6 +98,8 @@ pub enum OpenError {
         path: PathBuf,
         /// Its version.
         found: u16,
+        /// The newest version this program knows.
+        known: u16,
     },
     /// A setting makes no sense.
     #[error("{setting} is {value} bytes: it must be at least {least}, {reason}")]

@@ -4,7 +4,8 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use eventbus_core::broker::{CursorError, CursorId, CursorSpec, CursorStats, LeaseHome};
-use eventbus_core::cursor::{Ended, Leased, Progress, Spot};
+use eventbus_core::cursor::{Ended, Leased, Progress, Spot, Tried};
+use eventbus_core::dead_letters::{DeadLetter, DeadLetterKey};
 use eventbus_core::delivery::Verdict;
 use eventbus_core::{Cursor, Interest, Lease, Position, Settled, Stored, TopicHash, limits};
 use futures::FutureExt;
@@ -384,6 +385,46 @@ impl LogCursor {
         })
     }
 
+    /// Ends the leases of a turn without dead letters; the answer comes from the ledger.
+    pub(crate) fn end(self: &Arc<Self>, turn: Vec<Settled>) -> Result<Answer, CursorError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        let (cursor, ended) = (self.clone(), turn.iter().map(ended).collect());
+        self.shared.ledger.push(Request::Turn { cursor, ended, reply: Some(reply) })?;
+        // From here on the ledger decides: the leases have no say any more, even when nobody waits
+        // for the answer.
+        for settled in turn {
+            settled.lease.end();
+        }
+        Ok(answer)
+    }
+
+    /// Stores what a turn gives up and then ends its leases: so a dead letter is there before its
+    /// event is settled, and after a crash in between it is put again under the same key. Blocks.
+    pub(crate) fn give_up_and_end(
+        self: &Arc<Self>,
+        turn: Vec<Settled>,
+    ) -> Result<Answer, CursorError> {
+        let dead = self.dead_of(&turn);
+        let put = self.shared.vault.put(&dead);
+        put.map_err(|error| CursorError::Unavailable(format!("the vault: {error}")))?;
+        self.end(turn)
+    }
+
+    /// The dead letters of a turn. What is not leased any more is settled into nothing: retention
+    /// took the event and counted it, or the cursor was forgotten.
+    fn dead_of(&self, turn: &[Settled]) -> Vec<DeadLetter> {
+        let dead_ms = self.shared.clock.now_ms();
+        let place = self.place();
+        let dead = turn.iter().filter_map(|settled| {
+            let Verdict::DeadLetter { reason } = settled.verdict else { return None };
+            let Tried { attempts, last } = place.progress.tried(&ended(settled))?;
+            let key = DeadLetterKey { cursor: self.id.clone(), position: settled.lease.position() };
+            let event = settled.lease.event().clone();
+            Some(DeadLetter { key, event, reason, dead_ms, attempts, last })
+        });
+        if place.forgotten { Vec::new() } else { dead.collect() }
+    }
+
     /// How the cursor is.
     pub(crate) fn stats(&self) -> CursorStats {
         let (counts, fresh, dropped) = {
@@ -412,6 +453,18 @@ impl LeaseHome for LogCursor {
     }
 }
 
+/// The ledger's answer to a turn.
+pub(crate) type Answer = tokio::sync::oneshot::Receiver<Result<(), CursorError>>;
+
+fn ended(settled: &Settled) -> Ended {
+    let Settled { lease, attempt, verdict } = settled;
+    Ended { position: lease.position(), attempt: *attempt, verdict: *verdict }
+}
+
+fn is_dead(verdict: Verdict) -> bool {
+    matches!(verdict, Verdict::DeadLetter { .. })
+}
+
 /// A cursor as its user has it.
 pub(crate) struct OpenCursor(pub(crate) Arc<LogCursor>);
 
@@ -422,20 +475,12 @@ impl Cursor for OpenCursor {
 
     fn settle(&self, turn: Vec<Settled>) -> BoxFuture<'_, Result<(), CursorError>> {
         async move {
-            let ended = turn.iter().map(|settled| Ended {
-                position: settled.lease.position(),
-                attempt: settled.attempt,
-                verdict: settled.verdict,
-            });
-            let (reply, answer) = tokio::sync::oneshot::channel();
-            let cursor = self.0.clone();
-            let request = Request::Turn { cursor, ended: ended.collect(), reply: Some(reply) };
-            self.0.shared.ledger.push(request)?;
-            // From here on the ledger decides: the leases have no say any more, even when this
-            // future is dropped.
-            for settled in turn {
-                settled.lease.end();
-            }
+            let answer = if turn.iter().any(|settled| is_dead(settled.verdict)) {
+                let cursor = self.0.clone();
+                blocking(move || cursor.give_up_and_end(turn)).await?
+            } else {
+                self.0.end(turn)?
+            };
             match answer.await {
                 Ok(result) => result,
                 Err(_) => Err(CursorError::Closed),

@@ -9,7 +9,7 @@ use eventbus_core::Position;
 
 use crate::bytes::batch::{self, BatchHead};
 use crate::bytes::segment::{CONTENT_AT, HeadRead, SegmentHead};
-use crate::bytes::{LogId, Seed};
+use crate::bytes::{LogId, Seed, VERSION};
 use crate::config::OpenError;
 use crate::disk::{DiskFile, read_range};
 use crate::recovery::{Place, numbered};
@@ -56,7 +56,11 @@ pub(crate) fn read(place: &Place, log: Option<LogId>) -> Result<Heads, OpenError
         let mut spare = Spare { file_number, file, size, generation: 0 };
         match SegmentHead::read(&bytes) {
             HeadRead::Newer(found) => {
-                return Err(OpenError::Newer { path: place.path.join(name), found });
+                return Err(OpenError::Newer {
+                    path: place.path.join(name),
+                    found,
+                    known: VERSION,
+                });
             }
             HeadRead::Valid(head) => {
                 spare.generation = head.generation;

@@ -1,6 +1,7 @@
 //! The embedded log: a durable broker in one directory, with no server beside it.
 //!
 //! Two kinds of files hold the truth: *segments* hold events, the *ledger* holds what is settled.
+//! Beside them lies the *vault*, a database of what was given up.
 //! A commit goes through two stages, written by one thread and synced by another, so one sync
 //! carries whatever was written while the one before it ran. A router tells cursors of what became
 //! durable; cursors give events out as leases and settle them through the ledger.
@@ -39,6 +40,7 @@ pub mod telemetry;
 mod threads;
 mod timer;
 mod upkeep;
+mod vault;
 mod writer;
 
 pub use config::{LogConfig, OpenError, Storage};

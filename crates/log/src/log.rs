@@ -8,7 +8,9 @@ use eventbus_core::broker::{
     AppendError, BrokerStats, Capabilities, CloseError, Cursor, CursorError, CursorId, CursorSpec,
     OpenError as CursorOpenError, Receipts,
 };
-use eventbus_core::{Batch, Broker, Clock, Durability, Entropy, Position, Receipt, limits};
+use eventbus_core::{
+    Batch, Broker, Clock, DeadLetters, Durability, Entropy, Position, Receipt, limits,
+};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
@@ -30,6 +32,7 @@ use crate::tail::Tail;
 use crate::telemetry::{LogEvent, Observer, Telemetry, add};
 use crate::threads::Threads;
 use crate::timer::Timer;
+use crate::vault::Vault;
 use crate::writer::Writer;
 
 /// The embedded log.
@@ -80,11 +83,13 @@ impl Machines {
         let failed = |error| OpenError::Io { path: path.clone(), error };
         let began = clock.elapsed();
         let (limits, segment_bytes) = limits_of(&config, disk.as_ref(), &path)?;
+        let vault = Vault::of(disk.clone(), &path)?;
         let place = recovery::Place {
             disk: disk.clone(),
             path: path.clone(),
             segment_bytes,
             max_bytes: limits.max_bytes,
+            dead: vault.highest(&path)?,
         };
         let recovered = recovery::recover(&place, entropy)?;
         let ledger = LedgerFiles::open(disk.as_ref(), recovered.ledger).map_err(failed)?;
@@ -97,7 +102,7 @@ impl Machines {
         };
         let (active, resume) = (recovered.active.clone(), recovered.resume);
         let tail = Tail::new(config.tail_cache_bytes);
-        let shared = share(recovered, limits, tail, (clock, observer));
+        let shared = share(recovered, (limits, tail, vault), (clock, observer));
         shared.observer.observe(&opened);
         let writer = Writer::new(shared.clone(), active, resume);
         let mut ledger = Ledger::new(shared.clone(), ledger);
@@ -163,8 +168,7 @@ fn limits_of(
 
 fn share(
     recovered: Recovered,
-    limits: Limits,
-    tail: Tail,
+    (limits, tail, vault): (Limits, Tail, Vault),
     seams: (Arc<dyn Clock>, Arc<dyn Observer>),
 ) -> Arc<Shared> {
     let (clock, observer) = seams;
@@ -184,6 +188,7 @@ fn share(
         reader: Reader::default(),
         table: Table::default(),
         ledger: LedgerQueue::default(),
+        vault,
         timer: Timer::default(),
         upkeep: Signal::default(),
         health: Health::default(),
@@ -364,6 +369,10 @@ impl Broker for Log {
     fn cursors(&self) -> BoxFuture<'_, Result<Vec<CursorId>, CursorError>> {
         let ids = self.shared.table.state().by_id.keys().cloned().collect();
         std::future::ready(Ok(ids)).boxed()
+    }
+
+    fn dead_letters(&self) -> &dyn DeadLetters {
+        &self.shared.vault
     }
 
     fn stats(&self) -> BrokerStats {

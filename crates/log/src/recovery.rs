@@ -10,7 +10,7 @@ use eventbus_core::{Entropy, Position, TopicHash, limits};
 
 use crate::bytes::batch::{self, BatchHead, Kind};
 use crate::bytes::segment::{CONTENT_AT, SegmentHead};
-use crate::bytes::{LogId, Seed};
+use crate::bytes::{LogId, Seed, VERSION};
 use crate::config::OpenError;
 use crate::disk::{Disk, read_whole};
 use crate::fresh::Fresh;
@@ -21,6 +21,7 @@ use crate::scan::{self, Scan, Whole};
 use crate::segment::{Index, Segment};
 use crate::segments::{Beginning, RollError, Segments, Spare, index_name};
 use crate::sidecar::Sidecar;
+use crate::vault::VAULT;
 use crate::writer::Resume;
 
 /// What there was.
@@ -51,6 +52,8 @@ pub(crate) struct Place {
     pub(crate) path: PathBuf,
     pub(crate) segment_bytes: u64,
     pub(crate) max_bytes: u64,
+    /// The highest position of a dead letter.
+    pub(crate) dead: Position,
 }
 
 struct Recovery<'a> {
@@ -76,7 +79,8 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
     let is_damaged = matches!(read, LedgerRead::Damaged);
     let replayed = match read {
         LedgerRead::Newer(found) => {
-            return Err(OpenError::Newer { path: place.path.join(NAMES[0]), found });
+            let path = place.path.join(NAMES[0]);
+            return Err(OpenError::Newer { path, found, known: VERSION });
         }
         LedgerRead::Read(replayed) => Some(replayed),
         LedgerRead::None | LedgerRead::Damaged => None,
@@ -136,6 +140,7 @@ pub(crate) fn check_names(disk: &dyn Disk, path: &Path) -> Result<(), OpenError>
         let ours = NAMES.contains(&name.as_str())
             || numbered(&name, "segment-").is_some()
             || numbered(&name, "index-").is_some()
+            || name.starts_with(VAULT)
             || name == "lost+found";
         if !ours {
             return Err(OpenError::Foreign { path: path.to_owned(), file: name });
@@ -153,12 +158,13 @@ impl<'a> Recovery<'a> {
     fn new(place: &'a Place, log: LogId, heads: &Heads, replayed: Option<&Replayed>) -> Self {
         let segments = heads.headed.iter().map(|headed| headed.head.epoch);
         let ledger = replayed.map(|replayed| replayed.head.epoch);
+        let highest = replayed.map(|replayed| replayed.highest).unwrap_or_default();
         Self {
             place,
             log,
             epoch: segments.chain(ledger).max().unwrap_or(0),
             promised: replayed.map(|replayed| replayed.synced).unwrap_or_default(),
-            next: replayed.map_or(Position(1), |replayed| replayed.highest.next()),
+            next: highest.max(place.dead).next(),
             skips: replayed.is_some_and(|replayed| !replayed.closed),
             has_ledger: replayed.is_some(),
             ledger_lost: false,

@@ -19,6 +19,7 @@ use crate::table::Table;
 use crate::tail::Tail;
 use crate::telemetry::{LogEvent, Observer, Telemetry};
 use crate::timer::Timer;
+use crate::vault::Vault;
 
 /// The parts of an open log. Each part has its own lock; no two are held together except where a
 /// part's documentation says so.
@@ -36,6 +37,7 @@ pub(crate) struct Shared {
     pub(crate) reader: Reader,
     pub(crate) table: Table,
     pub(crate) ledger: LedgerQueue,
+    pub(crate) vault: Vault,
     pub(crate) timer: Timer,
     /// Wakes the thread that looks after retention, spare files and indexes.
     pub(crate) upkeep: Signal,

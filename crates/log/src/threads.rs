@@ -86,6 +86,7 @@ impl Threads {
             let _ = thread.join();
         }
         shared.table.clear();
+        shared.vault.close();
     }
 }
 

@@ -57,7 +57,7 @@ impl Writer {
     }
 
     /// Writes one commit, if anything is queued.
-    pub(crate) fn step(&mut self, now: Now) -> Next {
+    pub(crate) fn step(&mut self, _: Now) -> Next {
         let synced = self.shared.flow.state().synced;
         if self.next.0 - synced.0 > limits::UNSYNCED_POSITIONS - limits::APPEND_QUEUE_EVENTS as u64
         {
@@ -75,7 +75,8 @@ impl Writer {
         } else if let Err(error) = self.make_room(&taken) {
             refuse(&mut taken, &error);
         } else {
-            self.commit(&mut taken, now);
+            // Not before it was taken: no event is committed at a time before it was published.
+            self.commit(&mut taken, self.shared.now());
         }
         self.taken = taken;
         Next::Again

@@ -48,6 +48,15 @@ pub struct Ended {
     pub verdict: Verdict,
 }
 
+/// What was tried for an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// Attempts made.
+    pub attempts: u32,
+    /// The last of them, oldest first, at most [`limits::ATTEMPTS_REMEMBERED`].
+    pub last: Box<[Attempt]>,
+}
+
 /// What a turn changed: the entry to write, and the way back should the write fail.
 #[derive(Debug)]
 #[must_use = "write the entry; when that fails, undo the turn"]
@@ -203,6 +212,13 @@ impl Progress {
         }
     }
 
+    /// What was tried for an event whose lease ends, the attempt of that lease included; `None`
+    /// where it is not leased.
+    pub fn tried(&self, ended: &Ended) -> Option<Tried> {
+        let held = self.held.get(&ended.position).filter(|held| held.leased)?;
+        Some(held.tried_with(ended.attempt))
+    }
+
     /// Ends leases. Positions that are not leased are ignored.
     pub fn settle(&mut self, ended: &[Ended]) -> Turn {
         let mut turn = Turn { entry: None, settled: 0, undo: Vec::new() };
@@ -349,14 +365,9 @@ impl Progress {
     fn wait(&mut self, ended: &Ended, due_ms: u64) -> Option<(Held, Waiting)> {
         let held = self.held.get_mut(&ended.position)?;
         let before = held.clone();
-        let old = held.retry.take();
+        let Tried { attempts, last } = held.tried_with(ended.attempt);
         self.taken.remove(&ended.position);
-        let (attempts, last) = old.map_or((0, Box::default()), |old| (old.attempts, old.last));
-        let retry = Retry {
-            due_ms,
-            attempts: attempts.saturating_add(u32::from(ended.attempt.is_some())),
-            last: remember(last, ended.attempt),
-        };
+        let retry = Retry { due_ms, attempts, last };
         let spot = Spot { position: ended.position, place: held.place };
         let waiting = waiting_of(spot, &retry);
         held.retry = Some(Box::new(retry));
@@ -381,18 +392,23 @@ impl Progress {
     }
 }
 
-fn waiting_of(spot: Spot, retry: &Retry) -> Waiting {
-    Waiting { spot, due_ms: retry.due_ms, attempts: retry.attempts, last: retry.last.clone() }
+impl Held {
+    /// What was tried for it, with one more attempt.
+    fn tried_with(&self, attempt: Option<Attempt>) -> Tried {
+        let retry = self.retry.as_deref();
+        let last = retry.map_or(&[][..], |retry| &retry.last);
+        let count = last.len() + usize::from(attempt.is_some());
+        let over = count.saturating_sub(limits::ATTEMPTS_REMEMBERED);
+        let attempts = retry.map_or(0, |retry| retry.attempts);
+        Tried {
+            attempts: attempts.saturating_add(u32::from(attempt.is_some())),
+            last: last.iter().copied().chain(attempt).skip(over).collect(),
+        }
+    }
 }
 
-/// The last attempts, with one more, at most [`limits::ATTEMPTS_REMEMBERED`].
-fn remember(last: Box<[Attempt]>, attempt: Option<Attempt>) -> Box<[Attempt]> {
-    let Some(attempt) = attempt else { return last };
-    let mut all = last.into_vec();
-    let over = (all.len() + 1).saturating_sub(limits::ATTEMPTS_REMEMBERED);
-    all.drain(..over);
-    all.push(attempt);
-    all.into_boxed_slice()
+fn waiting_of(spot: Spot, retry: &Retry) -> Waiting {
+    Waiting { spot, due_ms: retry.due_ms, attempts: retry.attempts, last: retry.last.clone() }
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use proptest::prelude::*;
 
 use super::*;
-use crate::delivery::Outcome;
+use crate::delivery::{DeadLetterReason, Outcome};
 
 #[derive(Clone, Debug)]
 enum Operation {
@@ -276,6 +276,16 @@ fn ten_attempts_are_remembered_and_all_are_counted() {
     let snapshot = machine.snapshot();
     assert_eq!(snapshot.waiting[0].attempts, 25);
     assert_eq!(snapshot.waiting[0].last.len(), limits::ATTEMPTS_REMEMBERED);
+    let dead = Verdict::DeadLetter { reason: DeadLetterReason::Exhausted };
+    let attempt = Some(Attempt::new(7_000, 2, Outcome::Status(503)));
+    let last = Ended { attempt, ..ended(1, dead) };
+    let tried = machine.tried(&last).expect("it is leased");
+    assert_eq!((tried.attempts, tried.last.len()), (26, limits::ATTEMPTS_REMEMBERED));
+    assert_eq!(tried.last.last().copied(), attempt);
+    let without = machine.tried(&Ended { attempt: None, ..last }).expect("it is leased");
+    assert_eq!((without.attempts, &*without.last), (25, &*snapshot.waiting[0].last));
+    let _ = machine.settle(&[last]);
+    assert_eq!(machine.tried(&last), None, "it is not leased any more");
 }
 
 #[test]

@@ -165,11 +165,7 @@ fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
             put_varint(out, value);
         }
         put_varint(out, last.len() as u64);
-        for attempt in last {
-            out.extend_from_slice(&attempt.at_s.to_le_bytes());
-            out.extend_from_slice(&attempt.took_ms.to_le_bytes());
-            out.extend_from_slice(&attempt.outcome_code.to_le_bytes());
-        }
+        put_attempts(last, out);
     }
 }
 
@@ -229,8 +225,7 @@ fn decode_entry(fields: &mut Fields<'_>) -> Option<Entry> {
         let attempts = u32::try_from(fields.varint()?).ok()?;
         let mut last = Vec::new();
         for _ in 0..fields.varint()? {
-            let (at_s, took_ms, outcome_code) = (fields.u32()?, fields.u16()?, fields.u16()?);
-            last.push(Attempt { at_s, took_ms, outcome_code });
+            last.push(attempt(fields)?);
         }
         if flags & KEY_HASH != 0 {
             fields.u64()?;
@@ -238,6 +233,21 @@ fn decode_entry(fields: &mut Fields<'_>) -> Option<Entry> {
         entry.waiting.push(Waiting { spot, due_ms, attempts, last: last.into() });
     }
     Some(entry)
+}
+
+/// Eight bytes an attempt.
+pub(crate) fn put_attempts(attempts: &[Attempt], out: &mut Vec<u8>) {
+    for attempt in attempts {
+        out.extend_from_slice(&attempt.at_s.to_le_bytes());
+        out.extend_from_slice(&attempt.took_ms.to_le_bytes());
+        out.extend_from_slice(&attempt.outcome_code.to_le_bytes());
+    }
+}
+
+/// Reads one attempt back.
+pub(crate) fn attempt(fields: &mut Fields<'_>) -> Option<Attempt> {
+    let (at_s, took_ms, outcome_code) = (fields.u32()?, fields.u16()?, fields.u16()?);
+    Some(Attempt { at_s, took_ms, outcome_code })
 }
 
 /// Small differences of either sign as small numbers.

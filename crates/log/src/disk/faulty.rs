@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use eventbus_core::Entropy;
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile};
+use super::{Access, Disk, DiskFile};
+use crate::vault::Database;
 
 const SECTOR_BYTES: usize = 512;
 
@@ -45,6 +46,8 @@ struct World {
     faults: BTreeMap<u64, Fault>,
     struck: bool,
     volume_bytes: u64,
+    /// What is committed to it is durable; a fault strikes before anything is done.
+    vault: Arc<Database>,
 }
 
 #[derive(Clone, Default)]
@@ -144,7 +147,7 @@ impl FaultyDisk {
         }
     }
 
-    /// Another disk with the same files as this one's programs see them.
+    /// Another disk with the same files as this one's programs see them, and an empty vault.
     pub fn copy(&self) -> Self {
         let world = self.world();
         let files = world.files.iter().map(|file| Contents {
@@ -281,6 +284,13 @@ impl Disk for FaultyDisk {
 
     fn volume_bytes(&self) -> io::Result<u64> {
         Ok(self.alive()?.volume_bytes)
+    }
+
+    fn vault(&self, access: Access) -> io::Result<Arc<Database>> {
+        match access {
+            Access::Read => Ok(self.alive()?.vault.clone()),
+            Access::Write => self.whole(|world| Ok(world.vault.clone())),
+        }
     }
 }
 

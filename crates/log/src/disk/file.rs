@@ -9,8 +9,9 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
 use rustix::io::Errno;
 
-use super::{Disk, DiskFile};
+use super::{Access, Disk, DiskFile};
 use crate::config::OpenError;
+use crate::vault::{Database, VAULT};
 
 const LOCK: &str = "lock";
 
@@ -18,6 +19,7 @@ const LOCK: &str = "lock";
 #[derive(Debug)]
 pub struct FileDisk {
     path: PathBuf,
+    vault: Arc<Database>,
 }
 
 /// Keeps other processes out of a directory for as long as it lives. The lock is the kernel's, so
@@ -31,7 +33,8 @@ impl FileDisk {
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(path);
         made.map_err(|error| OpenError::Io { path: path.to_owned(), error })?;
-        Ok(Self { path: path.to_owned() })
+        let vault = Arc::new(Database::at(path.join(VAULT)));
+        Ok(Self { path: path.to_owned(), vault })
     }
 
     /// Keeps other processes out.
@@ -88,6 +91,10 @@ impl Disk for FileDisk {
     fn volume_bytes(&self) -> io::Result<u64> {
         let volume = statvfs(&self.path)?;
         Ok(volume.f_frsize.saturating_mul(volume.f_blocks))
+    }
+
+    fn vault(&self, _: Access) -> io::Result<Arc<Database>> {
+        Ok(self.vault.clone())
     }
 }
 

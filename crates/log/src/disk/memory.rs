@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
-use super::{Disk, DiskFile};
+use super::{Access, Disk, DiskFile};
+use crate::vault::Database;
 
 type Names = BTreeMap<String, Arc<MemoryFile>>;
 
@@ -12,6 +13,7 @@ type Names = BTreeMap<String, Arc<MemoryFile>>;
 #[derive(Clone, Debug)]
 pub struct MemoryDisk {
     names: Arc<Mutex<Names>>,
+    vault: Arc<Database>,
     volume_bytes: u64,
 }
 
@@ -21,7 +23,7 @@ struct MemoryFile(RwLock<Vec<u8>>);
 impl MemoryDisk {
     /// An empty disk that says it is `volume_bytes` large.
     pub fn new(volume_bytes: u64) -> Self {
-        Self { names: Arc::default(), volume_bytes }
+        Self { names: Arc::default(), vault: Arc::default(), volume_bytes }
     }
 
     fn names_locked(&self) -> std::sync::MutexGuard<'_, Names> {
@@ -59,6 +61,10 @@ impl Disk for MemoryDisk {
 
     fn volume_bytes(&self) -> io::Result<u64> {
         Ok(self.volume_bytes)
+    }
+
+    fn vault(&self, _: Access) -> io::Result<Arc<Database>> {
+        Ok(self.vault.clone())
     }
 }
 

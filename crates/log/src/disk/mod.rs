@@ -18,6 +18,8 @@ pub use faulty::{Fault, FaultyDisk};
 pub use file::{DirLock, FileDisk};
 pub use memory::MemoryDisk;
 
+pub use crate::vault::Database;
+
 /// A flat folder of files.
 pub trait Disk: Send + Sync + 'static {
     /// The names of all files.
@@ -37,6 +39,19 @@ pub trait Disk: Send + Sync + 'static {
 
     /// Bytes of the whole volume, used and free.
     fn volume_bytes(&self) -> io::Result<u64>;
+
+    /// The database of the dead letters, beside the files and none of them. Asked for at each use,
+    /// which may be refused as any other operation.
+    fn vault(&self, access: Access) -> io::Result<Arc<Database>>;
+}
+
+/// What a database is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// To look.
+    Read,
+    /// To change something.
+    Write,
 }
 
 /// A file of a [`Disk`]. Calls may come from several threads at once.

@@ -8,7 +8,7 @@ use eventbus_core::conformance::{Harness, Limits, Traits};
 use eventbus_core::testing::ManualClock;
 use eventbus_core::{Broker, Clock};
 use eventbus_log::LogConfig;
-use eventbus_log::disk::{Disk, DiskFile, FileDisk, MemoryDisk};
+use eventbus_log::disk::{Access, Database, Disk, DiskFile, FileDisk, MemoryDisk};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tempfile::TempDir;
@@ -150,6 +150,10 @@ impl Disk for Lived<dyn Disk> {
 
     fn volume_bytes(&self) -> io::Result<u64> {
         self.act(|disk| disk.volume_bytes())
+    }
+
+    fn vault(&self, access: Access) -> io::Result<Arc<Database>> {
+        self.act(|disk| disk.vault(access))
     }
 }
 

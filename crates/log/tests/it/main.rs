@@ -4,6 +4,7 @@
 mod concurrency;
 mod conformance;
 mod damage;
+mod dead_letters;
 mod full;
 mod lagging;
 mod opening;

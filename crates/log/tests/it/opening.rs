@@ -37,15 +37,16 @@ fn a_foreign_directory_is_refused_and_left_alone() {
     assert_eq!(names, ["thesis.txt"]);
 }
 
-#[test]
-fn what_is_made_is_nobody_else_s() {
+#[tokio::test]
+async fn what_is_made_is_nobody_else_s() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("data/log");
-    drop(open(&path, &clock()));
+    let log = open(&path, &clock());
+    give_up(&log, "orders", "a", &["x"]).await;
     let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
     let files: Vec<_> = std::fs::read_dir(&path).unwrap().flatten().collect();
-    assert!(files.len() >= 4, "lock, two of the ledger, a segment");
+    assert!(files.len() >= 6, "lock, two of the ledger, a segment, two of the vault: {files:?}");
     for file in files {
         assert_eq!(mode(&file.path()), 0o600, "{:?}", file.file_name());
     }
@@ -107,6 +108,35 @@ fn a_newer_version_is_refused_undamaged() {
         assert!(matches!(error, OpenError::Newer { found: 2, .. }), "{name}: {error}");
         assert_eq!(std::fs::read(&path).unwrap(), bytes, "{name} was changed");
     }
+}
+
+#[tokio::test]
+async fn a_vault_that_is_newer_or_another_s_is_refused_undamaged() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = open(dir.path(), &clock());
+    give_up(&log, "orders", "a", &["x"]).await;
+    log.close().await.unwrap();
+    // The version and the mark of the program, in the header of every SQLite file.
+    for (at, byte) in [(63, 2), (71, 0)] {
+        let dir = copied(dir.path());
+        let path = dir.path().join("vault.db");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[at] = byte;
+        std::fs::write(&path, &bytes).unwrap();
+        let before = names(dir.path());
+        match refused(dir.path()) {
+            OpenError::Newer { found: 2, known: 1, .. } if at == 63 => {}
+            OpenError::Foreign { file, .. } if at == 71 && file == "vault.db" => {}
+            error => panic!("{error}"),
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        assert!(names(dir.path()).iter().all(|name| before.contains(name) || name == "lock"));
+    }
+}
+
+fn names(path: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(path).unwrap().flatten();
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Raises the version in a head and seals it again; an empty slot stays empty.

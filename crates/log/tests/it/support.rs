@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use eventbus_core::broker::{CursorId, CursorSpec, Start};
-use eventbus_core::delivery::{Attempt, Outcome, Verdict};
+use eventbus_core::delivery::{Attempt, DeadLetterReason, Outcome, Verdict};
 use eventbus_core::testing::{ManualClock, SeededEntropy};
 pub(crate) use eventbus_core::testing::{event, interest};
-use eventbus_core::{Batch, Broker, Cursor, Durability, Lease, Settled, limits};
+use eventbus_core::{Batch, Broker, Cursor, Durability, Lease, Position, Settled, limits};
 use eventbus_log::disk::FaultyDisk;
 use eventbus_log::{Log, LogConfig, LogEvent, Observer, OpenError};
 
@@ -117,6 +117,29 @@ pub(crate) fn settled(lease: Lease, verdict: Verdict) -> Settled {
 
 pub(crate) fn acks(leases: Vec<Lease>) -> Vec<Settled> {
     leases.into_iter().map(|lease| settled(lease, Verdict::Ack)).collect()
+}
+
+/// Publishes events for a cursor that gives them up at once; returns their positions.
+pub(crate) async fn give_up(
+    log: &Log,
+    id: &str,
+    event_type: &str,
+    payloads: &[&str],
+) -> Vec<Position> {
+    let orders = cursor(log, id, event_type).await;
+    let mut positions = Vec::new();
+    for payload in payloads {
+        let batch = Batch::of_one(event(event_type, payload.to_string()));
+        log.append(batch, Durability::Synced).await.unwrap();
+        let leased = lease(&orders, 1).await.remove(0);
+        positions.push(leased.position());
+        orders.settle(vec![settled(leased, dead(DeadLetterReason::Refused))]).await.unwrap();
+    }
+    positions
+}
+
+pub(crate) fn dead(reason: DeadLetterReason) -> Verdict {
+    Verdict::DeadLetter { reason }
 }
 
 pub(crate) fn payloads(leases: &[Lease]) -> Vec<String> {

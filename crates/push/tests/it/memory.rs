@@ -11,8 +11,10 @@ use eventbus_core::broker::{
     CursorStats, LeaseHome, OpenError, Receipts, Start,
 };
 use eventbus_core::delivery::{Attempt, Verdict};
+use eventbus_core::testing::NoDeadLetters;
 use eventbus_core::{
-    Batch, Broker, Clock, Cursor, Durability, Event, Lease, Position, Receipt, Settled, Stored,
+    Batch, Broker, Clock, Cursor, DeadLetters, Durability, Event, Lease, Position, Receipt,
+    Settled, Stored,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -212,6 +214,10 @@ impl Broker for Memory {
             Ok(self.state().cursors.keys().cloned().collect())
         }
         .boxed()
+    }
+
+    fn dead_letters(&self) -> &dyn DeadLetters {
+        &NoDeadLetters
     }
 
     fn stats(&self) -> BrokerStats {

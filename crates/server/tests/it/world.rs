@@ -10,8 +10,10 @@ use eventbus_core::broker::{
     AppendError, BrokerStats, Capabilities, CloseError, CursorError, CursorId, CursorSpec,
     OpenError, Receipts,
 };
-use eventbus_core::testing::SeededEntropy;
-use eventbus_core::{Batch, Broker, Catalog, Cursor, Durability, Event, Position, Receipt, Source};
+use eventbus_core::testing::{NoDeadLetters, SeededEntropy};
+use eventbus_core::{
+    Batch, Broker, Catalog, Cursor, DeadLetters, Durability, Event, Position, Receipt, Source,
+};
 use eventbus_resources::Freshness;
 use eventbus_server::publish::{Applications, Publish};
 use eventbus_server::{Latch, Readiness};
@@ -157,6 +159,10 @@ impl Broker for Remembering {
 
     fn cursors(&self) -> BoxFuture<'_, Result<Vec<CursorId>, CursorError>> {
         Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn dead_letters(&self) -> &dyn DeadLetters {
+        &NoDeadLetters
     }
 
     fn stats(&self) -> BrokerStats {
