@@ -33,7 +33,8 @@ pub async fn random_operations_keep_every_promise(harness: &dyn Harness) {
     println!("EVENTBUS_SEED={seed}");
     let dice = SeededEntropy::new(seed);
     let broker = harness.start(Limits::default()).await;
-    let mut run = Run { harness, dice, broker, model: Model::default(), seats: Vec::new() };
+    let mut run =
+        Run { harness, dice, broker, model: Model::of(harness.traits()), seats: Vec::new() };
     for id in ids() {
         let asked = run.anything(id);
         run.sit(asked).await;

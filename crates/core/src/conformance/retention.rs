@@ -49,18 +49,7 @@ pub async fn who_lags_too_far_loses_its_own_oldest(harness: &dyn Harness) {
     }
     publish(&broker, "b", &["x"]).await;
     until(harness, "the dead one lost events", || dead.stats().dropped_events > 0).await;
-    let mut next = None;
-    let mut came = 0;
-    while came + (dead.stats().dropped_events as usize) < EVENTS {
-        for lease in lease(harness, &dead, 10).await {
-            let number: usize = payload(&lease).parse().expect("a number");
-            assert!(next.is_none_or(|next| next <= number), "{number} came too late");
-            next = Some(number + 1);
-            came += 1;
-            settle(&dead, vec![lease], Verdict::Ack).await;
-        }
-    }
-    assert_eq!((came + dead.stats().dropped_events as usize, next), (EVENTS, Some(EVENTS)));
+    let came = takes_rest(harness, &dead, EVENTS).await;
     let kept_bytes = came as u64 * BYTES as u64;
     let allowed = limits.backlog_max_bytes / 4..=limits.backlog_max_bytes * 2;
     assert!(allowed.contains(&kept_bytes), "it kept {kept_bytes} bytes: {limits:?}");
@@ -136,6 +125,28 @@ async fn append_when_there_is_room(harness: &dyn Harness, broker: &Arc<dyn Broke
         }
     };
     assert!(within(harness, PATIENCE, appending).await.is_some(), "there is never room");
+}
+
+/// Leases and acknowledges what there is of `events`, in their order and to the last, until all
+/// have come or are counted as lost; says how many came.
+async fn takes_rest(harness: &dyn Harness, cursor: &Arc<dyn Cursor>, events: usize) -> usize {
+    let (mut came, mut next) = (0, 0);
+    let taking = async {
+        while came + (cursor.stats().dropped_events as usize) < events {
+            let leases = lease_within(harness, SILENCE, cursor, 10).await.unwrap_or_default();
+            for lease in &leases {
+                let number: usize = payload(lease).parse().expect("a number");
+                assert!(next <= number, "{number} came after {next}");
+                next = number + 1;
+                came += 1;
+            }
+            settle(cursor, leases, Verdict::Ack).await;
+        }
+    };
+    let all_told = within(harness, PATIENCE, taking).await;
+    assert!(all_told.is_some(), "{came} of {events} came: {:?}", cursor.stats());
+    assert_eq!((came + cursor.stats().dropped_events as usize, next), (events, events));
+    came
 }
 
 /// Leases and acknowledges the event of that number.
