@@ -10,6 +10,7 @@
 
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
 
+mod dead;
 mod hold;
 mod interest;
 mod life;
@@ -157,6 +158,10 @@ suite! {
             who_lags_too_far_loses_its_own_oldest,
             age_ends_events,
             a_full_storage_refuses_publishers_alone;
+        dead:
+            what_is_given_up_is_kept_whole,
+            dead_letters_are_found_and_removed,
+            nothing_falls_between_an_event_and_its_dead_letter;
         life:
             a_stop_keeps_everything,
             a_kill_keeps_everything,

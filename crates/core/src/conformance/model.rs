@@ -22,6 +22,8 @@ pub(super) struct Model {
     comes_late: bool,
     published: BTreeMap<Position, (u64, Event)>,
     shares: BTreeMap<CursorId, Share>,
+    /// What was given up, by whom, and after how many attempts. It stays when a cursor goes.
+    dead: BTreeMap<(CursorId, Position), u32>,
 }
 
 #[derive(Debug, Default)]
@@ -62,7 +64,8 @@ impl Model {
     /// Nothing yet, on a backend with leases that outlive their process or without.
     pub(super) fn of(traits: Traits) -> Self {
         let comes_late = !traits.lease_time.is_zero();
-        Self { comes_late, published: BTreeMap::new(), shares: BTreeMap::new() }
+        let (published, shares) = (BTreeMap::new(), BTreeMap::new());
+        Self { comes_late, published, shares, dead: BTreeMap::new() }
     }
 
     /// The last position.
@@ -180,17 +183,27 @@ impl Model {
     ) {
         let Some(share) = self.shares.get_mut(id) else { panic!("it is no cursor") };
         let Some(open) = share.open.get_mut(&position) else { panic!("it is not open") };
+        let attempts = open.attempts + u32::from(tried);
         match verdict {
             Verdict::Ack | Verdict::Skip | Verdict::DeadLetter { .. } => {
                 share.open.remove(&position);
                 share.settled.insert(position);
+                if let Verdict::DeadLetter { .. } = verdict {
+                    self.dead.entry((id.clone(), position)).or_insert(attempts);
+                }
             }
             Verdict::Retry { due_ms } => {
-                open.attempts += u32::from(tried);
+                open.attempts = attempts;
                 open.state = State::Waiting(due_ms);
             }
             Verdict::Release => open.state = State::Back,
         }
+    }
+
+    /// What a cursor has given up, with the attempts made.
+    pub(super) fn dead(&self, id: &CursorId) -> Vec<(Position, u32)> {
+        let of_it = self.dead.iter().filter(|((of, _), _)| of == id);
+        of_it.map(|((_, position), attempts)| (*position, *attempts)).collect()
     }
 
     /// Must anything come?

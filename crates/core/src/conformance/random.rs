@@ -10,8 +10,8 @@ use std::time::Duration;
 use super::model::{Model, ids};
 use super::world::*;
 use super::{Harness, Limits};
-use crate::broker::{Batch, Broker, Cursor, CursorId, CursorSpec, Lease, Settled, Start};
-use crate::delivery::Verdict;
+use crate::broker::{Batch, Broker, Cursor, CursorId, CursorSpec, Lease, Position, Settled, Start};
+use crate::delivery::{DeadLetterReason, Verdict};
 use crate::durability::Durability;
 use crate::seams::Entropy;
 use crate::testing::{SeededEntropy, event, interest};
@@ -142,10 +142,11 @@ impl Run<'_> {
         for _ in 0..count {
             let lease = self.roll(self.seats[at].held.len());
             let lease = self.seats[at].held.swap_remove(lease);
-            let verdict = match self.roll(8) {
-                0..3 => Verdict::Ack,
-                3 => Verdict::Skip,
-                4 => Verdict::Release,
+            let verdict = match self.roll(10) {
+                0..4 => Verdict::Ack,
+                4 => Verdict::Skip,
+                5 => Verdict::Release,
+                6 => Verdict::DeadLetter { reason: DeadLetterReason::Refused },
                 _ => Verdict::Retry { due_ms: now_ms + self.roll(500) as u64 },
             };
             let attempt = settled(lease, verdict);
@@ -219,6 +220,7 @@ impl Run<'_> {
     /// Everything that is owed comes, and nothing else.
     async fn settle_everything(&mut self) {
         println!("everything");
+        self.finds_dead_letters().await;
         for at in 0..self.seats.len() {
             while !self.seats[at].held.is_empty() {
                 self.give_back(at);
@@ -232,6 +234,18 @@ impl Run<'_> {
             let cursor = &self.seats[at].cursor;
             until(self.harness, "nothing is left", || cursor.stats().lag_events == 0).await;
             self.model.came_to_rest(&spec.id);
+        }
+    }
+
+    /// Each event that was given up is a dead letter of its cursor, and no other is.
+    async fn finds_dead_letters(&self) {
+        for id in ids() {
+            let letters = self.broker.dead_letters();
+            let dead = letters.page(id.clone(), Position(0), at_most(10_000)).await;
+            let dead = dead.expect("the dead letters can be read");
+            let found: Vec<_> =
+                dead.iter().map(|dead| (dead.key.position, dead.attempts)).collect();
+            assert_eq!(found, self.model.dead(&id), "the dead letters of {id}");
         }
     }
 
