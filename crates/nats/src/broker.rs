@@ -11,7 +11,8 @@ use eventbus_core::broker::{
     OpenError as CursorOpenError, Start,
 };
 use eventbus_core::{
-    Broker, Clock, Cursor, Durability, Entropy, Event, Position, Receipt, Receipts, limits,
+    Broker, Clock, Cursor, DeadLetters, Durability, Entropy, Event, Position, Receipt, Receipts,
+    limits,
 };
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all, try_join_all};
@@ -303,6 +304,10 @@ impl Broker for Nats {
             consumers.map_err(|error| CursorError::Unavailable(error.to_string()))
         }
         .boxed()
+    }
+
+    fn dead_letters(&self) -> &dyn DeadLetters {
+        &self.dead_letters
     }
 
     fn stats(&self) -> BrokerStats {

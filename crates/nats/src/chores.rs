@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
 
+use eventbus_core::Position;
 use tokio::sync::Notify;
 
 use crate::cursor::Origin;
@@ -22,6 +23,8 @@ pub(crate) enum Chore {
     Lost {
         /// The consumers of the cursor that lost it.
         consumer: String,
+        /// Where it was.
+        position: Position,
         /// Where its retry came from.
         origin: Origin,
     },

@@ -217,9 +217,11 @@ impl NatsCursor {
         for (arrival, event) in std::mem::take(&mut taken.arrivals).into_iter().zip(fetched) {
             match event {
                 Ok(Some(event)) => leases.extend(self.hold(&mut place, arrival, event, now)),
-                Ok(None) => shared
-                    .chores
-                    .push(Chore::Lost { consumer: self.consumer.clone(), origin: arrival.origin }),
+                Ok(None) => shared.chores.push(Chore::Lost {
+                    consumer: self.consumer.clone(),
+                    position: arrival.position,
+                    origin: arrival.origin,
+                }),
                 Err(error) => {
                     failed = Some(error);
                     place.ready.push_back(arrival);

@@ -108,7 +108,8 @@ fn not_ours(
 ) -> Option<Arc<NatsCursor>> {
     telemetry::not_ours(delivery.sequence, reason);
     cursor.place().asked[origin.lane as usize].arrived();
-    shared.chores.push(Chore::Lost { consumer: cursor.consumer.clone(), origin });
+    let (consumer, position) = (cursor.consumer.clone(), delivery.sequence);
+    shared.chores.push(Chore::Lost { consumer, position, origin });
     Some(cursor.clone())
 }
 

@@ -44,7 +44,8 @@ impl Sweeper {
         for state in known.consumers.values() {
             let mut held = state.holds_from();
             if known.retrying.contains(&state.name) {
-                held = held.into_iter().chain(first_retry(shared, &state.name).await?).min();
+                let retries = retries(shared, &state.name).await?;
+                held = held.into_iter().chain(retries.iter().map(|retry| retry.0)).min();
             }
             floor = floor.min(held.map_or(floor, |from| from.max(least)));
         }
@@ -54,6 +55,9 @@ impl Sweeper {
         }
         for state in known.consumers.values() {
             count_lost(shared, state, (overview.first, upto)).await?;
+            if known.retrying.contains(&state.name) {
+                lose_retries(shared, &state.name, upto).await?;
+            }
         }
         let verb = format!("STREAM.PURGE.{}", streams::EVENTS);
         let _: Value = shared.api.call(&verb, &json!({ "seq": upto.0 })).await?;
@@ -102,16 +106,28 @@ impl Sweeper {
     }
 }
 
-/// The first position that waits for a retry.
-async fn first_retry(shared: &Shared, consumer: &str) -> Result<Option<Position>, ApiError> {
-    let mut first = None;
+/// Where the events are that wait for a retry, by subject.
+async fn retries(shared: &Shared, consumer: &str) -> Result<Vec<(Position, String)>, ApiError> {
+    let mut all = Vec::new();
     for lane in ["sched", "due"] {
         let filter = format!("{lane}.{consumer}.*");
         let subjects = survey::subjects(shared, streams::RETRY, &filter).await?;
-        let least = subjects.iter().filter_map(|subject| subject::position(subject)).min();
-        first = first.into_iter().chain(least).min();
+        let found = subjects.into_iter();
+        all.extend(found.filter_map(|one| subject::position(&one).map(|position| (position, one))));
     }
-    Ok(first)
+    Ok(all)
+}
+
+/// Loses the retries of events before `upto`, which are not there any more.
+async fn lose_retries(shared: &Shared, consumer: &str, upto: Position) -> Result<(), ApiError> {
+    for (position, subject) in retries(shared, consumer).await? {
+        if position < upto {
+            upkeep::count_lost(shared, consumer, 1, position).await?;
+            let verb = format!("STREAM.PURGE.{}", streams::RETRY);
+            let _: Value = shared.api.call(&verb, &json!({ "filter": subject })).await?;
+        }
+    }
+    Ok(())
 }
 
 /// Counts the events between `from` and `upto` that a cursor was never given. Those that wait for a
@@ -129,8 +145,7 @@ async fn count_lost(
     let before = shared.api.count(streams::EVENTS, filter, from.0).await?;
     let after = shared.api.count(streams::EVENTS, filter, upto.0).await?;
     if before > after {
-        let once = format!("{}.{upto}", state.name);
-        upkeep::count_lost(shared, &state.name, before - after, Some(once)).await?;
+        upkeep::count_lost(shared, &state.name, before - after, upto).await?;
     }
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
-use eventbus_core::limits;
+use eventbus_core::{Position, limits};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -14,7 +14,7 @@ use crate::chores::{ACK, Chore, IN_PROGRESS, NAK};
 use crate::cursor::{NatsCursor, Origin};
 use crate::pull::Lane;
 use crate::shared::Shared;
-use crate::{streams, subject, telemetry};
+use crate::{stored, streams, subject, telemetry};
 
 /// How often cursors are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -105,8 +105,8 @@ async fn give_back_all(shared: &Arc<Shared>) {
 async fn do_chore(shared: &Arc<Shared>, chore: Chore) -> Result<(), ApiError> {
     match chore {
         Chore::GiveBack(origin) => shared.api.tell(origin.reply, NAK).await,
-        Chore::Lost { consumer, origin } => {
-            count_lost(shared, &consumer, 1, None).await?;
+        Chore::Lost { consumer, position, origin } => {
+            count_lost(shared, &consumer, 1, position).await?;
             shared.api.tell_and_wait(origin.reply, ACK).await
         }
         Chore::Examine { cursor } => {
@@ -119,18 +119,17 @@ async fn do_chore(shared: &Arc<Shared>, chore: Chore) -> Result<(), ApiError> {
     }
 }
 
-/// Counts events that a cursor has lost. `once` names the occasion: it counts once.
+/// Counts events that a cursor has lost, the last of them before `upto` or there: once, however
+/// often it is said.
 pub(crate) async fn count_lost(
     shared: &Shared,
     consumer: &str,
     events: u64,
-    once: Option<String>,
+    upto: Position,
 ) -> Result<(), ApiError> {
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Incr", format!("+{events}"));
-    if let Some(once) = once {
-        headers.insert(crate::stored::MESSAGE_ID, once);
-    }
+    headers.insert(stored::MESSAGE_ID, format!("{consumer}.{upto}.{}", events > 1));
     shared.api.publish(subject::dropped(consumer), headers, Bytes::new()).await?;
     telemetry::lost(consumer, events);
     Ok(())
