@@ -25,14 +25,6 @@ impl Body {
         Self(Inner::Whole((!bytes.is_empty()).then_some(bytes)))
     }
 
-    /// The bytes, where they are known.
-    pub(crate) fn bytes(&self) -> Option<&Bytes> {
-        match &self.0 {
-            Inner::Whole(bytes) => bytes.as_ref(),
-            Inner::Pieces(_) => None,
-        }
-    }
-
     /// A body that comes piece by piece.
     pub(crate) fn stream(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Self {
         Self(Inner::Pieces(Box::pin(pieces)))

@@ -90,9 +90,9 @@ pub(crate) struct Column {
 impl Registry {
     /// Reads the definitions; what is built in comes before and after them.
     pub(crate) fn read(definitions: &[Value]) -> Result<Self, DefinitionError> {
-        let Definitions { core, reviews } = Definitions::read()?;
+        let Definitions { core, others } = Definitions::read()?;
         let mut resources: Vec<Arc<Resource>> = Vec::new();
-        for written in core.iter().chain(definitions).chain(&reviews) {
+        for written in core.iter().chain(definitions).chain(&others) {
             let resource = Resource::read(written, resources.len())?;
             if resources.iter().any(|known| known.qualified() == resource.qualified()) {
                 return Err(DefinitionError::Twice(resource.qualified()));
@@ -179,7 +179,17 @@ impl Resource {
 
     /// Whether it is one of those that clients have compiled in, not one that was defined.
     pub(crate) fn is_built_in(&self) -> bool {
-        self.group.is_empty()
+        self.group.is_empty() || self.is_lease()
+    }
+
+    /// Whether an object may be replaced whatever it is by now, as on the real server. Not a Lease:
+    /// it is held by whoever wrote first.
+    pub(crate) fn is_replaced_blindly(&self) -> bool {
+        self.is_built_in() && !self.is_lease()
+    }
+
+    fn is_lease(&self) -> bool {
+        self.group == "coordination.k8s.io" && self.kind == "Lease"
     }
 
     /// Whether its objects count how often their wish changed; what is built in does not.

@@ -17,7 +17,7 @@ use futures::{
     TryFutureExt,
     future::{Either as EitherFuture, MapOk},
 };
-use http::{Request, Response, header, request};
+use http::{HeaderMap, Request, Response, header, request};
 use http_body_util::Either;
 
 use crate::{
@@ -58,11 +58,13 @@ impl Rules {
         }
         let given = head.headers.get(header::AUTHORIZATION);
         let given = given.and_then(|header| token(header.as_bytes()));
-        match given.and_then(|token| self.users.find(&token)) {
-            Some(known) => Ok(known),
-            None if OPEN.contains(&head.uri.path()) => Ok((User::anonymous(), None)),
-            None => Err(ApiError::unauthorized()),
-        }
+        let known = match given.and_then(|token| self.users.find(&token)) {
+            Some(known) => known,
+            None if OPEN.contains(&head.uri.path()) => (User::anonymous(), None),
+            None => return Err(ApiError::unauthorized()),
+        };
+        check_impersonation(&known.0, &head.headers)?;
+        Ok(known)
     }
 
     fn answers_to(&self, host: &str) -> bool {
@@ -75,6 +77,23 @@ impl Rules {
             }
         }
     }
+}
+
+/// Nobody may act as somebody else (`kubectl --as`), and whoever asks for it must not be taken for
+/// themselves.
+fn check_impersonation(user: &User, headers: &HeaderMap) -> Result<(), ApiError> {
+    let wish = headers.iter().find_map(|(name, value)| {
+        let what = name.as_str().strip_prefix("impersonate-")?;
+        Some((if what == "group" { "groups" } else { "users" }, value))
+    });
+    let Some((resource, value)) = wish else { return Ok(()) };
+    let value = headers.get("impersonate-user").filter(|_| resource == "users").unwrap_or(value);
+    Err(ApiError::refused(format!(
+        "{resource} {:?} is forbidden: User {:?} cannot impersonate resource {resource:?} in API \
+         group \"\" at the cluster scope",
+        String::from_utf8_lossy(value.as_bytes()),
+        user.name,
+    )))
 }
 
 /// A host without `:port`; an IPv6 address stands in brackets.
@@ -155,6 +174,7 @@ mod tests {
     use std::convert::Infallible;
 
     use http::StatusCode;
+    use http_body_util::BodyExt;
     use tower::{Layer, Service, service_fn};
 
     use super::*;
@@ -203,6 +223,33 @@ mod tests {
         for open in OPEN {
             assert_eq!(code(host, "", open).await, 202, "{open}");
             assert_eq!(code(host, "Bearer wrong", open).await, 202, "{open}");
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_acts_as_somebody_else() {
+        let listen = SocketAddr::from(([127, 0, 0, 1], 8001));
+        let gate = Gate::new(Users::new("s3cret".into(), None), listen, Vec::new());
+        let mut gated = gate.layer(service_fn(|_: Request<()>| async move {
+            Ok::<_, Infallible>(Response::new(Body::whole("in")))
+        }));
+        for (header, what) in [
+            ("Impersonate-User", "users"),
+            ("Impersonate-Uid", "users"),
+            ("impersonate-group", "groups"),
+            ("Impersonate-Extra-scopes", "users"),
+        ] {
+            let request = Request::get("/api/v1/namespaces").header("host", "localhost");
+            let request = request.header("authorization", "Bearer s3cret").header(header, "bob");
+            let answer = gated.call(request.body(()).unwrap()).await.unwrap();
+            assert_eq!(answer.status(), 403, "{header}");
+            let body = answer.into_body().collect().await.unwrap().to_bytes();
+            let status: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            let text = format!(
+                "{what} \"bob\" is forbidden: User \"kubernetes-admin\" cannot impersonate \
+                 resource \"{what}\" in API group \"\" at the cluster scope"
+            );
+            assert_eq!(status["message"], text, "{header}");
         }
     }
 

@@ -54,6 +54,7 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinHandle,
 };
+use tokio_util::task::TaskTracker;
 
 pub use self::{
     access::{Role, Scope, User},
@@ -129,7 +130,8 @@ impl ApiServer {
         let audit = audit.as_deref().map(Audit::open).transpose().map_err(OpenError::Audit)?;
         let watches = Arc::new(Semaphore::new(limits::WATCHES));
         let closing = watch::Sender::new(false);
-        let api = Api { registry, openapi, store, audit, clock, entropy, watches, closing };
+        let writes = TaskTracker::new();
+        let api = Api { registry, openapi, store, audit, clock, entropy, writes, watches, closing };
         let api = Arc::new(api);
         if let Err(error) = verbs::create::ensure_namespace(&api, DEFAULT_NAMESPACE).await {
             api.store.close().await;
@@ -155,6 +157,8 @@ impl ApiServer {
             tracing::error!(%error, "the collector ended by a panic");
         }
         self.api.store.close().await;
+        self.api.writes.close();
+        self.api.writes.wait().await;
         if let Some(audit) = &self.api.audit {
             audit.close().await;
         }

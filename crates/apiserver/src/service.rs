@@ -88,7 +88,7 @@ where
     };
     let standing = head.extensions.get().cloned();
     let call = Call { user, standing, target, query, form, headers: head.headers, body };
-    perform_as_user(&api, &head.method, &call).await
+    perform_as_user(&api, head.method, call).await
 }
 
 /// What the request wants to do to its resource.
@@ -121,42 +121,70 @@ fn wish<'c>(method: &Method, call: &'c Call) -> Result<Wish<'c>, ApiError> {
 /// may do everything, and nothing is told.
 async fn perform_as_user(
     api: &Arc<Api>,
+    method: Method,
+    call: Call,
+) -> Result<Response<Body>, ApiError> {
+    let Some(user) = &call.user else { return perform(api, &method, &call).await };
+    if method == Method::GET {
+        let wish = wish(&method, &call)?;
+        access::check(&api.registry, user, call.resource(), &wish)?;
+        return perform(api, &method, &call).await;
+    }
+    // A write that has begun is done and told of, whether its client waits for the answer or not.
+    let user = user.clone();
+    let task = Arc::clone(api);
+    let task = async move { write_as_user(&task, &user, &method, &call).await };
+    let done = api.writes.spawn(task).await;
+    done.map_err(|_| ApiError::internal("a defect in the server stopped this write".into()))?
+}
+
+async fn write_as_user(
+    api: &Arc<Api>,
+    user: &User,
     method: &Method,
     call: &Call,
 ) -> Result<Response<Body>, ApiError> {
-    let Some(user) = &call.user else { return perform(api, method, call).await };
     let wish = wish(method, call)?;
     let answer = match access::check(&api.registry, user, call.resource(), &wish) {
         Ok(()) => perform(api, method, call).await,
         Err(refusal) => Err(refusal),
     };
     if let Some(audit) = &api.audit
-        && *method != Method::GET
         && !call.resource().is_review()
     {
-        let (code, name) = match &answer {
-            Ok(answer) => (answer.status(), answer.body().bytes().and_then(name_in)),
-            Err(error) => (error.code(), Some(error.name().to_owned())),
+        let (code, made) = match &answer {
+            Ok(answer) => {
+                let made = answer.extensions().get().map(|Made(name)| name.as_str());
+                (answer.status(), made.unwrap_or_default())
+            }
+            Err(error) => (error.code(), error.name()),
         };
-        let name = name.filter(|_| wish.name.is_empty()).unwrap_or_else(|| wish.name.into());
+        let name = if wish.name.is_empty() { made } else { wish.name };
         let dry = call.query.dry_run().unwrap_or_default();
         let deed = Deed { now_ms: call.form.now_ms, user: &user.name, dry, code };
-        audit.note(&Wish { name: &name, ..wish }, &deed).await;
+        audit.note(&Wish { name, ..wish }, &deed).await;
     }
     answer
 }
 
-/// The name of the object in an answer.
-fn name_in(body: &Bytes) -> Option<String> {
-    #[derive(serde::Deserialize)]
-    struct Named {
-        metadata: Name,
+/// The name of the object that a request made; an extension of its answer, which may say it in any
+/// form.
+#[derive(Clone)]
+struct Made(String);
+
+impl Made {
+    /// Reads the name of an object as it lies in the store.
+    fn of(body: &Bytes) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Named {
+            metadata: Name,
+        }
+        #[derive(serde::Deserialize)]
+        struct Name {
+            name: String,
+        }
+        serde_json::from_slice::<Named>(body).ok().map(|named| Self(named.metadata.name))
     }
-    #[derive(serde::Deserialize)]
-    struct Name {
-        name: String,
-    }
-    serde_json::from_slice::<Named>(body).ok().map(|named| named.metadata.name)
 }
 
 /// The same for what is no resource. What is not there either is said to be so to known users.
@@ -194,6 +222,11 @@ async fn perform(api: &Arc<Api>, method: &Method, call: &Call) -> Result<Respons
 fn written(call: &Call, written: Written) -> Result<Response<Body>, ApiError> {
     let mut response = call.form.object(written.code, &call.target.resource, &written.body)?;
     render::warn(&mut response, &written.warnings);
+    if call.target.name.is_none()
+        && let Some(made) = Made::of(&written.body)
+    {
+        response.extensions_mut().insert(made);
+    }
     Ok(response)
 }
 

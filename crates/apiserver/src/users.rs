@@ -24,6 +24,9 @@ use crate::{
 /// Bytes of a name: as many as of a label.
 const NAME_BYTES: usize = 63;
 
+/// The owner's name, as Kubernetes' own kubeconfigs have it.
+const OWNER: &str = "kubernetes-admin";
+
 /// Why a line of the users' file, or a name in it, cannot be used.
 #[derive(Debug, Error)]
 pub enum AccountError {
@@ -33,6 +36,9 @@ pub enum AccountError {
     /// The name has other characters, or too many.
     #[error("{0:?} is no name: up to 63 small letters, digits, '-', '.', '_' and '@'")]
     Name(String),
+    /// The name is the owner's.
+    #[error("{OWNER} is the owner of the bus, whose token stands in its kubeconfig")]
+    Owner,
     /// The name is taken.
     #[error("there is a token of {0} already: revoke it first")]
     Taken(String),
@@ -84,7 +90,7 @@ impl Users {
     /// the owner's.
     pub(crate) fn find(self: &Arc<Self>, token: &[u8]) -> Option<(User, Option<Standing>)> {
         if same(token, self.owner.as_bytes()) {
-            let owner = User { name: "kubernetes-admin".into(), role: Role::Admin };
+            let owner = User { name: OWNER.into(), role: Role::Admin };
             return Some((owner, None));
         }
         let mark = mark(token);
@@ -182,15 +188,23 @@ impl fmt::Display for Accounts {
 }
 
 impl Account {
-    /// A user who comes in with `token`.
+    /// A user who comes in with `token`, under any name but the owner's: the audit log would not
+    /// tell them apart.
     pub fn new(name: &str, role: Role, token: &str) -> Result<Self, AccountError> {
+        if name == OWNER {
+            return Err(AccountError::Owner);
+        }
+        Self::of(name, role, mark(token.as_bytes()))
+    }
+
+    fn of(name: &str, role: Role, mark: String) -> Result<Self, AccountError> {
         let legal = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._@".contains(&byte)
         };
         if name.is_empty() || name.len() > NAME_BYTES || !name.bytes().all(legal) {
             return Err(AccountError::Name(name.into()));
         }
-        Ok(Self { user: User { name: name.into(), role }, mark: mark(token.as_bytes()) })
+        Ok(Self { user: User { name: name.into(), role }, mark })
     }
 
     fn parse(line: &str) -> Option<Self> {
@@ -210,8 +224,7 @@ impl Account {
         if !whole || words.next().is_some() {
             return None;
         }
-        let account = Self::new(name, role, "").ok()?;
-        Some(Self { mark: mark.to_lowercase(), ..account })
+        Self::of(name, role, mark.to_lowercase()).ok()
     }
 }
 

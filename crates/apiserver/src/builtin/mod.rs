@@ -1,5 +1,5 @@
-//! The kinds that are always served: Namespace, Event and Secret, and the reviews by which clients
-//! ask what they may do. They are written as definitions, like those that are given; what a
+//! The kinds that are always served: Namespace, Event and Secret, Lease, and the reviews by which
+//! clients ask what they may do. They are written as definitions, like those that are given; what a
 //! definition cannot say of them stands in the files beside this one.
 
 pub(crate) mod events;
@@ -17,8 +17,9 @@ use crate::{
 pub(crate) struct Definitions {
     /// The core group, served before everything else.
     pub(crate) core: Vec<Value>,
-    /// What is asked and not kept, served after everything else.
-    pub(crate) reviews: Vec<Value>,
+    /// Kubernetes' other groups, served after everything else: Leases, and what is asked and not
+    /// kept.
+    pub(crate) others: Vec<Value>,
 }
 
 impl Definitions {
@@ -30,7 +31,9 @@ impl Definitions {
             include_str!("secret.json"),
         ];
         let core = core.into_iter().map(serde_json::from_str).collect::<Result<_, _>>()?;
-        Ok(Self { core, reviews: serde_json::from_str(include_str!("reviews.json"))? })
+        let reviews: Vec<Value> = serde_json::from_str(include_str!("reviews.json"))?;
+        let lease = serde_json::from_str(include_str!("lease.json"))?;
+        Ok(Self { core, others: [vec![lease], reviews].concat() })
     }
 }
 

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use eventbus_core::{Clock, Entropy};
 use http::{HeaderMap, StatusCode, header};
 use tokio::sync::Semaphore;
+use tokio_util::task::TaskTracker;
 
 use crate::{
     access::User,
@@ -41,6 +42,8 @@ pub(crate) struct Api {
     pub(crate) audit: Option<Audit>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
+    /// The writes that users asked for, and that are not told of yet.
+    pub(crate) writes: TaskTracker,
     /// The places of the watches that are served.
     pub(crate) watches: Arc<Semaphore>,
     /// Turns true when the server closes: watches end.

@@ -225,8 +225,7 @@ impl Change {
     fn check_preconditions(&self, before: &Value, wanted: &Value) -> Result<(), ApiError> {
         let name = &self.key.name;
         let revision = object::text(wanted, "resourceVersion");
-        // What is built in may be replaced whatever it is, as on the real server.
-        if revision.is_empty() && !self.resource.is_built_in() {
+        if revision.is_empty() && !self.resource.is_replaced_blindly() {
             let cause = Cause {
                 reason: "FieldValueInvalid",
                 text: "Invalid value: 0x0: must be specified for an update".into(),

@@ -1,9 +1,18 @@
 //! The audit log: who wrote what, and nothing of what was written.
 
-use eventbus_apiserver::{Role, Scope};
+use eventbus_apiserver::{Role, Scope, User};
+use http::Request;
 use serde_json::{Value, json};
+use tower::Service;
 
 use crate::fixture::{Fixture, WIDGETS, widget};
+
+/// Closes the server and reads its log.
+async fn log(fixture: &Fixture) -> Vec<Value> {
+    fixture.server.close().await;
+    let text = std::fs::read_to_string(fixture.folder.path().join("audit.log")).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
 
 #[tokio::test]
 async fn each_write_of_a_user_is_a_line() {
@@ -54,4 +63,46 @@ async fn each_write_of_a_user_is_a_line() {
     assert_eq!(short, expected);
     assert_eq!((&lines[4]["dryRun"], &lines[0]["dryRun"]), (&json!(true), &json!(false)));
     assert_eq!(lines[0]["namespace"], "stage");
+}
+
+#[tokio::test]
+async fn a_write_is_told_of_though_its_client_has_gone() {
+    let fixture = Fixture::new().await;
+    let all = format!("{WIDGETS}/namespaces/stage/widgets");
+    for number in 0..60 {
+        let body = widget(&format!("w{number}"), 1).to_string();
+        let mut request = Request::post(&all).body(body).unwrap();
+        request.extensions_mut().insert(User { name: "ada".into(), role: Role::Admin });
+        let mut answer = fixture.server.service().call(request);
+        // The client goes at one moment or another.
+        for _ in 0..=number % 3 {
+            if futures::poll!(&mut answer).is_ready() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+    // Written after them all.
+    fixture.create("stage", "last", 1).await;
+    let made = fixture.get(&all).await.1["items"].as_array().unwrap().len() - 1;
+    assert!(made > 0);
+    assert_eq!(log(&fixture).await.len(), made);
+}
+
+#[tokio::test]
+async fn the_name_is_told_in_whatever_form_the_answer_is() {
+    let fixture = Fixture::new().await;
+    let table = "application/json;as=Table;g=meta.k8s.io;v=v1";
+    let metadata = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+    let forms = ["application/json", "application/yaml", table, metadata];
+    for (number, form) in forms.into_iter().enumerate() {
+        let all = format!("{WIDGETS}/namespaces/stage/widgets");
+        let body = widget(&format!("w{number}"), 1).to_string();
+        let mut request = Request::post(all).header("accept", form).body(body).unwrap();
+        request.extensions_mut().insert(User { name: "ada".into(), role: Role::Admin });
+        assert_eq!(fixture.raw(request).await.status(), 201);
+    }
+    let lines = log(&fixture).await;
+    let names: Vec<_> = lines.iter().map(|line| line["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["w0", "w1", "w2", "w3"]);
 }

@@ -7,6 +7,7 @@ mod deletions;
 mod documents;
 mod events;
 mod fixture;
+mod leases;
 mod lists;
 mod model;
 mod ownership;

@@ -157,14 +157,8 @@ impl Cluster {
     }
 }
 
-/// What a real API server serves besides: the Leases that the processes elect one of them by.
-fn leases() -> Value {
-    serde_json::from_str(include_str!("../../../resources/tests/leases.json")).unwrap()
-}
-
 fn definitions() -> Vec<Value> {
-    let ours = DEFINITIONS.map(|definition| definition.manifest());
-    ours.into_iter().chain([leases()]).collect()
+    DEFINITIONS.map(|definition| definition.manifest()).into()
 }
 
 async fn an_event_takes_the_road(cluster: &Cluster) {
@@ -221,7 +215,7 @@ async fn one_of_two_processes_works_and_the_other_when_it_ends() {
 
 #[tokio::test]
 async fn an_api_server_that_does_not_know_our_resources_is_told_apart() {
-    let cluster = Cluster::start(vec![leases()]).await;
+    let cluster = Cluster::start(Vec::new()).await;
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
     let mut args = vec!["serve", "--data-dir", data_dir.to_str().unwrap()];

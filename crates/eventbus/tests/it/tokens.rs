@@ -48,6 +48,7 @@ async fn tokens_come_and_go_while_the_bus_runs() {
         ["create", "Ada", "--role", "viewer"],
         ["create", "a/b", "--role", "viewer"],
         ["create", "ada", "--role", "king"],
+        ["create", "kubernetes-admin", "--role", "viewer"],
     ] {
         assert_eq!(token(&bus, &wrong).await.code, 2, "{wrong:?}");
     }

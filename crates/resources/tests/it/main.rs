@@ -21,6 +21,7 @@ use eventbus_core::reconcile::{DeliveryHealth, reconcile};
 use eventbus_core::testing::{ManualClock, SeededEntropy};
 use eventbus_core::{Catalog, Source, Subscription};
 use eventbus_resources::{DEFINITIONS, Freshness, StatusWriter, Watched};
+use k8s_openapi::api::coordination::v1::Lease;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -48,11 +49,7 @@ impl Bench {
         let api = ApiServer::open(Config {
             path: directory.path().join("resources.db"),
             audit: None,
-            definitions: DEFINITIONS
-                .map(|definition| definition.manifest())
-                .into_iter()
-                .chain([leases()])
-                .collect(),
+            definitions: DEFINITIONS.map(|definition| definition.manifest()).into(),
             clock: clock.clone(),
             entropy: Arc::new(SeededEntropy::new(1)),
         })
@@ -90,11 +87,6 @@ impl Bench {
             .unwrap()
             .clone()
     }
-}
-
-/// What a real API server serves besides.
-fn leases() -> Value {
-    serde_json::from_str(include_str!("../leases.json")).unwrap()
 }
 
 fn subscription() -> Value {
@@ -191,6 +183,11 @@ async fn while_nothing_changes_nothing_is_listed_again() {
     assert_eq!(lists.load(Ordering::Relaxed), 2, "one for each group");
     let activation = json!({ "displayName": "Shop", "sourceId": "shop" });
     bench.create(1, "other", activation).await;
+    let lease = json!({ "metadata": { "name": "eventbus" }, "spec": { "holderIdentity": "one" } });
+    let lease: Lease = serde_json::from_value(lease).unwrap();
+    let leases: Api<Lease> = Api::namespaced(bench.client.clone(), "other");
+    let taken = leases.create(&PostParams::default(), &lease).await.unwrap();
+    leases.replace("eventbus", &PostParams::default(), &taken).await.unwrap();
     assert!(freshness.reached().await);
     assert_eq!(lists.load(Ordering::Relaxed), 2, "what else is written wakes nobody");
     bench.create(0, "elsewhere", subscription()).await;
