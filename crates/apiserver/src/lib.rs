@@ -20,6 +20,7 @@ mod collect;
 mod decode;
 mod definition;
 mod discovery;
+mod effort;
 mod fields;
 mod gate;
 mod jsonpath;

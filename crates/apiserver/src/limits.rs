@@ -23,6 +23,10 @@ pub(crate) const PATCH_OPERATIONS: usize = 10_000;
 /// copies would fill memory otherwise.
 pub(crate) const PATCH_COPY_BYTES: usize = 3 * 1024 * 1024;
 
+/// Items of lists that one patch may look at or shift: some tenths of a second of the writer's time
+/// at worst, and a thousand times more than people's patches take.
+pub(crate) const PATCH_STEPS: usize = 2_000_000;
+
 /// Writes waiting for the writer; more wait in their own requests.
 pub(crate) const WRITE_QUEUE: usize = 1024;
 

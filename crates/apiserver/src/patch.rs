@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use crate::{
     decode::{Syntax, decode},
     definition::Resource,
+    effort::{self, Effort},
     limits, object,
     status::ApiError,
     strategic,
@@ -47,11 +48,7 @@ impl Patch {
                 Ok(Self::Strategic(members, duplicates))
             }
             Some(JSON) => {
-                let decoded = decode(body, Syntax::Json)?;
-                let operations: Vec<PatchOperation> = serde_json::from_value(decoded.value)
-                    .map_err(|error| {
-                        ApiError::bad_request(format!("error decoding patch: {error}"))
-                    })?;
+                let operations = operations(decode(body, Syntax::Json)?.value)?;
                 if operations.len() > limits::PATCH_OPERATIONS {
                     let text = format!(
                         "The allowed maximum operations in a JSON patch is {}, got {}",
@@ -84,10 +81,25 @@ impl Patch {
                 merge(object, patch);
                 Ok(())
             }
-            Self::Strategic(patch, _) => strategic::merge(Some(&resource.schema), object, patch),
+            Self::Strategic(patch, _) => {
+                let mut effort = Effort::new();
+                strategic::merge(Some(&resource.schema), object, patch, &mut effort)
+            }
             Self::Json(operations) => apply_operations(object, operations),
         }
     }
+}
+
+/// The operations of a patch, each of them an object: what reads them would take lists, too.
+fn operations(patch: Value) -> Result<Vec<PatchOperation>, ApiError> {
+    let refuse = |why: String| ApiError::bad_request(format!("error decoding patch: {why}"));
+    let Value::Array(operations) = patch else {
+        return Err(refuse("it must be a list of operations".into()));
+    };
+    if let Some(at) = operations.iter().position(|operation| !operation.is_object()) {
+        return Err(refuse(format!("operation {at} must be a JSON object")));
+    }
+    serde_json::from_value(operations.into()).map_err(|error| refuse(error.to_string()))
 }
 
 /// The members of a patch, and the paths of those that came twice.
@@ -116,8 +128,9 @@ fn merge(object: &mut Value, patch: &Map<String, Value>) {
 }
 
 fn apply_operations(object: &mut Value, operations: &[PatchOperation]) -> Result<(), ApiError> {
-    let mut copied = 0;
+    let (mut copied, mut effort) = (0, Effort::new());
     for (index, operation) in operations.iter().enumerate() {
+        effort.spend(steps(object, operation))?;
         bound_growth(object, operation, &mut copied)?;
         if tests_absence(object, operation) {
             continue;
@@ -131,6 +144,23 @@ fn apply_operations(object: &mut Value, operations: &[PatchOperation]) -> Result
         })?;
     }
     Ok(())
+}
+
+/// What an operation moves beside its own value: the items that stand behind a place in a list, and
+/// all of what it takes from one place to another.
+fn steps(object: &Value, operation: &PatchOperation) -> usize {
+    let shifted = |path: &Pointer| {
+        let list = path.parent().and_then(|parent| parent.resolve(object).ok());
+        let at_end = path.last().is_some_and(|last| last.decoded() == "-");
+        list.and_then(Value::as_array).filter(|_| !at_end).map_or(0, Vec::len)
+    };
+    let moved = |from: &Pointer| from.resolve(object).map_or(0, effort::size);
+    1 + shifted(operation.path())
+        + match operation {
+            PatchOperation::Move(step) => shifted(&step.from) + moved(&step.from),
+            PatchOperation::Copy(copy) => moved(&copy.from),
+            _ => 0,
+        }
 }
 
 /// Is it a test for null of a member that is not there? For Kubernetes that is true, and clients
@@ -241,6 +271,45 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_is_only_so_much_work() {
+        let long = json!({ "a": vec![json!(0); 300_000], "b": {} });
+        let first = json!({ "op": "add", "path": "/a/0", "value": 1 });
+        let (there, back) = (
+            json!({ "op": "move", "from": "/a", "path": "/b/c" }),
+            json!({ "op": "move", "from": "/b/c", "path": "/a" }),
+        );
+        let to_and_fro = vec![[there, back]; 2500].concat();
+        let copy = json!({ "op": "copy", "from": "/a", "path": "/b/c" });
+        for operations in [vec![first.clone(); 5000], to_and_fro, vec![copy; 5000]] {
+            assert_eq!(applied(&json!(operations), long.clone()), Err(422));
+        }
+        // Ends of lists, and short ones, cost nothing.
+        let last = json!({ "op": "add", "path": "/a/-", "value": 1 });
+        assert!(applied(&json!(vec![last; 5000]), long).is_ok());
+        assert!(applied(&json!(vec![first; 1500]), json!({ "a": [] })).is_ok());
+    }
+
+    #[test]
+    fn a_strategic_patch_is_only_so_much_work() {
+        let [namespaces, _] = resources();
+        let names = |count: usize| (0..count).map(|at| json!(at.to_string())).collect::<Value>();
+        let held = json!({ "metadata": { "finalizers": names(20_000) } });
+        let patches = [
+            json!({ "metadata": { "finalizers": names(20_000) } }),
+            json!({ "metadata": { "$deleteFromPrimitiveList/finalizers": names(20_000) } }),
+            json!({ "metadata": { "$setElementOrder/finalizers": names(20_000) } }),
+            json!({ "metadata": { "$retainKeys": names(2_000_001) } }),
+        ];
+        for patch in patches {
+            let mut object = held.clone();
+            let patch = patch.to_string();
+            let patch = Patch::read(&namespaces, Some(STRATEGIC), patch.as_bytes()).unwrap();
+            let refused = patch.apply(&namespaces, &mut object).unwrap_err();
+            assert_eq!(refused.code(), 422);
+        }
+    }
+
+    #[test]
     fn other_patches_are_refused() {
         let [built_in, defined] = resources();
         let code = |media_type, body: &[u8]| {
@@ -254,6 +323,7 @@ mod tests {
         assert_eq!(code(Some(MERGE), b"[]"), 400);
         assert_eq!(code(Some(JSON), b"{}"), 400);
         assert_eq!(code(Some(JSON), br#"[{"op":"dig"}]"#), 400);
+        assert_eq!(code(Some(JSON), br#"[["replace","/a",3]]"#), 400);
         let many = json!(vec![json!({ "op": "remove", "path": "/a" }); 10_001]);
         assert_eq!(code(Some(JSON), many.to_string().as_bytes()), 400);
     }

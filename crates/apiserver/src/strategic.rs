@@ -7,6 +7,7 @@
 use serde_json::{Map, Value};
 
 use crate::{
+    effort::Effort,
     schema::{Schema, parts},
     status::ApiError,
 };
@@ -25,6 +26,7 @@ pub(crate) fn merge(
     schema: Option<&Schema>,
     object: &mut Value,
     patch: &Map<String, Value>,
+    effort: &mut Effort,
 ) -> Result<(), ApiError> {
     match what(patch)? {
         What::Merge => {}
@@ -40,6 +42,7 @@ pub(crate) fn merge(
     let Value::Object(members) = object else { return Ok(()) };
     if let Some(kept) = patch.get(KEEP) {
         let kept = items(KEEP, kept)?;
+        effort.spend(members.len() * kept.len())?;
         members.retain(|name, _| kept.iter().any(|kept| kept == name));
     }
     let named = |prefix: &'static str| {
@@ -48,6 +51,7 @@ pub(crate) fn merge(
     for (name, gone) in named(REMOVE) {
         let gone = items(REMOVE, gone)?;
         if let Some(Value::Array(list)) = members.get_mut(name) {
+            effort.spend(list.len() * gone.len())?;
             list.retain(|item| !gone.contains(item));
         }
     }
@@ -56,10 +60,10 @@ pub(crate) fn merge(
         match value {
             Value::Null => drop(members.remove(name)),
             Value::Object(patch) => {
-                merge(schema, members.entry(name).or_insert(Value::Null), patch)?;
+                merge(schema, members.entry(name).or_insert(Value::Null), patch, effort)?;
             }
             Value::Array(patch) => {
-                merge_list(schema, members.entry(name).or_insert(Value::Null), patch)?;
+                merge_list(schema, members.entry(name).or_insert(Value::Null), patch, effort)?;
             }
             value => drop(members.insert(name.clone(), value.clone())),
         }
@@ -67,14 +71,21 @@ pub(crate) fn merge(
     for (name, order) in named(ORDER) {
         let schema = parts::member(schema, name).and_then(|part| part.schema);
         if let (Some(Value::Array(list)), Some(schema)) = (members.get_mut(name), schema) {
-            sort(schema, list, items(ORDER, order)?);
+            let order = items(ORDER, order)?;
+            effort.spend(list.len() * order.len())?;
+            sort(schema, list, order);
         }
     }
     Ok(())
 }
 
 /// Lays the items of a patch over a list; a list that is one field is replaced.
-fn merge_list(schema: Option<&Schema>, list: &mut Value, patch: &[Value]) -> Result<(), ApiError> {
+fn merge_list(
+    schema: Option<&Schema>,
+    list: &mut Value,
+    patch: &[Value],
+    effort: &mut Effort,
+) -> Result<(), ApiError> {
     let Some(schema) = schema.filter(|schema| schema.tells_items_apart()) else {
         *list = patch.into();
         return Ok(());
@@ -96,6 +107,7 @@ fn merge_list(schema: Option<&Schema>, list: &mut Value, patch: &[Value]) -> Res
         }
     }
     for (what, identity, item) in changes {
+        effort.spend(merged.len())?;
         let known =
             merged.iter().position(|known| schema.identity(known) == Some(identity.clone()));
         match (what, known, item) {
@@ -106,7 +118,7 @@ fn merge_list(schema: Option<&Schema>, list: &mut Value, patch: &[Value]) -> Res
                 if known.is_none() {
                     merged.push(Value::Null);
                 }
-                merge(schema.item(), &mut merged[at], patch)?;
+                merge(schema.item(), &mut merged[at], patch, effort)?;
             }
             (_, None, item) => merged.push(item.clone()),
             (_, Some(_), _) => {}
@@ -167,7 +179,7 @@ mod tests {
 
     fn patched(object: Value, patch: &Value) -> Result<Value, u64> {
         let mut object = object;
-        merge(Some(&schema()), &mut object, patch.as_object().unwrap())
+        merge(Some(&schema()), &mut object, patch.as_object().unwrap(), &mut Effort::new())
             .map_err(|error| error.status()["code"].as_u64().unwrap())?;
         Ok(object)
     }

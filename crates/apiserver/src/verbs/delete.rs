@@ -4,10 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
-use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{Api, Call};
+use super::{Api, Call, options::Options};
 use crate::{
     body::Body,
     definition::Resource,
@@ -47,18 +46,7 @@ pub(crate) enum Deleted {
     Marked(Bytes),
 }
 
-/// The body of a deletion, as far as it counts here.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct DeleteOptions {
-    propagation_policy: Option<String>,
-    orphan_dependents: Option<bool>,
-    preconditions: Option<Preconditions>,
-    dry_run: Option<Vec<String>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+#[derive(Clone, Debug, Default)]
 struct Preconditions {
     uid: Option<String>,
     resource_version: Option<String>,
@@ -132,18 +120,12 @@ impl Deletion {
     }
 
     fn read(api: &Api, call: &Call) -> Result<Self, ApiError> {
-        let options: DeleteOptions = if call.body.iter().all(u8::is_ascii_whitespace) {
-            DeleteOptions::default()
-        } else {
-            let decoded = call.object()?;
-            serde_json::from_value(decoded.value).map_err(|error| {
-                ApiError::bad_request(format!("the delete options are unrecognized: {error}"))
-            })?
-        };
-        let policy = options.propagation_policy.as_deref();
+        let options = Options::read(call)?;
+        let (policy, orphans) =
+            (options.text("propagationPolicy")?, options.flag("orphanDependents")?);
         let policy = policy.unwrap_or(call.query.text("propagationPolicy"));
         let propagation = match policy {
-            "" if options.orphan_dependents == Some(true) => Propagation::Orphan,
+            "" if orphans => Propagation::Orphan,
             "" | "Background" => Propagation::Background,
             "Foreground" => Propagation::Foreground,
             "Orphan" => Propagation::Orphan,
@@ -153,8 +135,11 @@ impl Deletion {
                 return Err(ApiError::invalid_options("DeleteOptions", "meta.k8s.io", vec![cause]));
             }
         };
-        let dry = call.query.dry_run()? || options.dry_run.is_some_and(|parts| !parts.is_empty());
-        let preconditions = options.preconditions.unwrap_or_default();
+        let dry = call.query.dry_run()? | options.dry_run()?;
+        let given = options.inner("preconditions")?;
+        let owned = |name| Ok::<_, ApiError>(given.text(name)?.map(str::to_owned));
+        let preconditions =
+            Preconditions { uid: owned("uid")?, resource_version: owned("resourceVersion")? };
         Ok(Self { propagation, now_ms: api.clock.now_ms(), preconditions, dry })
     }
 

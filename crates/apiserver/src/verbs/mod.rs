@@ -4,6 +4,7 @@ pub(crate) mod apply;
 pub(crate) mod create;
 pub(crate) mod delete;
 pub(crate) mod list;
+mod options;
 pub(crate) mod update;
 pub(crate) mod watch;
 
@@ -112,8 +113,15 @@ impl Call {
         value.to_str().unwrap_or_default().split(';').next().map(str::trim)
     }
 
-    /// The body as an object; no media type means JSON.
+    /// The body as an object of the resource.
     pub(crate) fn object(&self) -> Result<Decoded, ApiError> {
+        let mut decoded = self.decoded()?;
+        admit::complete(self.resource(), &mut decoded.value);
+        Ok(decoded)
+    }
+
+    /// The body; no media type means JSON.
+    fn decoded(&self) -> Result<Decoded, ApiError> {
         let syntax = match self.media_type() {
             None | Some("" | "application/json") => Syntax::Json,
             Some("application/yaml") => Syntax::Yaml,
@@ -123,9 +131,7 @@ impl Call {
                 return Err(ApiError::unsupported_media_type(&accepted));
             }
         };
-        let mut decoded = decode(&self.body, syntax)?;
-        admit::complete(self.resource(), &mut decoded.value);
-        Ok(decoded)
+        decode(&self.body, syntax)
     }
 }
 

@@ -279,3 +279,54 @@ async fn one_object_that_cannot_be_collected_holds_up_no_other() {
     assert_eq!(fixture.send("PATCH", &path("of-whole"), release).await.0, 200);
     eventually(&fixture, &path("whole"), |code, _| code == 404).await;
 }
+
+#[tokio::test]
+async fn what_cannot_be_read_deletes_nothing() {
+    let fixture = Fixture::new().await;
+    let created = fixture.create("stage", "one", 1).await;
+    let uid = &created["metadata"]["uid"];
+    let wrong = [
+        json!([]),
+        json!(7),
+        json!("Background"),
+        json!({ "preconditions": [] }),
+        json!({ "preconditions": [uid] }),
+        json!({ "preconditions": { "uid": 7 } }),
+        json!({ "propagationPolicy": ["Orphan"] }),
+        json!({ "orphanDependents": "yes" }),
+        json!({ "gracePeriodSeconds": "0" }),
+        json!({ "dryRun": "All" }),
+        json!({ "kind": "Widget" }),
+        json!({ "kind": "DeleteOptions", "apiVersion": "other.example/v1" }),
+        json!({ "kind": 7 }),
+        widget("one", 1),
+    ];
+    for method in [path("one"), STAGE.to_owned()] {
+        for options in &wrong {
+            let (code, answer) = fixture.send("DELETE", &method, options.clone()).await;
+            assert_eq!((code, &answer["reason"]), (400, &json!("BadRequest")), "{options}");
+        }
+        let nonsense = json!({ "dryRun": ["Nonsense"] });
+        let (code, answer) = fixture.send("DELETE", &method, nonsense).await;
+        assert_eq!((code, &answer["reason"]), (422, &json!("Invalid")), "{answer}");
+    }
+    assert_eq!(fixture.get(&path("one")).await.0, 200);
+    for version in ["v1", "meta.k8s.io/v1", "shop.example/v1"] {
+        let right = json!({ "kind": "DeleteOptions", "apiVersion": version, "dryRun": ["All"],
+            "gracePeriodSeconds": 0, "preconditions": { "uid": uid } });
+        assert_eq!(fixture.send("DELETE", &path("one"), right).await.0, 200);
+    }
+    assert_eq!(fixture.get(&path("one")).await.0, 200);
+}
+
+#[tokio::test]
+async fn a_patch_that_is_too_much_work_is_refused() {
+    let fixture = Fixture::new().await;
+    fixture.create("stage", "one", 1).await;
+    let mut steps = vec![json!({ "op": "add", "path": "/a", "value": vec![0; 200_000] })];
+    steps.extend(vec![json!({ "op": "add", "path": "/a/0", "value": 0 }); 9000]);
+    let (code, answer) = fixture.send("PATCH", &path("one"), Value::from(steps)).await;
+    assert_eq!((code, &answer["reason"]), (422, &json!("Invalid")), "{answer}");
+    let lists = json!([["replace", "/spec/size", 3]]);
+    assert_eq!(fixture.send("PATCH", &path("one"), lists).await.0, 400);
+}

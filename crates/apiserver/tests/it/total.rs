@@ -126,11 +126,20 @@ fn any_patch() -> impl Strategy<Value = Value> {
     prop::collection::vec(step, 0..6).prop_map(Value::from)
 }
 
+/// Options of a deletion, more or less.
+fn any_options() -> impl Strategy<Value = Value> {
+    let names = vec!["preconditions", "dryRun", "propagationPolicy", "kind", "orphanDependents"];
+    let value = prop_oneof![any_json(), Just(json!("DeleteOptions")), Just(json!(["All"]))];
+    prop::collection::btree_map(prop::sample::select(names), value, 0..4)
+        .prop_map(|options| json!(options))
+}
+
 fn any_body() -> impl Strategy<Value = String> {
     prop_oneof![
         any_widget().prop_map(|value| value.to_string()),
         any_json().prop_map(|value| value.to_string()),
         any_patch().prop_map(|value| value.to_string()),
+        any_options().prop_map(|value| value.to_string()),
         "\\PC{0,60}",
         "[\\[\\]{}:,&*a \n\"-]{0,60}",
     ]
@@ -222,4 +231,27 @@ fn every_application_gets_an_answer() {
         Ok(())
     });
     outcome.unwrap();
+}
+
+/// What is no object of options deletes nothing.
+#[test]
+fn no_deletion_is_guessed() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let fixture = runtime.block_on(Fixture::new());
+    runtime.block_on(fixture.create("stage", "one", 1));
+    let one = "/apis/shop.example/v1/namespaces/stage/widgets/one";
+    let mut runner = TestRunner::new(ProptestConfig { cases: 1000, ..ProptestConfig::default() });
+    let other = any_json()
+        .prop_filter("an object is meant", |value| !value.is_object() && !value.is_null());
+    let outcome = runner.run(&other, |other| {
+        let inner = json!({ "preconditions": other });
+        let named = json!({ "preconditions": { "uid": other } });
+        for body in [other, inner, named] {
+            let (code, answer) = runtime.block_on(fixture.send("DELETE", one, body));
+            prop_assert!([400, 409].contains(&code), "{code}: {answer}");
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+    assert_eq!(runtime.block_on(fixture.get(one)).0, 200);
 }
