@@ -1,6 +1,6 @@
-//! How much work one patch may be. A patch is applied by the one thread that writes, so whoever
-//! writes waits for it, and a list of many items can be changed in ways that look at each of them for
-//! each item of the patch.
+//! How much work one patch may be. The one thread that writes applies it, so whoever writes waits
+//! for it, and a list of many items can be changed in ways that look at each of them for each item
+//! of the patch.
 
 use serde_json::Value;
 
