@@ -2,8 +2,11 @@
 //!
 //! `bare` reads each body and answers 204: what publishing would cost if nothing were done with the
 //! event. `relay` also posts the body on and answers after the subscriber's 2xx: what delivering
-//! would cost if nothing were stored. Both use what a production server would (hyper, tokio with
+//! would cost if nothing were stored. `bridge` stores each body in JetStream and delivers it from
+//! there: what both would cost without any feature. All use what a production server would (hyper, tokio with
 //! its default number of threads, mimalloc), so that a ratio to them says what the bus costs.
+
+mod bridge;
 
 use std::convert::Infallible;
 use std::io::{self, Write};
@@ -11,6 +14,7 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use bridge::Bridge;
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
 use http::header::CONTENT_TYPE;
@@ -50,6 +54,21 @@ enum Yardstick {
         #[arg(long, value_name = "URL")]
         to: Uri,
     },
+    /// Store the body in JetStream, answer 204; deliver from there
+    Bridge {
+        /// The NATS server
+        #[arg(long, value_name = "URL")]
+        nats: String,
+        /// Where to post each body; left out, nothing is delivered
+        #[arg(long, value_name = "URL")]
+        to: Option<Uri>,
+        /// Requests under way at once
+        #[arg(long, default_value_t = 400)]
+        inflight: usize,
+        /// Servers that keep each event
+        #[arg(long, default_value_t = 1)]
+        replicas: usize,
+    },
 }
 
 /// What happens to a body once it is read.
@@ -72,7 +91,11 @@ fn main() -> ExitCode {
 
 /// Serves until the process is ended.
 async fn serve(cli: Cli) -> io::Result<()> {
+    let listen = cli.listen;
     let work = Arc::new(match cli.yardstick {
+        Yardstick::Bridge { nats, to, inflight, replicas } => {
+            return Bridge { listen, nats, to, inflight, replicas }.serve().await;
+        }
         Yardstick::Bare => Work::Drop,
         Yardstick::Relay { to } => {
             let mut connector = HttpConnector::new();
@@ -81,7 +104,7 @@ async fn serve(cli: Cli) -> io::Result<()> {
             Work::PostOn { client: Box::new(client), to }
         }
     });
-    let listener = TcpListener::bind(cli.listen).await?;
+    let listener = TcpListener::bind(listen).await?;
     writeln!(io::stdout(), "http://{}/", listener.local_addr()?)?;
     let mut connections = JoinSet::new();
     loop {

@@ -17,11 +17,14 @@ mod faults;
 mod kubectl;
 mod listen;
 mod losses;
+#[path = "../../../nats/tests/it/server.rs"]
+mod nats_server;
 mod ports;
 mod program;
 mod publish;
 mod python;
 mod road;
+mod roles;
 mod served;
 mod server;
 mod serving;

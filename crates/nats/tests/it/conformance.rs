@@ -118,3 +118,4 @@ fn unique() -> u64 {
 }
 
 eventbus_core::conformance!(jetstream);
+eventbus_core::conformance_of_servers!(jetstream);
