@@ -26,7 +26,8 @@ pub trait Broker: Send + Sync {
     /// better level that comes to the same here; dropping it does not undo the append.
     ///
     /// An event whose publisher gave it an id ([`Event::id_given`]) is not stored again while the
-    /// broker remembers one of the same source and id, in this batch or before.
+    /// broker remembers one of the same source and id, in this batch or before. Repeats are left
+    /// out of an atomic batch too, and the rest of it is stored, all or none.
     fn append(
         &self,
         batch: Batch,
@@ -109,9 +110,10 @@ pub struct Receipts {
 pub enum Receipt {
     /// It is stored there, at the durability asked for or better.
     Stored(Position),
-    /// It is in memory and will be stored (durability `accepted`).
+    /// It is in memory and will be stored, unless its id is known (durability `accepted`).
     Accepted,
-    /// Its id is known: it was stored before and is not stored again.
+    /// Its id is known: it was stored before and is not stored again. What was stored has reached
+    /// the durability asked for.
     Duplicate,
 }
 

@@ -199,6 +199,14 @@ pub const STORED_HEAD_BYTES: usize = 64 * 1024;
 /// allows. About a quarter of a segment, so that no segment is left half empty.
 pub const STORED_BATCH_BYTES: usize = REFUSED_BODY_BYTES as usize + STORED_HEAD_BYTES;
 
+/// How long the ids are remembered that publishers gave: a repeat within this time is not stored
+/// again. Long enough for a publisher to try again after a restart; as JetStream does by itself.
+pub const DEDUPLICATION_TIME: Duration = Duration::from_secs(120);
+
+/// Ids remembered at most, about 50 bytes each: beyond it the oldest leave before their time.
+/// Enough for 8,000 events a second over the whole time.
+pub const DEDUPLICATION_IDS: usize = 1_000_000;
+
 /// Bytes of events that wait to be written; then publishing is refused until the disk keeps up.
 pub const APPEND_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 
@@ -270,9 +278,6 @@ pub const NATS_SWEEP_LEASE: Duration = Duration::from_secs(5);
 
 /// Bytes of the stream of events: 8 GiB (a setting). The server sets them aside.
 pub const NATS_MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
-
-/// How long an id is remembered, so that a repeat is not stored again: as JetStream does by itself.
-pub const DEDUPLICATION_TIME: Duration = Duration::from_secs(120);
 
 // Notices: the Events of Subscriptions
 

@@ -23,6 +23,9 @@ pub struct LogConfig {
     pub backlog_max_bytes: Option<u64>,
     /// After this time an event is gone, settled or not.
     pub age: Duration,
+    /// How long ids are remembered, at most [`limits::DEDUPLICATION_IDS`] of them; zero: not at
+    /// all.
+    pub deduplication_time: Duration,
     /// Bytes of a segment; the first one is at most 4 MiB. Smaller ones trim more finely.
     pub segment_bytes: u64,
     /// Bytes of published events kept in memory for subscribers that keep up.
@@ -56,6 +59,7 @@ impl LogConfig {
             max_bytes: None,
             backlog_max_bytes: None,
             age: limits::EVENT_AGE,
+            deduplication_time: limits::DEDUPLICATION_TIME,
             segment_bytes: limits::SEGMENT_BYTES,
             tail_cache_bytes: limits::TAIL_CACHE_BYTES,
         }

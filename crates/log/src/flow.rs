@@ -8,7 +8,7 @@ use eventbus_core::cursor::Spot;
 use eventbus_core::{Event, Position, TopicHash};
 
 use crate::disk::DiskFile;
-use crate::queue::Reply;
+use crate::queue::{Placed, Reply};
 use crate::signal::Signal;
 
 /// Where the log stands.
@@ -42,8 +42,8 @@ pub(crate) struct FlowState {
 
 /// An append that waits until `last` is synced.
 pub(crate) struct Waiting {
-    pub(crate) first: Position,
     pub(crate) last: Position,
+    pub(crate) placed: Placed,
     pub(crate) reply: Reply,
 }
 

@@ -77,6 +77,12 @@ impl SegmentIndex {
         self.topic_hashes.entry(head.topic_hash).or_default().add(head.position, at);
     }
 
+    /// The hashes of ids with their times, to a second.
+    pub(crate) fn ids(&self) -> Vec<(u64, u128)> {
+        let positions = self.topic_hashes.values().flat_map(|list| entries(&list.bytes));
+        timed(positions.map(|(position, _)| position).collect(), &self.hashes, &self.times)
+    }
+
     /// The list of a topic hash.
     pub(crate) fn list(&self, topic_hash: TopicHash) -> Option<&[u8]> {
         self.topic_hashes.get(&topic_hash).map(|list| list.bytes.as_slice())
@@ -101,6 +107,25 @@ pub(crate) fn entries(list: &[u8]) -> impl Iterator<Item = (Position, u64)> {
         at = at.checked_add(fields.varint()?.checked_mul(ALIGN as u64)?)?;
         Some((Position(position), at))
     })
+}
+
+/// Gives each hash, in the order of the records, the time of the mark at or before its record.
+/// `positions` are those of the records, in any order.
+pub(crate) fn timed(
+    mut positions: Vec<Position>,
+    hashes: &[u128],
+    times: &[TimeMark],
+) -> Vec<(u64, u128)> {
+    positions.sort_unstable();
+    let mut marks = times.iter().peekable();
+    let mut committed_ms = 0;
+    let timed = positions.iter().zip(hashes).map(|(position, hash)| {
+        while let Some(mark) = marks.next_if(|mark| mark.position <= *position) {
+            committed_ms = mark.committed_ms;
+        }
+        (committed_ms, *hash)
+    });
+    timed.collect()
 }
 
 /// Where a record lies: the segment's number above, the byte in it below. Fits a [`Spot`].
@@ -147,4 +172,22 @@ pub(crate) fn collect(
 /// How many records of `list` lie in `stretch`.
 pub(crate) fn count(list: &[u8], stretch: Stretch) -> u64 {
     entries(list).filter(|(position, _)| stretch.holds(*position)).count() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_hash_has_the_time_of_the_mark_before_its_record() {
+        let mark =
+            |committed_ms, position| TimeMark { committed_ms, position: Position(position), at: 0 };
+        let times = [mark(1_000, 3), mark(2_500, 5), mark(9_000, 40)];
+        // Positions 6 to 38 are a gap; lists of topics are not in order.
+        let positions = [4, 39, 41, 3, 5, 40].map(Position).to_vec();
+        let timed = timed(positions, &[10, 11, 12, 13, 14, 15], &times);
+        let expected =
+            [(1_000, 10), (1_000, 11), (2_500, 12), (2_500, 13), (9_000, 14), (9_000, 15)];
+        assert_eq!(timed, expected);
+    }
 }

@@ -24,6 +24,7 @@ mod log;
 mod queue;
 mod reader;
 mod recovery;
+mod remembered;
 mod retention;
 mod scan;
 mod segment;

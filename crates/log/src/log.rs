@@ -22,7 +22,7 @@ use crate::disk::{DirLock, Disk, FileDisk};
 use crate::flow::Flow;
 use crate::ledger::{Ledger, LedgerQueue, Request};
 use crate::ledger_file::LedgerFiles;
-use crate::queue::{Pending, Queue};
+use crate::queue::{Pending, Placed, Queue};
 use crate::reader::Reader;
 use crate::recovery::{self, Recovered};
 use crate::shared::{Health, Limits, Shared};
@@ -90,8 +90,9 @@ impl Machines {
             segment_bytes,
             max_bytes: limits.max_bytes,
             dead: vault.highest(&path)?,
+            deduplication_time: config.deduplication_time,
         };
-        let recovered = recovery::recover(&place, entropy)?;
+        let (recovered, remembered) = recovery::recover(&place, entropy)?;
         let ledger = LedgerFiles::open(disk.as_ref(), recovered.ledger).map_err(failed)?;
         let opened = LogEvent::Opened {
             next: recovered.resume.next,
@@ -104,7 +105,7 @@ impl Machines {
         let tail = Tail::new(config.tail_cache_bytes);
         let shared = share(recovered, (limits, tail, vault), (clock, observer));
         shared.observer.observe(&opened);
-        let writer = Writer::new(shared.clone(), active, resume);
+        let writer = Writer::new(shared.clone(), active, resume, remembered);
         let mut ledger = Ledger::new(shared.clone(), ledger);
         ledger.snapshot().map_err(failed)?;
         Ok((Self { shared, writer, ledger }, lock, path))
@@ -236,7 +237,7 @@ fn report(shared: &Shared, corrupt: &[crate::scan::BadRange]) {
 }
 
 /// An append on its way: for each part its number of events, and the answer where one will come.
-type Parts = Vec<(usize, Option<oneshot::Receiver<Result<Position, AppendError>>>)>;
+type Parts = Vec<(usize, Option<oneshot::Receiver<Result<Placed, AppendError>>>)>;
 
 impl Shared {
     /// Queues a batch for the writer.
@@ -322,9 +323,8 @@ impl Broker for Log {
                     receipts.extend(std::iter::repeat_n(Receipt::Accepted, count));
                     continue;
                 };
-                let first = answer.await.map_err(|_| self.shared.unanswered())??;
-                let positions = first.0..first.0 + count as u64;
-                receipts.extend(positions.map(|position| Receipt::Stored(Position(position))));
+                let placed = answer.await.map_err(|_| self.shared.unanswered())??;
+                receipts.extend(placed.receipts(count));
             }
             Ok(Receipts { receipts, durability })
         }

@@ -6,18 +6,44 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use eventbus_core::broker::AppendError;
 use eventbus_core::wire::stored;
-use eventbus_core::{Durability, Event, Position, TopicHash, limits};
+use eventbus_core::{Durability, Event, Position, Receipt, TopicHash, limits};
 use tokio::sync::oneshot;
 
 use crate::bytes::{batch, record};
 use crate::signal::Signal;
 
-/// Answers an append: with the position of its first event.
-pub(crate) type Reply = oneshot::Sender<Result<Position, AppendError>>;
+/// Answers an append.
+pub(crate) type Reply = oneshot::Sender<Result<Placed, AppendError>>;
+
+/// Where the events of an append lie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Placed {
+    /// Where the first of those lies that are new; the others lie behind it, side by side.
+    pub(crate) first: Position,
+    /// Which ones are not stored again, counted from 0.
+    pub(crate) repeats: Vec<usize>,
+}
+
+impl Placed {
+    /// The receipts of its `count` events.
+    pub(crate) fn receipts(&self, count: usize) -> impl Iterator<Item = Receipt> {
+        let mut repeats = self.repeats.iter().peekable();
+        let mut next = self.first;
+        (0..count).map(move |event| {
+            if repeats.next_if_eq(&&event).is_some() {
+                return Receipt::Duplicate;
+            }
+            let after = next.next();
+            Receipt::Stored(std::mem::replace(&mut next, after))
+        })
+    }
+}
 
 /// Events that will stand in one commit, side by side.
 pub(crate) struct Pending {
     pub(crate) events: Vec<Prepared>,
+    /// Which of its events were left out as repeats, counted from 0.
+    pub(crate) repeats: Vec<usize>,
     /// The heads of all its events, one after the other.
     pub(crate) heads: Vec<u8>,
     pub(crate) atomic: bool,
@@ -41,13 +67,28 @@ pub(crate) struct Prepared {
 
 impl Pending {
     pub(crate) fn new(atomic: bool, durability: Durability) -> Self {
-        let (events, heads, bytes) = (Vec::new(), Vec::new(), batch::BYTES);
-        Self { events, heads, atomic, durability, reply: None, bytes }
+        let (events, repeats, heads) = (Vec::new(), Vec::new(), Vec::new());
+        Self { events, repeats, heads, atomic, durability, reply: None, bytes: batch::BYTES }
     }
 
     /// Does its publisher wait for the write and not for the sync?
     fn is_hurried(&self) -> bool {
         self.reply.is_some() && self.durability < Durability::Synced
+    }
+
+    /// Keeps those events of which `is_new` says so.
+    pub(crate) fn leave_out(&mut self, mut is_new: impl FnMut(&Prepared) -> bool) {
+        let Self { events, repeats, bytes, .. } = self;
+        let mut at = 0;
+        events.retain(|event| {
+            let is_new = is_new(event);
+            if !is_new {
+                repeats.push(at);
+                *bytes -= record::size(event.length);
+            }
+            at += 1;
+            is_new
+        });
     }
 
     /// Prepares an event and adds it. Head and payload are hashed here, on the publisher's thread,

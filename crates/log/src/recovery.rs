@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use eventbus_core::cursor::Spot;
 use eventbus_core::{Entropy, Position, TopicHash, limits};
@@ -17,10 +18,13 @@ use crate::fresh::Fresh;
 use crate::heads::{self, Headed, Heads};
 use crate::index::{SegmentIndex, Stretch, segment_and_byte};
 use crate::ledger_file::{self, Known, LedgerHead, LedgerRead, NAMES, Replayed};
+use crate::remembered::Remembered;
 use crate::scan::{self, Scan, Whole};
 use crate::segment::{Index, Segment};
 use crate::segments::{Beginning, RollError, Segments, Spare, index_name};
 use crate::sidecar::Sidecar;
+#[cfg(test)]
+use crate::simulation::Mutation;
 use crate::vault::VAULT;
 use crate::writer::Resume;
 
@@ -54,6 +58,7 @@ pub(crate) struct Place {
     pub(crate) max_bytes: u64,
     /// The highest position of a dead letter.
     pub(crate) dead: Position,
+    pub(crate) deduplication_time: Duration,
 }
 
 struct Recovery<'a> {
@@ -69,10 +74,14 @@ struct Recovery<'a> {
     committed_ms: u64,
     corrupt: Vec<scan::BadRange>,
     torn_ranges: usize,
+    remembered: Remembered,
 }
 
-/// Reads the directory and makes it ready to be written.
-pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered, OpenError> {
+/// Reads the directory and makes it ready to be written; says which ids are still remembered.
+pub(crate) fn recover(
+    place: &Place,
+    entropy: &dyn Entropy,
+) -> Result<(Recovered, Remembered), OpenError> {
     let failed = |error| OpenError::Io { path: place.path.clone(), error };
     check_names(place.disk.as_ref(), &place.path)?;
     let read = ledger_file::read(place.disk.as_ref()).map_err(failed)?;
@@ -106,7 +115,7 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
     let Heads { headed, spares, unknown, restored, highest_file, .. } = heads;
     let spares = (spares, highest_file);
     let (segments, active, resume) = recovery.segments(headed, spares).map_err(failed)?;
-    let Recovery { epoch, corrupt, torn_ranges, next, ledger_lost, .. } = recovery;
+    let Recovery { epoch, corrupt, torn_ranges, next, ledger_lost, remembered, .. } = recovery;
     let last_number = replayed.as_ref().map_or(0, |replayed| replayed.last_number);
     let ledger_damaged_at = replayed.as_ref().and_then(|replayed| replayed.damaged_at);
     let known = replayed.map(|replayed| replayed.cursors).unwrap_or_default();
@@ -116,7 +125,7 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
     }
     let cursors = count_lag(known, &segments, next).map_err(failed)?;
     let ledger = head.unwrap_or(LedgerHead { log, generation: 0, epoch });
-    Ok(Recovered {
+    let recovered = Recovered {
         segments,
         active,
         resume,
@@ -130,7 +139,8 @@ pub(crate) fn recover(place: &Place, entropy: &dyn Entropy) -> Result<Recovered,
         ledger_lost,
         unknown,
         restored,
-    })
+    };
+    Ok((recovered, remembered))
 }
 
 /// Refuses a directory that holds something else, before anything is touched.
@@ -171,6 +181,7 @@ impl<'a> Recovery<'a> {
             committed_ms: 0,
             corrupt: Vec::new(),
             torn_ranges: 0,
+            remembered: Remembered::new(place.deduplication_time, limits::DEDUPLICATION_IDS),
         }
     }
 
@@ -202,6 +213,7 @@ impl<'a> Recovery<'a> {
         for (mut segment, scan) in made.into_iter().rev() {
             segment.before_bytes = before_bytes;
             before_bytes = segment.end_bytes();
+            self.remember(&segment, scan.as_ref())?;
             let segment = Arc::new(segment);
             all.push(segment.clone());
             tail = scan.map(|scan| (segment, scan));
@@ -210,6 +222,30 @@ impl<'a> Recovery<'a> {
         let (active, at) = self.begin(&segments, tail)?;
         let resume = Resume { at, next: self.next, committed_ms: self.committed_ms };
         Ok((segments, active, resume))
+    }
+
+    /// Takes in the ids of a segment, oldest segment first: at the times that its records say where
+    /// it was read, else to a second by its index.
+    fn remember(&mut self, segment: &Segment, scan: Option<&Scan>) -> io::Result<()> {
+        #[cfg(test)]
+        if Mutation::of_this_thread() == Mutation::ForgetIds {
+            return Ok(());
+        }
+        if !self.remembered.reaches(segment.facts().last_ms, self.committed_ms) {
+            return Ok(());
+        }
+        let ids = match scan {
+            Some(scan) => scan.records.iter().map(|found| found.head.id()).collect(),
+            None => segment.ids()?,
+        };
+        for (committed_ms, hash) in ids {
+            // An id that was forgotten and came again counts from when it came again.
+            if self.remembered.reaches(committed_ms, self.committed_ms) {
+                self.remembered.admit(hash, committed_ms);
+            }
+        }
+        self.remembered.forget(self.committed_ms);
+        Ok(())
     }
 
     /// One segment, from its index or by reading it.

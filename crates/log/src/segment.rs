@@ -149,6 +149,22 @@ impl Segment {
         }
     }
 
+    /// The hashes of the ids of its records, in their order, each with the time mark at or before
+    /// it: when it was committed, to a second.
+    pub(crate) fn ids(&self) -> io::Result<Vec<(u64, u128)>> {
+        let sidecar = match &*self.index() {
+            Index::Memory(index) => return Ok(index.ids()),
+            Index::Disk(sidecar) => sidecar.clone(),
+        };
+        match sidecar.ids()? {
+            Some(ids) => Ok(ids),
+            None => self.rescan().map(|()| match &*self.index() {
+                Index::Memory(index) => index.ids(),
+                Index::Disk(_) => Vec::new(),
+            }),
+        }
+    }
+
     /// The last time mark at or before `committed_ms`, if the segment has one.
     pub(crate) fn time_mark(&self, committed_ms: u64) -> Option<TimeMark> {
         let index = self.index();

@@ -10,7 +10,7 @@ use eventbus_core::{Position, TopicHash};
 
 use crate::bytes::{Fields, LogId, Seed, VERSION, opened, pad, seal};
 use crate::disk::{DiskFile, read_range};
-use crate::index::{Facts, SegmentIndex, TimeMark};
+use crate::index::{self, Facts, SegmentIndex, TimeMark};
 use crate::scan::BadRange;
 
 const MARK: [u8; 4] = *b"EBIX";
@@ -156,6 +156,24 @@ impl Sidecar {
         let Some(table) = self.read(self.sections.topic_hashes)? else { return Ok(None) };
         let rows = table.chunks_exact(ROW_BYTES).filter_map(decode_row);
         Ok(Some(rows.map(|row| (row.topic_hash, row.count)).collect()))
+    }
+
+    /// The hashes of the records' ids with their times, to a second; `None` when the file is
+    /// damaged.
+    pub(crate) fn ids(&self) -> io::Result<Option<Vec<(u64, u128)>>> {
+        let Some(table) = self.read(self.sections.topic_hashes)? else { return Ok(None) };
+        let Some(lists) = self.read(self.sections.lists)? else { return Ok(None) };
+        let Some(hashes) = self.read(self.sections.hashes)? else { return Ok(None) };
+        let (hashes, _) = hashes.as_chunks::<16>();
+        let hashes: Vec<u128> = hashes.iter().map(|hash| u128::from_le_bytes(*hash)).collect();
+        let mut positions = Vec::with_capacity(hashes.len());
+        for row in table.chunks_exact(ROW_BYTES).filter_map(decode_row) {
+            let list =
+                lists.get(row.at as usize..).and_then(|list| list.get(..row.length as usize));
+            let Some(list) = list else { return Ok(None) };
+            positions.extend(index::entries(list).map(|(position, _)| position));
+        }
+        Ok(Some(index::timed(positions, &hashes, &self.times)))
     }
 
     fn read(&self, section: Section) -> io::Result<Option<Vec<u8>>> {

@@ -52,7 +52,7 @@ impl Syncer {
             state.take_synced()
         };
         for waiting in synced {
-            let _ = waiting.reply.send(Ok(waiting.first));
+            let _ = waiting.reply.send(Ok(waiting.placed));
         }
         self.shared.flow.route.raise();
         Next::Again

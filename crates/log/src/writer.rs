@@ -17,7 +17,8 @@ use crate::bytes::{Seed, pad};
 use crate::disk::is_full;
 use crate::flow::{Commit, Committed, Waiting};
 use crate::index;
-use crate::queue::{Pending, Reply};
+use crate::queue::{Pending, Placed, Reply};
+use crate::remembered::Remembered;
 use crate::segment::Segment;
 use crate::segments::{Beginning, RollError};
 use crate::shared::Shared;
@@ -36,6 +37,7 @@ pub(crate) struct Writer {
     committed_ms: u64,
     /// After a failed write the rest of the segment is not used.
     abandoned: bool,
+    remembered: Remembered,
     buffer: Vec<u8>,
     taken: Vec<Pending>,
 }
@@ -49,11 +51,25 @@ pub(crate) struct Resume {
 }
 
 impl Writer {
-    pub(crate) fn new(shared: Arc<Shared>, active: Arc<Segment>, resume: Resume) -> Self {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        active: Arc<Segment>,
+        resume: Resume,
+        remembered: Remembered,
+    ) -> Self {
         let Resume { at, next, committed_ms } = resume;
-        let (buffer, taken, abandoned) = (Vec::new(), Vec::new(), false);
-        let written = Position(next.0 - 1);
-        Self { shared, active, at, next, written, committed_ms, abandoned, buffer, taken }
+        Self {
+            shared,
+            active,
+            at,
+            next,
+            written: Position(next.0 - 1),
+            committed_ms,
+            abandoned: false,
+            remembered,
+            buffer: Vec::new(),
+            taken: Vec::new(),
+        }
     }
 
     /// Writes one commit, if anything is queued.
@@ -72,20 +88,41 @@ impl Writer {
         }
         if self.shared.health.failed().is_some() {
             taken.clear();
-        } else if let Err(error) = self.make_room(&taken) {
-            refuse(&mut taken, &error);
         } else {
             // Not before it was taken: no event is committed at a time before it was published.
-            self.commit(&mut taken, self.shared.now());
+            self.store(&mut taken, self.shared.now());
         }
         self.taken = taken;
         Next::Again
     }
 
+    /// Stores what is new; what could not be stored is not remembered.
+    fn store(&mut self, taken: &mut Vec<Pending>, now: Now) {
+        self.committed_ms = self.committed_ms.max(now.ms);
+        let Self { remembered, committed_ms, .. } = self;
+        remembered.forget(*committed_ms);
+        let before = remembered.len();
+        for pending in &mut *taken {
+            pending.leave_out(|event| remembered.admit(event.deduplication, *committed_ms));
+        }
+        let stored = match self.make_room(taken) {
+            Ok(()) => self.commit(taken, now),
+            Err(error) => Err(error),
+        };
+        match stored {
+            Ok(()) => self.remembered.forget(self.committed_ms),
+            Err(error) => {
+                self.remembered.take_back(before);
+                refuse(taken, &error);
+            }
+        }
+    }
+
     /// Begins the next segment when the commit does not fit the active one.
     fn make_room(&mut self, taken: &[Pending]) -> Result<(), AppendError> {
-        let bytes: u64 = taken.iter().map(|pending| pending.bytes as u64).sum();
-        if !self.abandoned && self.at + bytes <= self.active.size {
+        let new = taken.iter().filter(|pending| !pending.events.is_empty());
+        let bytes: u64 = new.map(|pending| pending.bytes as u64).sum();
+        if bytes == 0 || !self.abandoned && self.at + bytes <= self.active.size {
             return Ok(());
         }
         let beginning = Beginning {
@@ -116,13 +153,15 @@ impl Writer {
         }
     }
 
-    fn commit(&mut self, taken: &mut Vec<Pending>, now: Now) {
-        self.committed_ms = self.committed_ms.max(now.ms);
+    fn commit(&mut self, taken: &mut Vec<Pending>, now: Now) -> Result<(), AppendError> {
         let (events, heads) = self.fill(taken);
+        if events.is_empty() {
+            self.hand_over(taken, None, now);
+            return Ok(());
+        }
         let last = Position(self.next.0 + events.len() as u64 - 1);
         if let Err(error) = self.active.file.write_at(&self.buffer, self.at) {
-            self.failed(taken, last, &error);
-            return;
+            return Err(self.failed(last, &error));
         }
         self.active.add(heads.iter().map(|(head, at)| (head, *at)));
         let telemetry = &self.shared.telemetry;
@@ -130,13 +169,15 @@ impl Writer {
         add(&telemetry.events, events.len() as u64);
         add(&telemetry.bytes, self.buffer.len() as u64);
         self.at += self.buffer.len() as u64;
-        let first = self.next;
-        self.next = last.next();
-        self.written = last;
-        self.shared.next.store(self.next.0, Ordering::Release);
-        let needs_sync = taken.iter().any(|pending| pending.durability >= Durability::Synced);
+        self.shared.next.store(last.next().0, Ordering::Release);
+        let needs_sync = |pending: &Pending| {
+            pending.durability >= Durability::Synced && !pending.events.is_empty()
+        };
+        let needs_sync = taken.iter().any(needs_sync);
         let commit = Commit { last, committed_ms: self.committed_ms, needs_sync, events };
-        self.hand_over(taken, commit, first, now);
+        self.hand_over(taken, Some(commit), now);
+        (self.next, self.written) = (last.next(), last);
+        Ok(())
     }
 
     /// Puts the commit's bytes into the buffer.
@@ -157,6 +198,10 @@ impl Writer {
             let before = events.len();
             for pending in run {
                 self.fill_records(pending, seed, &mut events, &mut heads);
+            }
+            if events.len() == before {
+                self.buffer.truncate(head_at);
+                continue;
             }
             let head = BatchHead {
                 kind: if first.atomic { Kind::Atomic } else { Kind::Records },
@@ -208,8 +253,8 @@ impl Writer {
     }
 
     /// Tells the syncer and, where nothing waits for it, the router and the publishers.
-    fn hand_over(&mut self, taken: &mut Vec<Pending>, commit: Commit, first: Position, now: Now) {
-        let mut done: Vec<(Reply, Position)> = Vec::new();
+    fn hand_over(&mut self, taken: &mut Vec<Pending>, commit: Option<Commit>, now: Now) {
+        let mut done: Vec<(Reply, Placed)> = Vec::new();
         let mut state = self.shared.flow.state();
         if self.shared.health.failed().is_some() {
             // The log was poisoned while this was written, and those who waited were told so: these
@@ -217,33 +262,39 @@ impl Writer {
             taken.clear();
             return;
         }
-        let visible = !commit.needs_sync && state.commits.is_empty();
-        state.written = commit.last;
-        if commit.needs_sync {
-            state.wanted = commit.last;
-        }
-        state.unsynced_since.get_or_insert(now.elapsed);
-        if !state.files.last().is_some_and(|file| Arc::ptr_eq(file, &self.active.file)) {
-            state.files.push(self.active.file.clone());
-        }
-        state.commits.push_back(commit);
-        let mut position = first;
-        for pending in taken.drain(..) {
-            let last = Position(position.0 + pending.events.len() as u64 - 1);
-            if let Some(reply) = pending.reply {
-                if pending.durability >= Durability::Synced && !self.acknowledges_early() {
-                    state.waiting.push_back(Waiting { first: position, last, reply });
-                } else {
-                    done.push((reply, position));
-                }
+        let mut visible = false;
+        if let Some(commit) = commit {
+            visible = !commit.needs_sync && state.commits.is_empty();
+            state.written = commit.last;
+            state.unsynced_since.get_or_insert(now.elapsed);
+            if !state.files.last().is_some_and(|file| Arc::ptr_eq(file, &self.active.file)) {
+                state.files.push(self.active.file.clone());
             }
-            position = last.next();
+            state.commits.push_back(commit);
+        }
+        // What was stored before them: a repeat waits for that, if for anything.
+        let mut last = self.written;
+        let mut next = self.next;
+        for pending in taken.drain(..) {
+            let placed = Placed { first: next, repeats: pending.repeats };
+            if !pending.events.is_empty() {
+                next.0 += pending.events.len() as u64;
+                last = Position(next.0 - 1);
+            }
+            let Some(reply) = pending.reply else { continue };
+            let needs_sync = pending.durability >= Durability::Synced && last > state.synced;
+            if needs_sync && !self.acknowledges_early() {
+                state.wanted = last;
+                state.waiting.push_back(Waiting { last, placed, reply });
+            } else {
+                done.push((reply, placed));
+            }
         }
         drop(state);
         self.shared.flow.sync.raise();
-        for (reply, position) in done {
+        for (reply, placed) in done {
             // A publisher who is gone hears nothing.
-            let _ = reply.send(Ok(position));
+            let _ = reply.send(Ok(placed));
         }
         if visible {
             self.shared.flow.route.raise();
@@ -252,17 +303,16 @@ impl Writer {
 
     /// What part of a failed write is on disk is unknown, so its positions and its bytes are left
     /// behind. A full volume is the publishers' trouble alone; anything else is the log's end.
-    fn failed(&mut self, taken: &mut Vec<Pending>, last: Position, error: &std::io::Error) {
+    fn failed(&mut self, last: Position, error: &std::io::Error) -> AppendError {
         self.next = last.next();
         self.abandoned = true;
         if is_full(error) {
             self.shared.set_full(true);
-            refuse(taken, &self.full());
-        } else {
-            let reason = format!("a write to the log failed: {error}");
-            self.shared.poison(reason.clone());
-            refuse(taken, &AppendError::Unavailable(reason));
+            return self.full();
         }
+        let reason = format!("a write to the log failed: {error}");
+        self.shared.poison(reason.clone());
+        AppendError::Unavailable(reason)
     }
 
     fn full(&self) -> AppendError {
@@ -288,3 +338,6 @@ fn refuse(taken: &mut Vec<Pending>, error: &AppendError) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

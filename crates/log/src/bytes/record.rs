@@ -62,6 +62,11 @@ impl RecordHead {
         })
     }
 
+    /// When it was committed, and the hash of its id.
+    pub(crate) fn id(&self) -> (u64, u128) {
+        (self.committed_ms, self.deduplication)
+    }
+
     /// Bytes of the whole record: head, event, padding.
     pub(crate) fn size(&self) -> usize {
         size(self.length as usize)

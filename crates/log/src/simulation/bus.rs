@@ -1,24 +1,26 @@
 //! A log without threads, whose every step the dice choose.
 
-use std::collections::BTreeSet;
+mod drain;
+
+use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use eventbus_core::broker::{AppendError, CursorError, CursorId, CursorSpec, Start};
-use eventbus_core::cursor::Ended;
-use eventbus_core::delivery::{Attempt, Outcome, Verdict};
+use eventbus_core::delivery::{Attempt, DeadLetterReason, Outcome, Verdict};
 use eventbus_core::testing::SeededEntropy;
-use eventbus_core::{Batch, Clock, Durability, Entropy, Lease, Position};
+use eventbus_core::{Batch, Clock, Durability, Entropy, Event, Lease, Settled};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::checker::{Broken, Checker, Id};
 use crate::config::LogConfig;
 use crate::cursor::LogCursor;
 use crate::disk::{Fault, FaultyDisk};
-use crate::ledger::{self, Ledger, Request};
+use crate::ledger::{self, Ledger};
 use crate::log::Machines;
+use crate::queue::Placed;
 use crate::shared::Shared;
 use crate::signal::Next;
 use crate::syncer::Syncer;
@@ -33,6 +35,9 @@ const TYPES: [&str; 3] = ["a", "b", "c"];
 const CURSORS: usize = 4;
 const START_MS: u64 = 1_700_000_000_000;
 const VOLUME_BYTES: u64 = 32 * 1024 * 1024;
+
+/// How long ids are remembered.
+const REMEMBERED: Duration = Duration::from_secs(30);
 
 /// What may happen in a run.
 #[derive(Clone, Copy, Debug)]
@@ -49,6 +54,8 @@ pub(crate) struct Bus {
     parts: Option<Parts>,
     pub(crate) checker: Checker,
     next: Id,
+    /// Ids that publishers gave of late.
+    given: VecDeque<Id>,
     appends: Vec<Appending>,
     openings: Vec<(String, oneshot::Receiver<Result<(), CursorError>>)>,
     leases: Vec<(String, Arc<LogCursor>, Lease)>,
@@ -77,7 +84,7 @@ impl Drop for Parts {
 
 struct Appending {
     ids: Vec<Id>,
-    answer: oneshot::Receiver<Result<Position, AppendError>>,
+    answer: oneshot::Receiver<Result<Placed, AppendError>>,
 }
 
 struct Settling {
@@ -128,6 +135,7 @@ impl Bus {
             parts: None,
             checker: Checker::default(),
             next: 1,
+            given: VecDeque::new(),
             appends: Vec::new(),
             openings: Vec::new(),
             leases: Vec::new(),
@@ -176,6 +184,7 @@ impl Bus {
             history_bytes: 64 * 1024,
             // The clock jumps, and what is dropped would have to be known to the checker.
             age: Duration::from_secs(10_000 * 3600),
+            deduplication_time: REMEMBERED,
             max_bytes: Some(VOLUME_BYTES / 2),
             segment_bytes: 64 * 1024,
             tail_cache_bytes: 16 * 1024,
@@ -275,8 +284,21 @@ impl Bus {
         (which, next == Next::Again).hash(&mut self.trace);
     }
 
+    /// The id that the publisher of an event gives it, if it does: often one that it gave before.
+    fn give_id(&mut self, event: Id) -> Option<Id> {
+        let given = match self.roll(4) {
+            0..=1 => return None,
+            2 => *self.given.get(self.roll(1 + self.given.len() as u64) as usize)?,
+            _ => event,
+        };
+        self.given.push_back(given);
+        if self.given.len() > 20 {
+            self.given.pop_front();
+        }
+        Some(given)
+    }
+
     fn append(&mut self) {
-        let Some(parts) = &self.parts else { return };
         let event_type = TYPES[self.roll(TYPES.len() as u64) as usize];
         let durability = match self.roll(5) {
             0 => Durability::Accepted,
@@ -287,14 +309,21 @@ impl Bus {
         let atomic = self.roll(3) == 0;
         let ids: Vec<Id> = (self.next..self.next + count).collect();
         self.next += count;
-        let events = ids.iter().map(|id| {
+        let given: Vec<Option<Id>> = ids.iter().map(|id| self.give_id(*id)).collect();
+        let events = ids.iter().zip(&given).map(|(id, given)| {
             let padding = self.roll(3000) as usize;
-            event(event_type, format!("{id}:{:padding$}", ""))
+            let event = event(event_type, format!("{id}:{:padding$}", ""));
+            match given {
+                None => event,
+                Some(given) => Event { id: given.to_string().into(), id_given: true, ..event },
+            }
         });
         let batch = Batch { events: events.collect(), atomic };
         let level = durability.as_str();
-        self.chronicle.note(|| format!("{ids:?} of {event_type}, {level}, atomic: {atomic}"));
-        self.checker.send(&ids, event_type, durability, atomic);
+        self.chronicle
+            .note(|| format!("{ids:?} as {given:?} of {event_type}, {level}, atomic: {atomic}"));
+        self.checker.send(&ids, &given, event_type, (durability, atomic));
+        let Some(parts) = &self.parts else { return };
         let Ok(answers) = parts.shared.begin_append(batch, durability) else { return };
         let mut ids = ids.into_iter();
         for (count, answer) in answers {
@@ -341,7 +370,7 @@ impl Bus {
         };
         let count = leases.len();
         for lease in leases {
-            let event = number(&lease)?;
+            let event = number(lease.event())?;
             self.chronicle.note(|| format!("{id} leases {event} at {}", lease.position()));
             (id, event, lease.position()).hash(&mut self.trace);
             self.checker.leased(id, event, lease.position())?;
@@ -356,33 +385,36 @@ impl Bus {
             return;
         };
         let (id, cursor) = (which.0.clone(), which.1.clone());
-        let mut ended = Vec::new();
-        let mut done = Vec::new();
+        let mut turn = Vec::new();
+        let (mut done, mut asked) = (Vec::new(), Vec::new());
         for (owner, home, lease) in std::mem::take(&mut self.leases) {
             if owner != id || self.roll(2) == 0 {
                 self.leases.push((owner, home, lease));
                 continue;
             }
-            let verdict = match self.roll(4) {
+            let verdict = match self.roll(5) {
                 0 => Verdict::Retry { due_ms: self.clock.now_ms() + self.roll(20_000) },
                 1 => Verdict::Skip,
+                2 => Verdict::DeadLetter { reason: DeadLetterReason::Refused },
                 _ => Verdict::Ack,
             };
             let ends = !matches!(verdict, Verdict::Retry { .. });
-            let Ok(event) = number(&lease) else { continue };
-            self.checker.asked(&id, event, ends);
+            let Ok(event) = number(lease.event()) else { continue };
+            if self.checker.asked(&id, event, ends) {
+                asked.push(event);
+            }
+            if matches!(verdict, Verdict::DeadLetter { .. }) {
+                self.checker.given_up(&id, event, lease.position());
+            }
             if ends {
                 done.push(event);
             }
             let attempt = Some(Attempt::new(self.clock.now_ms(), 1, Outcome::Timeout));
-            ended.push(Ended { position: lease.position(), attempt, verdict });
-            lease.end();
+            turn.push(Settled { lease, attempt, verdict });
         }
-        let Some(parts) = &self.parts else { return };
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Turn { cursor, ended, reply: Some(reply) };
-        if parts.shared.ledger.push(request).is_ok() {
-            self.settlings.push(Settling { cursor: id, ids: done, answer });
+        match cursor.give_up_and_end(turn) {
+            Ok(answer) => self.settlings.push(Settling { cursor: id, ids: done, answer }),
+            Err(_) => self.checker.refused(&id, &asked),
         }
     }
 
@@ -392,7 +424,7 @@ impl Bus {
         }
         let which = self.roll(self.leases.len() as u64) as usize;
         let (id, _, lease) = self.leases.swap_remove(which);
-        if let Ok(event) = number(&lease) {
+        if let Ok(event) = number(lease.event()) {
             self.checker.given_back(&id, event);
         }
     }
@@ -431,11 +463,11 @@ impl Bus {
     fn answers(&mut self) -> Result<(), Broken> {
         for mut append in std::mem::take(&mut self.appends) {
             match append.answer.try_recv() {
-                Ok(Ok(first)) => {
-                    for (n, id) in append.ids.iter().enumerate() {
-                        self.chronicle.note(|| format!("acknowledged {id} at {first} + {n}"));
-                        (*id, first.0).hash(&mut self.trace);
-                        self.checker.acknowledged(*id, Position(first.0 + n as u64))?;
+                Ok(Ok(placed)) => {
+                    for (id, receipt) in append.ids.iter().zip(placed.receipts(append.ids.len())) {
+                        self.chronicle.note(|| format!("acknowledged {id}: {receipt:?}"));
+                        (*id, format!("{receipt:?}")).hash(&mut self.trace);
+                        self.checker.acknowledged(*id, receipt)?;
                     }
                 }
                 Ok(Err(_)) | Err(TryRecvError::Closed) => {}
@@ -458,102 +490,11 @@ impl Bus {
         }
         Ok(())
     }
-
-    /// Steps everything until nothing is left to do.
-    fn settle_down(&mut self) {
-        for _ in 0..200 {
-            let Some(parts) = &mut self.parts else { return };
-            self.clock.elapsed_ms.fetch_add(200, Ordering::Relaxed);
-            let now = parts.shared.now();
-            while parts.writer.step(now) == Next::Again {}
-            while parts.syncer.step(now) == Next::Again {}
-            while parts.router.step(now) == Next::Again {}
-            while parts.ledger.step(now) == Next::Again {}
-            while ledger::sync_step(&parts.shared, now) == Next::Again {}
-            if parts.upkeep.step(now) != Next::SleepFor(Duration::from_millis(5)) {
-                break;
-            }
-        }
-    }
-
-    /// After a last crash, without faults: everything owed must come.
-    fn drain(&mut self) -> Result<(), Broken> {
-        self.disk.heal();
-        let power_cut = self.mix.power_cuts && self.roll(2) == 0;
-        self.crash(power_cut)?;
-        self.disk.heal();
-        self.open()?;
-        self.whole_batches()?;
-        let cursors: Vec<String> = self.checker.must_exist().map(str::to_owned).collect();
-        for id in cursors {
-            let mut owed = self.checker.owed(&id);
-            for _ in 0..10_000 {
-                self.clock.wall_ms.fetch_add(40_000, Ordering::Relaxed);
-                if self.lease_of(&id, 50)? == 0 {
-                    break;
-                }
-                for (_, _, lease) in &self.leases {
-                    owed.remove(&number(lease)?);
-                }
-                self.settle_all(&id)?;
-            }
-            if let Some(lost) = owed.first() {
-                return Err(format!("{id} never got event {lost}"));
-            }
-            let lag = self.cursor(&id).map(|cursor| cursor.stats().lag_events);
-            if lag != Some(0) {
-                return Err(format!("{id} got everything, and its lag is {lag:?}"));
-            }
-        }
-        self.nothing_is_corrupt()
-    }
-
-    fn settle_all(&mut self, id: &str) -> Result<(), Broken> {
-        let Some(cursor) = self.cursor(id) else { return Ok(()) };
-        let mut ended = Vec::new();
-        for (_, _, lease) in std::mem::take(&mut self.leases) {
-            self.checker.asked(id, number(&lease)?, true);
-            let position = lease.position();
-            ended.push(Ended { position, attempt: None, verdict: Verdict::Ack });
-            lease.end();
-        }
-        let Some(parts) = &mut self.parts else { return Ok(()) };
-        let request = Request::Turn { cursor, ended, reply: None };
-        parts.shared.ledger.push(request).map_err(|error| error.to_string())?;
-        self.settle_down();
-        Ok(())
-    }
-
-    /// Reads the whole log, whoever wanted what is in it.
-    fn whole_batches(&mut self) -> Result<(), Broken> {
-        let Some(parts) = &self.parts else { return Ok(()) };
-        let mut all = BTreeSet::new();
-        for event_type in TYPES {
-            let spec = CursorSpec {
-                id: CursorId(format!("all-{event_type}").into()),
-                interest: interest(event_type),
-                start: Start::AtMs(0),
-                waiting_max: 100_000,
-            };
-            let admitted = parts.shared.admit(spec).map_err(|error| error.to_string())?;
-            loop {
-                let leases = admitted.cursor.lease_now(100).map_err(|error| error.to_string())?;
-                if leases.is_empty() {
-                    break;
-                }
-                for lease in leases {
-                    all.insert(number(&lease)?);
-                    lease.end();
-                }
-            }
-        }
-        self.checker.atomic(&all)
-    }
 }
 
-/// The number of the event in a lease, checked against all of its payload.
-fn number(lease: &Lease) -> Result<Id, Broken> {
-    let payload = String::from_utf8_lossy(&lease.event().payload).into_owned();
+/// The number of an event, checked against all of its payload.
+fn number(event: &Event) -> Result<Id, Broken> {
+    let payload = String::from_utf8_lossy(&event.payload).into_owned();
     let (number, padding) = payload.split_once(':').ok_or("not a payload of ours")?;
     if padding.chars().any(|padding| padding != ' ') {
         return Err("a payload was changed".into());

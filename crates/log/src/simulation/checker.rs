@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use eventbus_core::{Durability, Position};
+use eventbus_core::{Durability, Position, Receipt};
 
 /// An event by its number, which is also its payload.
 pub(crate) type Id = u64;
@@ -15,17 +15,26 @@ pub(crate) struct Checker {
     sent: BTreeMap<Id, Sent>,
     positions: BTreeMap<Position, Id>,
     cursors: BTreeMap<String, Place>,
+    /// Repeats of ids that were given more than once before: which of the events is there, only
+    /// the log knows.
+    repeats: Vec<Id>,
     pub(crate) deliveries: u64,
     pub(crate) acknowledged: u64,
+    pub(crate) repeated: u64,
+    pub(crate) dead_letters: u64,
 }
 
 struct Sent {
     event_type: String,
     durability: Durability,
-    /// Its batch, when that is atomic, and how many belong to it.
-    atomic: Option<(Id, usize)>,
-    /// The publisher was told, or a subscriber has seen it: it must stay.
-    kept: bool,
+    /// Its batch, when that is atomic.
+    atomic: Option<Id>,
+    /// The id its publisher gave it.
+    given: Option<Id>,
+    /// The publisher was told that it is a repeat: it must not be there.
+    is_repeat: bool,
+    /// The publisher was told, or a subscriber has seen it: it must stay, to this level.
+    kept: Option<Durability>,
 }
 
 #[derive(Default)]
@@ -40,28 +49,74 @@ struct Place {
     asked: BTreeSet<Id>,
     /// A settlement was confirmed: it counts, except after a power cut.
     settled: BTreeSet<Id>,
+    /// Ever given up.
+    given_up: BTreeMap<Position, Id>,
+    /// Given up, and not seen again since.
+    dead: BTreeSet<Id>,
+}
+
+impl Sent {
+    /// It must stay, to the level that was asked for.
+    fn keep(&mut self) {
+        self.kept = self.kept.max(Some(self.durability));
+    }
 }
 
 impl Checker {
     pub(crate) fn send(
         &mut self,
         ids: &[Id],
+        given: &[Option<Id>],
         event_type: &str,
-        durability: Durability,
-        atomic: bool,
+        (durability, atomic): (Durability, bool),
     ) {
-        for id in ids {
-            let atomic = atomic.then_some((ids[0], ids.len()));
-            let event_type = event_type.to_owned();
-            self.sent.insert(*id, Sent { event_type, durability, atomic, kept: false });
+        for (id, given) in ids.iter().zip(given) {
+            let sent = Sent {
+                event_type: event_type.to_owned(),
+                durability,
+                atomic: atomic.then_some(ids[0]),
+                given: *given,
+                is_repeat: false,
+                kept: None,
+            };
+            self.sent.insert(*id, sent);
         }
     }
 
-    pub(crate) fn acknowledged(&mut self, id: Id, position: Position) -> Result<(), Broken> {
+    pub(crate) fn acknowledged(&mut self, id: Id, receipt: Receipt) -> Result<(), Broken> {
         self.acknowledged += 1;
-        self.at(position, id)?;
-        self.sent.entry(id).and_modify(|sent| sent.kept = true);
+        match receipt {
+            Receipt::Stored(position) => self.at(position, id)?,
+            Receipt::Duplicate => return self.repeated(id),
+            Receipt::Accepted => return Err(format!("{id} waited to be told nothing")),
+        }
+        self.sent.entry(id).and_modify(Sent::keep);
         Ok(())
+    }
+
+    /// What it repeats is there, as durably as its publisher asked.
+    fn repeated(&mut self, id: Id) -> Result<(), Broken> {
+        self.repeated += 1;
+        let originals = self.originals(id);
+        let sent = self.sent.get_mut(&id).ok_or("an answer to nothing")?;
+        sent.is_repeat = true;
+        let durability = sent.durability;
+        match originals[..] {
+            [] => return Err(format!("{id} is said to repeat what was never sent")),
+            [original] => {
+                let keep = |sent: &mut Sent| sent.kept = sent.kept.max(Some(durability));
+                self.sent.entry(original).and_modify(keep);
+            }
+            _ => self.repeats.push(id),
+        }
+        Ok(())
+    }
+
+    /// The events before `id` that have its id and may be there.
+    fn originals(&self, id: Id) -> Vec<Id> {
+        let Some(given) = self.sent.get(&id).and_then(|sent| sent.given) else { return Vec::new() };
+        let same = self.sent.range(..id).filter(|(_, sent)| sent.given == Some(given));
+        same.filter(|(_, sent)| !sent.is_repeat).map(|(id, _)| *id).collect()
     }
 
     /// The cursor is being made; `next` is the next event to be sent.
@@ -86,8 +141,12 @@ impl Checker {
         self.deliveries += 1;
         self.at(position, id)?;
         let sent = self.sent.get_mut(&id).ok_or("an event nobody sent")?;
-        sent.kept = true;
+        sent.keep();
+        if sent.is_repeat {
+            return Err(format!("{cursor} got event {id}, a repeat"));
+        }
         let place = self.cursors.get_mut(cursor).ok_or("a cursor nobody made")?;
+        place.dead.remove(&id);
         if sent.event_type != place.event_type {
             return Err(format!("{cursor} got event {id} of {}", sent.event_type));
         }
@@ -106,11 +165,26 @@ impl Checker {
         });
     }
 
-    /// The lease ended with a verdict; `done` says that it was one that ends the event.
-    pub(crate) fn asked(&mut self, cursor: &str, id: Id, done: bool) {
+    /// The lease ended with a verdict; `done` says that it was one that ends the event. True where
+    /// that was not asked for before.
+    pub(crate) fn asked(&mut self, cursor: &str, id: Id, done: bool) -> bool {
         self.given_back(cursor, id);
-        if done && let Some(place) = self.cursors.get_mut(cursor) {
-            place.asked.insert(id);
+        let place = self.cursors.get_mut(cursor).filter(|_| done);
+        place.is_some_and(|place| place.asked.insert(id))
+    }
+
+    /// The lease ended because the event is given up.
+    pub(crate) fn given_up(&mut self, cursor: &str, id: Id, position: Position) {
+        if let Some(place) = self.cursors.get_mut(cursor) {
+            place.given_up.insert(position, id);
+            place.dead.insert(id);
+        }
+    }
+
+    /// Nothing came of what was asked.
+    pub(crate) fn refused(&mut self, cursor: &str, asked: &[Id]) {
+        if let Some(place) = self.cursors.get_mut(cursor) {
+            place.asked.retain(|id| !asked.contains(id));
         }
     }
 
@@ -124,9 +198,16 @@ impl Checker {
         for place in self.cursors.values_mut() {
             place.leased.clear();
         }
+        self.keeps(Durability::Written);
+    }
+
+    /// What was promised below this level may be lost.
+    fn keeps(&mut self, level: Durability) {
         for sent in self.sent.values_mut() {
-            sent.kept &= sent.durability >= Durability::Written;
+            sent.kept = sent.kept.filter(|kept| *kept >= level);
         }
+        let sent = &self.sent;
+        self.repeats.retain(|id| sent.get(id).is_some_and(|sent| sent.durability >= level));
     }
 
     pub(crate) fn power_cut(&mut self) {
@@ -134,10 +215,28 @@ impl Checker {
         for place in self.cursors.values_mut() {
             place.settled.clear();
         }
-        for sent in self.sent.values_mut() {
-            sent.kept &= sent.durability >= Durability::Synced;
-        }
+        self.keeps(Durability::Synced);
         // Positions of lost events stay taken for ever.
+    }
+
+    /// What a cursor that has got everything gave up is there, once, and nothing else.
+    pub(crate) fn dead_letters(
+        &mut self,
+        cursor: &str,
+        letters: &BTreeMap<Position, Id>,
+    ) -> Result<(), Broken> {
+        let Some(place) = self.cursors.get(cursor) else { return Ok(()) };
+        self.dead_letters += letters.len() as u64;
+        for (position, id) in letters {
+            if place.given_up.get(position) != Some(id) {
+                return Err(format!("a dead letter of {cursor} holds event {id}"));
+            }
+        }
+        let there: BTreeSet<Id> = letters.values().copied().collect();
+        match place.dead.difference(&there).next() {
+            None => Ok(()),
+            Some(id) => Err(format!("{cursor} gave event {id} up, and it is no dead letter")),
+        }
     }
 
     /// Cursors that must be there after a restart.
@@ -149,7 +248,7 @@ impl Checker {
     pub(crate) fn owed(&self, cursor: &str) -> BTreeSet<Id> {
         let Some(place) = self.cursors.get(cursor) else { return BTreeSet::new() };
         let owed = self.sent.iter().filter(|(id, sent)| {
-            sent.kept
+            sent.kept.is_some()
                 && sent.event_type == place.event_type
                 && **id >= place.since
                 && place.opened
@@ -158,19 +257,44 @@ impl Checker {
         owed.map(|(id, _)| *id).collect()
     }
 
-    /// Atomic batches are there as a whole or not at all. `all` is what the log holds.
-    pub(crate) fn atomic(&self, all: &BTreeSet<Id>) -> Result<(), Broken> {
-        let mut found: BTreeMap<Id, (usize, usize)> = BTreeMap::new();
-        for id in all {
-            if let Some((batch, count)) = self.sent.get(id).and_then(|sent| sent.atomic) {
-                found.entry(batch).or_insert((0, count)).0 += 1;
+    /// Atomic batches are there as a whole or not at all, repeats left out. `all` is what the log
+    /// holds, with commit times.
+    pub(crate) fn atomic(&self, all: &BTreeMap<Id, u64>) -> Result<(), Broken> {
+        let batch_of = |id: &Id| self.sent.get(id).and_then(|sent| sent.atomic);
+        let there: BTreeSet<Id> = all.keys().filter_map(batch_of).collect();
+        let missing = self.sent.iter().find(|(id, sent)| {
+            let is_owed = sent.atomic.is_some_and(|batch| there.contains(&batch));
+            is_owed && !all.contains_key(id) && self.originals(**id).is_empty()
+        });
+        match missing {
+            None => Ok(()),
+            Some((id, _)) => Err(format!("{id} is missing from an atomic batch that is there")),
+        }
+    }
+
+    /// No id is there twice within `window_ms`, and whatever was repeated is there, unless it was
+    /// so old that retention took it.
+    pub(crate) fn repeats(&self, all: &BTreeMap<Id, u64>, window_ms: u64) -> Result<(), Broken> {
+        let mut last: BTreeMap<Id, (Id, u64)> = BTreeMap::new();
+        for (id, committed_ms) in all {
+            let Some(given) = self.sent.get(id).and_then(|sent| sent.given) else { continue };
+            let before = last.insert(given, (*id, *committed_ms));
+            // After a restart an index knows times to a second.
+            if let Some((before, ms)) =
+                before.filter(|(_, ms)| *committed_ms < ms + window_ms - 1000)
+            {
+                let after_ms = committed_ms - ms;
+                return Err(format!(
+                    "{id} is stored {after_ms} ms after {before}, which it repeats"
+                ));
             }
         }
-        match found.iter().find(|(_, (there, count))| there != count) {
+        let first = all.keys().next().copied().unwrap_or(Id::MAX);
+        let is_there =
+            |id: &Id| self.originals(*id).iter().any(|one| all.contains_key(one) || *one < first);
+        match self.repeats.iter().find(|id| !is_there(id)) {
             None => Ok(()),
-            Some((batch, (there, count))) => {
-                Err(format!("{there} of {count} events of the atomic batch {batch} are there"))
-            }
+            Some(id) => Err(format!("what {id} repeats is not there")),
         }
     }
 

@@ -23,6 +23,8 @@ pub(crate) enum Mutation {
     AcknowledgeEarly,
     /// Writes a turn as if what is still leased were settled.
     MoveFrontierEarly,
+    /// Remembers no id from before a restart.
+    ForgetIds,
 }
 
 impl Mutation {

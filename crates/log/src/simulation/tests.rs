@@ -17,18 +17,23 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 }
 
 fn run_all(mix: Mix, count: u64) {
-    let (mut deliveries, mut acknowledged) = (0, 0);
+    let (mut deliveries, mut acknowledged, mut repeated, mut dead) = (0, 0, 0, 0);
     for seed in seeds(count) {
         match Bus::new(seed, mix).run() {
             Ok((_, checker)) => {
                 deliveries += checker.deliveries;
                 acknowledged += checker.acknowledged;
+                repeated += checker.repeated;
+                dead += checker.dead_letters;
             }
             Err(broken) => panic!("seed {seed}, {mix:?}: {broken}"),
         }
     }
-    println!("seeds {:?}: {acknowledged} acknowledged, {deliveries} deliveries", seeds(count));
-    assert!(acknowledged > 0 && deliveries > 0, "the simulation does nothing");
+    let seeds = seeds(count);
+    println!("seeds {seeds:?}: {acknowledged} acknowledged, {repeated} of them repeats");
+    println!("{deliveries} deliveries, {dead} dead letters");
+    let least = acknowledged.min(deliveries).min(repeated).min(dead);
+    assert!(least > 0, "the simulation does nothing");
 }
 
 #[test]
@@ -95,4 +100,9 @@ fn an_early_acknowledgement_is_found() {
 #[test]
 fn an_early_frontier_is_found() {
     is_found(Mutation::MoveFrontierEarly);
+}
+
+#[test]
+fn forgotten_ids_are_found() {
+    is_found(Mutation::ForgetIds);
 }

@@ -81,7 +81,7 @@ impl Vault {
         }
     }
 
-    fn page_now(
+    pub(crate) fn page_now(
         &self,
         of: &CursorId,
         after: Position,

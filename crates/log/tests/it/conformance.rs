@@ -72,6 +72,7 @@ impl Harness for LogHarness {
             max_bytes: Some(limits.max_bytes),
             backlog_max_bytes: Some(limits.backlog_max_bytes),
             age: limits.age,
+            deduplication_time: limits.deduplication_time,
             segment_bytes: (limits.max_bytes / 16).clamp(64 << 10, 4 << 20),
             ..LogConfig::on_disk(disk)
         };

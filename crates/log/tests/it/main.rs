@@ -8,6 +8,7 @@ mod dead_letters;
 mod full;
 mod lagging;
 mod opening;
+mod repeats;
 mod retention;
 mod road;
 mod support;
