@@ -17,6 +17,7 @@ mod life;
 mod model;
 mod place;
 mod random;
+mod repeat;
 mod retention;
 mod retry;
 mod road;
@@ -162,6 +163,10 @@ suite! {
             what_is_given_up_is_kept_whole,
             dead_letters_are_found_and_removed,
             nothing_falls_between_an_event_and_its_dead_letter;
+        repeat:
+            an_event_with_an_id_is_stored_once,
+            ids_are_remembered_by_the_next_process,
+            an_id_is_forgotten_in_time;
         life:
             a_stop_keeps_everything,
             a_kill_keeps_everything,

@@ -10,9 +10,12 @@ use std::time::Duration;
 use super::model::{Model, ids};
 use super::world::*;
 use super::{Harness, Limits};
-use crate::broker::{Batch, Broker, Cursor, CursorId, CursorSpec, Lease, Position, Settled, Start};
+use crate::broker::{
+    Batch, Broker, Cursor, CursorId, CursorSpec, Lease, Position, Receipt, Settled, Start,
+};
 use crate::delivery::{DeadLetterReason, Verdict};
 use crate::durability::Durability;
+use crate::event::Event;
 use crate::seams::Entropy;
 use crate::testing::{SeededEntropy, event, interest};
 
@@ -32,9 +35,15 @@ pub async fn random_operations_keep_every_promise(harness: &dyn Harness) {
     let seed = number("EVENTBUS_SEED").unwrap_or(1);
     println!("EVENTBUS_SEED={seed}");
     let dice = SeededEntropy::new(seed);
-    let broker = harness.start(Limits::default()).await;
-    let mut run =
-        Run { harness, dice, broker, model: Model::of(harness.traits()), seats: Vec::new() };
+    let broker = harness.start(limits()).await;
+    let mut run = Run {
+        harness,
+        dice,
+        broker,
+        model: Model::of(harness.traits()),
+        seats: Vec::new(),
+        ids: 0,
+    };
     for id in ids() {
         let asked = run.anything(id);
         run.sit(asked).await;
@@ -52,6 +61,11 @@ pub async fn random_operations_keep_every_promise(harness: &dyn Harness) {
     }
 }
 
+/// Ids are remembered for as long as events are kept: longer than any run takes.
+fn limits() -> Limits {
+    Limits { deduplication_time: Limits::default().age, ..Limits::default() }
+}
+
 /// The broker under test and what is said to be true of it.
 struct Run<'a> {
     harness: &'a dyn Harness,
@@ -59,6 +73,8 @@ struct Run<'a> {
     broker: Arc<dyn Broker>,
     model: Model,
     seats: Vec<Seat>,
+    /// As many ids were given.
+    ids: usize,
 }
 
 /// A cursor in use.
@@ -105,19 +121,41 @@ impl Run<'_> {
 
     async fn publish(&mut self) {
         let event_type = format!("t{}", self.roll(TYPES));
-        let count = 1 + self.roll(6);
-        let events = (0..count).map(|n| {
+        let (mut events, mut repeats) = (Vec::new(), Vec::new());
+        for n in 0..1 + self.roll(6) {
             let payload = format!("{event_type} {} {n}", self.model.last());
-            event(&event_type, payload)
-        });
+            let (event, repeats_one) = self.identified(event(&event_type, payload));
+            events.push(event);
+            repeats.push(repeats_one);
+        }
         let levels = self.broker.capabilities().durabilities.iter();
         let levels: Vec<_> = levels.filter(|level| **level >= Durability::Written).collect();
         let level = *levels[self.roll(levels.len())];
-        let batch = Batch { events: events.collect(), atomic: self.roll(2) == 0 };
-        let receipts = self.broker.append(batch.clone(), level).await.expect("it is stored");
-        let positions = positions(&receipts);
-        println!("publish {count} of {event_type}, {level}: {positions:?}");
-        self.model.published(self.harness.now_ms(), batch.events.into_iter().zip(positions));
+        let batch = Batch { events: events.clone(), atomic: self.roll(2) == 0 };
+        let receipts = self.broker.append(batch, level).await.expect("it is stored").receipts;
+        println!("publish {event_type}, {level}: {receipts:?}");
+        assert_eq!(receipts.len(), events.len());
+        let mut stored = Vec::new();
+        for ((event, is_repeat), receipt) in events.into_iter().zip(repeats).zip(receipts) {
+            match receipt {
+                Receipt::Stored(position) if !is_repeat => stored.push((event, position)),
+                Receipt::Duplicate if is_repeat => {}
+                other => panic!("{other:?} for {event:?}, a repeat: {is_repeat}"),
+            }
+        }
+        self.model.published(self.harness.now_ms(), stored.into_iter());
+    }
+
+    /// The event with an id of its own, or one that was there before, or none; says whether it
+    /// repeats another.
+    fn identified(&mut self, event: Event) -> (Event, bool) {
+        let (id, is_repeat) = match self.roll(6) {
+            0 => (self.ids, false),
+            1 if self.ids > 0 => (self.roll(self.ids), true),
+            _ => return (event, false),
+        };
+        self.ids = self.ids.max(id + 1);
+        (Event { id: format!("id {id}").into(), id_given: true, ..event }, is_repeat)
     }
 
     async fn lease(&mut self, at: usize, limit: usize) {
@@ -208,7 +246,7 @@ impl Run<'_> {
     async fn end(&mut self, end: End) {
         println!("{end:?}");
         let broker = self.broker.clone();
-        self.broker = restart(self.harness, broker, end, Limits::default()).await;
+        self.broker = restart(self.harness, broker, end, limits()).await;
         self.model.ended();
         for seat in &mut self.seats {
             let cursor = open_as(&self.broker, seat.spec.clone()).await;
