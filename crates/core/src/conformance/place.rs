@@ -134,21 +134,3 @@ pub async fn who_waits_hears_that_the_cursor_is_forgotten(harness: &dyn Harness)
     let (told, ()) = futures::join!(waiting, forgetting);
     assert_eq!(told.expect("an answer").map(drop), Err(CursorError::Forgotten));
 }
-
-/// Takes `certain` and nothing else but what may come besides.
-async fn takes_certain(
-    harness: &dyn Harness,
-    cursor: &std::sync::Arc<dyn crate::broker::Cursor>,
-    certain: &str,
-    besides: &[&str],
-) {
-    let mut came = Vec::new();
-    while !came.iter().any(|payload| payload == certain) {
-        let leases = lease(harness, cursor, 9).await;
-        came.extend(payloads(&leases));
-        settle(cursor, leases, Verdict::Ack).await;
-    }
-    came.retain(|payload| payload != certain && !besides.contains(&payload.as_str()));
-    assert!(came.is_empty(), "{came:?} came besides {certain}");
-    assert!(is_silent(harness, cursor).await, "something came after {certain}");
-}

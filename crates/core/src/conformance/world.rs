@@ -176,6 +176,24 @@ pub(super) async fn takes(harness: &dyn Harness, cursor: &Arc<dyn Cursor>, expec
     assert!(is_silent(harness, cursor).await, "something came after {expected:?}");
 }
 
+/// Takes `certain` and nothing else but what may come besides.
+pub(super) async fn takes_certain(
+    harness: &dyn Harness,
+    cursor: &Arc<dyn Cursor>,
+    certain: &str,
+    besides: &[&str],
+) {
+    let mut came = Vec::new();
+    while !came.iter().any(|payload| payload == certain) {
+        let leases = lease(harness, cursor, 9).await;
+        came.extend(payloads(&leases));
+        settle(cursor, leases, Verdict::Ack).await;
+    }
+    came.retain(|payload| payload != certain && !besides.contains(&payload.as_str()));
+    assert!(came.is_empty(), "{came:?} came besides {certain}");
+    assert!(is_silent(harness, cursor).await, "something came after {certain}");
+}
+
 /// What `work` gives, unless it takes longer than `time`.
 pub(super) async fn within<T>(
     harness: &dyn Harness,
