@@ -204,9 +204,13 @@ impl Resource {
 
     /// What can be done with it.
     pub(crate) fn verbs(&self) -> &'static [&'static str] {
-        match self.is_review() {
-            true => &["create"],
-            false => {
+        match () {
+            () if self.is_review() => &["create"],
+            // One mistyped command would delete everything.
+            () if self.is_namespace() => {
+                &["create", "delete", "get", "list", "patch", "update", "watch"]
+            }
+            () => {
                 &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]
             }
         }

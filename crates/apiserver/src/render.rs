@@ -115,7 +115,8 @@ impl Form {
         if self.hides(resource) { secrets::without_values(object) } else { object }
     }
 
-    fn hides(self, resource: &Resource) -> bool {
+    /// Whether values of this resource are left out.
+    pub(crate) fn hides(self, resource: &Resource) -> bool {
         self.write_only && resource.is_secret()
     }
 

@@ -214,7 +214,9 @@ async fn perform(api: &Arc<Api>, method: &Method, call: &Call) -> Result<Respons
         }
         (&Method::PATCH, Some(_)) => written(call, update::patch(api, call).await?),
         (&Method::DELETE, Some(_)) if !status => delete::delete(api, call).await,
-        (&Method::DELETE, None) if whole => delete::delete_collection(api, call).await,
+        (&Method::DELETE, None) if whole && !resource.is_namespace() => {
+            delete::delete_collection(api, call).await
+        }
         _ => Err(ApiError::method_not_allowed()),
     }
 }

@@ -51,7 +51,7 @@ impl TableForm {
         if !resource.is_event() {
             cells.push(object["metadata"]["name"].clone());
         }
-        cells.extend(resource.columns.iter().map(|column| self.cell(column, &object)));
+        cells.extend(resource.columns.iter().map(|column| self.cell(resource, column, &object)));
         let object = match self.include {
             Include::Nothing => return json!({ "cells": cells }),
             Include::Metadata => partial(&object),
@@ -60,8 +60,12 @@ impl TableForm {
         json!({ "cells": cells, "object": object })
     }
 
-    fn cell(self, column: &Column, object: &Value) -> Value {
+    fn cell(self, resource: &Resource, column: &Column, object: &Value) -> Value {
         let found = column.path.find(object);
+        if found.is_empty() && resource.is_secret() && column.kind == "integer" {
+            // The values are counted: without any there are none.
+            return 0.into();
+        }
         let Some(value) = found.first().filter(|value| !value.is_null()) else {
             return Value::Null;
         };

@@ -64,11 +64,16 @@ pub(crate) fn faults(resource: &Resource, object: &Value) -> Vec<Cause> {
     }
 }
 
-/// Refuses a change that the kind does not allow.
+/// Refuses a change that the kind does not allow; for whoever may not read what was there, in a way
+/// that does not tell it.
 pub(crate) fn check_change(
     resource: &Resource,
     before: &Value,
     after: &Value,
+    blind: bool,
 ) -> Result<(), ApiError> {
-    if resource.is_secret() { secrets::check_change(resource, before, after) } else { Ok(()) }
+    match resource.is_secret() {
+        true => secrets::check_change(resource, before, after, blind),
+        false => Ok(()),
+    }
 }

@@ -94,6 +94,8 @@ pub(crate) struct Change {
     pub(crate) key: Key,
     /// Only the status changes; otherwise everything but the status.
     pub(crate) status: bool,
+    /// Who writes may not read: what is answered must not tell what was there.
+    blind: bool,
     /// Nothing is kept.
     pub(crate) dry: bool,
     pub(crate) now_ms: u64,
@@ -121,6 +123,7 @@ impl Change {
             resource: Arc::clone(call.resource()),
             key: call.key(),
             status: call.target.status,
+            blind: call.form.hides(call.resource()),
             dry: call.query.dry_run()?,
             now_ms: call.form.now_ms,
             author: call.author()?,
@@ -189,7 +192,7 @@ impl Change {
             admit::validate_status(&self.resource, &after)?;
         } else {
             admit::validate(&self.resource, &after)?;
-            builtin::check_change(&self.resource, before, &after)?;
+            builtin::check_change(&self.resource, before, &after, self.blind)?;
             self.check_finalizers(before, &after)?;
         }
         if self.resource.has_generation() && is_another_wish(before, &after) {
@@ -207,7 +210,8 @@ impl Change {
         mut after: Value,
         ownership: Ownership,
     ) -> Result<Bytes, ApiError> {
-        if after == before.object && ownership.is_same(&before.ownership) {
+        let is_same = after == before.object && ownership.is_same(&before.ownership);
+        if is_same && !self.blind {
             return Ok(before.stored.body);
         }
         ownership.attach(&mut after);

@@ -236,7 +236,19 @@ impl Watch {
             self.take(event)?;
             self.seen = event.revision;
         }
+        self.look_at_the_clock();
         Ok(())
+    }
+
+    /// Gives a bookmark when it is due, and ends when it is time, also while there is always news.
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        if self.bookmarks.allowed && now >= self.bookmarks.next.min(self.ends) {
+            self.bookmark(false);
+        }
+        if now >= self.ends || *self.closing.borrow() {
+            self.phase = Phase::Ended;
+        }
     }
 
     /// Waits for a change, for a bookmark's time or for the end.
@@ -249,11 +261,8 @@ impl Watch {
             changed = self.newest.changed() => changed.map_err(|_| ()),
             () = tokio::time::sleep_until(bookmark.min(standing).min(self.ends)) => Ok(()),
         };
-        let now = Instant::now();
-        if self.bookmarks.allowed && now >= bookmark.min(self.ends) {
-            self.bookmark(false);
-        }
-        if woken.is_err() || now >= self.ends {
+        self.look_at_the_clock();
+        if woken.is_err() {
             self.phase = Phase::Ended;
         }
         Ok(())

@@ -330,3 +330,13 @@ async fn a_patch_that_is_too_much_work_is_refused() {
     let lists = json!([["replace", "/spec/size", 3]]);
     assert_eq!(fixture.send("PATCH", &path("one"), lists).await.0, 400);
 }
+
+#[tokio::test]
+async fn namespaces_are_deleted_one_by_one() {
+    let fixture = Fixture::new().await;
+    let (_, core) = fixture.get("/api/v1").await;
+    let verbs = core["resources"][0]["verbs"].as_array().unwrap();
+    assert!(!verbs.contains(&json!("deletecollection")) && verbs.contains(&json!("delete")));
+    let (code, answer) = fixture.send("DELETE", "/api/v1/namespaces", Value::Null).await;
+    assert_eq!((code, &answer["reason"]), (405, &json!("MethodNotAllowed")));
+}

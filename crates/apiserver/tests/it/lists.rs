@@ -224,7 +224,7 @@ async fn tables_have_columns_and_cells() {
 const METADATA: &str = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1";
 
 /// Makes widgets of about 10 KiB, with something in their metadata too.
-async fn fill(fixture: &Fixture, count: u64) {
+pub(crate) async fn fill(fixture: &Fixture, count: u64) {
     let path = format!("{WIDGETS}/namespaces/stage/widgets");
     for number in 0..count {
         let mut big = widget(&format!("w{number:04}"), 1);

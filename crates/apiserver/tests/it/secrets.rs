@@ -175,3 +175,47 @@ async fn without_the_right_key_the_store_stays_closed() {
     let opened = open_with(&store, definitions()).await.unwrap();
     opened.close().await;
 }
+
+#[tokio::test]
+async fn who_may_not_read_learns_nothing_from_what_a_write_changes() {
+    let fixture = Fixture::new().await;
+    let fixed = |name: &str, plain: &str, immutable: bool| {
+        let mut secret = secret(plain);
+        secret["metadata"]["name"] = name.into();
+        secret["immutable"] = immutable.into();
+        secret
+    };
+    let put = async |guess: &Value| {
+        let name = guess["metadata"]["name"].as_str().unwrap();
+        fixture.send_as(editor(), "PUT", &format!("{SECRETS}/{name}"), guess.clone()).await
+    };
+    let version = |answer: &Value| answer["metadata"]["resourceVersion"].clone();
+    let (_, made) = fixture.send("POST", SECRETS, fixed("two", PLAIN, false)).await;
+    let (code, right) = put(&fixed("two", PLAIN, false)).await;
+    assert_eq!(code, 200, "{right}");
+    assert_ne!(version(&right), version(&made), "an unchanged Secret looks like a changed one");
+    fixture.clock.advance(std::time::Duration::from_secs(60));
+    let (_, wrong) = put(&fixed("two", "another", false)).await;
+    assert_ne!(version(&wrong), version(&right));
+    let besides = |answer: &Value| {
+        let mut answer = answer.clone();
+        answer["metadata"]["resourceVersion"].take();
+        answer
+    };
+    assert_eq!(besides(&right), besides(&wrong));
+    fixture.send("POST", SECRETS, fixed("three", PLAIN, true)).await;
+    let guesses = [fixed("three", PLAIN, true), fixed("three", "another", true)];
+    let [right, wrong] = [put(&guesses[0]).await, put(&guesses[1]).await];
+    assert_eq!((right.0, &right), (422, &wrong));
+}
+
+#[tokio::test]
+async fn a_secret_without_values_has_none_of_them() {
+    let fixture = Fixture::new().await;
+    let empty = json!({ "metadata": { "name": "empty" } });
+    assert_eq!(fixture.send("POST", SECRETS, empty).await.0, 201);
+    let table = "application/json;as=Table;g=meta.k8s.io;v=v1";
+    let request = http::Request::get(SECRETS).header("accept", table).body(String::new()).unwrap();
+    let table = crate::fixture::read(fixture.raw(request).await).await;
+    assert_eq!(table["rows"][0]["cells"], json!(["empty", "Opaque", 0, "0s"]));
+}

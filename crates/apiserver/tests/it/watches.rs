@@ -370,3 +370,19 @@ async fn only_so_many_watches_are_served() {
     served.pop();
     assert_eq!(ask(true).await.status(), 200);
 }
+
+#[tokio::test]
+async fn a_watch_ends_in_time_though_there_is_always_news() {
+    let fixture = Fixture::new().await;
+    fixture.create("stage", "first", 1).await;
+    let (_, list) = fixture.get(ALL).await;
+    let from = revision(&list);
+    crate::lists::fill(&fixture, 60).await;
+    let query = "?watch=true&timeoutSeconds=5&allowWatchBookmarks=true";
+    let watch = Lines::open(&fixture, &format!("{query}&resourceVersion={from}")).await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    let told = watch.rest().await;
+    assert!(told.len() > 1 && told.len() < 60, "{} events", told.len());
+    assert_eq!(told.last().unwrap()["type"], "BOOKMARK");
+}
