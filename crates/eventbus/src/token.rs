@@ -12,7 +12,7 @@ use eventbus_apiserver::{Account, Accounts, Role, Scope};
 
 use crate::cli::{Fault, World};
 use crate::output;
-use crate::serve::kubeconfig;
+use crate::serve::{data_dir, kubeconfig};
 
 /// What `eventbus token` can be told.
 #[derive(Debug, clap::Args)]
@@ -64,6 +64,7 @@ enum Title {
 /// Runs the command.
 pub(crate) fn run(args: Args, world: &World) -> Result<(), Fault> {
     let Args { data_dir, command } = args;
+    data_dir::check(&data_dir)?;
     match command {
         Command::Create { name, role, namespace, kubeconfig } => {
             let token = kubeconfig::new_token(&*world.entropy);

@@ -10,8 +10,8 @@ use crate::lease;
 /// What the roles are called.
 const NAME: &str = "eventbus";
 
-/// Roles and their bindings for the service account `account` of `namespace`, in which the Lease
-/// lies as well.
+/// The namespace, its service account `account`, and roles and their bindings for it. The Lease
+/// lies in the namespace as well.
 pub fn access(namespace: &str, account: &str) -> Vec<Value> {
     let subject = json!([{ "kind": "ServiceAccount", "name": account, "namespace": namespace }]);
     let role = |kind: &str, rules: Vec<Value>| {
@@ -33,6 +33,12 @@ pub fn access(namespace: &str, account: &str) -> Vec<Value> {
         })
     };
     vec![
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }),
+        json!({
+            "apiVersion": "v1",
+            "kind": "ServiceAccount",
+            "metadata": { "name": account, "namespace": namespace },
+        }),
         role("ClusterRole", everywhere()),
         binding("ClusterRole"),
         role("Role", in_its_namespace()),

@@ -142,11 +142,21 @@ impl Definition {
         }
     }
 
+    /// Is this the first group of its kind?
+    fn is_first(self) -> bool {
+        DEFINITIONS.iter().find(|definition| definition.kind == self.kind) == Some(&self)
+    }
+
     /// Short names for `kubectl`: only the first group of a kind has one, or `kubectl` would warn
     /// at each use that it could mean either.
     fn short_names(self) -> Vec<&'static str> {
-        let first = DEFINITIONS.iter().find(|definition| definition.kind == self.kind);
-        if first == Some(&self) { vec![self.kind.short_name()] } else { Vec::new() }
+        if self.is_first() { vec![self.kind.short_name()] } else { Vec::new() }
+    }
+
+    /// What `kubectl get all` shows: the first groups, so that who uses one sees nothing of the
+    /// other.
+    fn categories(self) -> Vec<&'static str> {
+        if self.is_first() { vec!["all"] } else { Vec::new() }
     }
 
     /// The CustomResourceDefinition.
@@ -175,6 +185,7 @@ impl Definition {
                     "plural": kind.plural(),
                     "singular": kind.singular(),
                     "shortNames": self.short_names(),
+                    "categories": self.categories(),
                 },
                 "versions": [version],
             },
@@ -199,6 +210,9 @@ fn tidy(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
             members.remove("title");
+            if let Some(Value::String(text)) = members.get_mut("description") {
+                *text = joined(text);
+            }
             members.remove("nullable");
             if members.get("format").is_some_and(|format| format == "int32" || format == "int64") {
                 members.remove("format");
@@ -215,6 +229,13 @@ fn tidy(schema: &mut Value) {
         Value::Array(items) => items.iter_mut().for_each(tidy),
         _ => {}
     }
+}
+
+/// A text whose lines end only where its paragraphs do: the others end where the source's do.
+fn joined(text: &str) -> String {
+    let paragraphs = text.split("\n\n");
+    let joined = paragraphs.map(|paragraph| paragraph.lines().collect::<Vec<_>>().join(" "));
+    joined.collect::<Vec<_>>().join("\n\n")
 }
 
 fn exactly_one(mut spec: Value, [one, other]: [&str; 2]) -> Value {
@@ -273,10 +294,37 @@ mod tests {
         assert_eq!(conditions["items"]["required"], json!(["status", "type"]));
         let names = &activation["spec"]["names"];
         assert_eq!(names["shortNames"], json!(["ea"]));
+        let categories =
+            DEFINITIONS.map(|one| one.manifest()["spec"]["names"]["categories"].take());
+        assert_eq!(categories, [json!(["all"]), json!(["all"]), json!([]), json!([])]);
         // Nothing that a structural schema may not hold.
         let text = subscription.to_string();
         for unknown in ["$ref", "$schema", "anyOf", "definitions"] {
             assert!(!text.contains(unknown), "{unknown} in {text}");
+        }
+    }
+
+    /// Every text in a definition that says what something is.
+    fn descriptions(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(members) => {
+                found.extend(members.get("description").and_then(Value::as_str).map(str::to_owned));
+                members.values().for_each(|value| descriptions(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| descriptions(value, found)),
+            _ => {}
+        }
+    }
+
+    #[test]
+    fn no_description_carries_the_line_breaks_of_the_source() {
+        let mut found = Vec::new();
+        for definition in DEFINITIONS {
+            descriptions(&definition.manifest(), &mut found);
+        }
+        assert!(found.len() > 50, "{}", found.len());
+        for text in found {
+            assert!(!text.replace("\n\n", "").contains('\n'), "{text}");
         }
     }
 }

@@ -7,6 +7,7 @@ mod greeting;
 pub mod listen;
 pub mod publish;
 pub mod readiness;
+mod stall;
 pub mod telemetry;
 mod tls;
 pub mod unread;

@@ -1,8 +1,8 @@
 //! A port: accepts connections and serves requests on them, within limits.
 //!
 //! The accept loop is our own because the limits are: a head that does not arrive in time ends its
-//! connection, as does silence before the first one; the number of connections is bounded, and a
-//! drain waits for the requests in work and no longer.
+//! connection, as does silence before the first one, and a client that takes nothing of its answer;
+//! the number of connections is bounded, and a drain waits for the requests in work and no longer.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -27,6 +27,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{debug, warn};
 
 use crate::greeting::{Version, greet};
+use crate::stall::Unstalled;
 use crate::tls::Identity;
 
 /// Pause after a failed accept: the process may be out of descriptors, and spinning does not help.
@@ -117,7 +118,8 @@ impl Port {
                 };
                 let Some((version, stream)) = greeted else { return };
                 let server = servers.of(version);
-                let connection = server.serve_connection(TokioIo::new(stream), service);
+                let connection =
+                    server.serve_connection(TokioIo::new(Unstalled::new(stream)), service);
                 if let Err(error) = watcher.watch(connection.into_owned()).await {
                     debug!(%error, "a connection ended early");
                 }

@@ -54,6 +54,16 @@ pub(super) fn open(path: &Path) -> Result<(), Fault> {
     if path.join(LOCK).exists() {
         return Ok(());
     }
+    check(path)?;
+    ApiServer::check(&path.join(RESOURCES)).map_err(|error| super::resources::fault(&error))
+}
+
+/// Sees that the directory is nobody else's, if it is there.
+pub(crate) fn check(path: &Path) -> Result<(), Fault> {
+    let unusable = |error| unusable(path, &error);
+    if !path.exists() || path.join(LOCK).exists() {
+        return Ok(());
+    }
     if let Some(name) = stranger(path).map_err(unusable)? {
         return Err(Fault::Usage(format!(
             "the data directory {} holds {name}, which is not of a bus: name an empty directory \
@@ -61,7 +71,7 @@ pub(super) fn open(path: &Path) -> Result<(), Fault> {
             path.display()
         )));
     }
-    ApiServer::check(&path.join(RESOURCES)).map_err(|error| super::resources::fault(&error))
+    Ok(())
 }
 
 /// Why the directory is of no use.

@@ -6,7 +6,7 @@
 mod api_port;
 mod authority;
 mod broker;
-mod data_dir;
+pub(crate) mod data_dir;
 mod descriptors;
 pub(crate) mod kubeconfig;
 mod resources;

@@ -6,6 +6,7 @@ use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate, OpenError, StoreE
 use eventbus_resources::{DEFINITIONS, Leadership};
 use eventbus_server::{Identity, Port, Readiness};
 use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -174,29 +175,36 @@ pub(super) fn fault(error: &OpenError) -> Fault {
     }
 }
 
-/// Does the API server serve our resources?
+/// Does the API server serve our resources, and the Leases by which processes elect one of them?
 async fn knows_us(client: &Client, url: &str) -> Result<(), Fault> {
     for definition in DEFINITIONS {
         let resource = definition.api_resource();
-        let name = format!("{}.{}", resource.plural, resource.group);
-        match client.list_api_group_resources(&resource.api_version).await {
-            Ok(served) if served.resources.iter().any(|one| one.name == resource.plural) => {}
-            Err(kube::Error::Api(status)) if status.code != 404 => {
-                return Err(Fault::Failed(format!("the API server {url} refuses: {status}")));
-            }
-            Ok(_) | Err(kube::Error::Api(_)) => {
-                return Err(Fault::Usage(format!(
-                    "the API server {url} does not serve {name}: \
-                     eventbus crds | kubectl apply -f -"
-                )));
-            }
-            Err(error) => {
-                let why = format!("the API server {url} cannot be reached: {error}");
-                return Err(Fault::Failed(why));
-            }
+        knows(client, url, &resource, "eventbus crds | kubectl apply -f -").await?;
+    }
+    let lease = GroupVersionKind::gvk("coordination.k8s.io", "v1", "Lease");
+    let lease = ApiResource::from_gvk_with_plural(&lease, "leases");
+    knows(client, url, &lease, "processes elect one of them by it: name another server").await
+}
+
+async fn knows(
+    client: &Client,
+    url: &str,
+    resource: &ApiResource,
+    advice: &str,
+) -> Result<(), Fault> {
+    let name = format!("{}.{}", resource.plural, resource.group);
+    match client.list_api_group_resources(&resource.api_version).await {
+        Ok(served) if served.resources.iter().any(|one| one.name == resource.plural) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code != 404 => {
+            Err(Fault::Failed(format!("the API server {url} refuses: {status}")))
+        }
+        Ok(_) | Err(kube::Error::Api(_)) => {
+            Err(Fault::Usage(format!("the API server {url} does not serve {name}: {advice}")))
+        }
+        Err(error) => {
+            Err(Fault::Failed(format!("the API server {url} cannot be reached: {error}")))
         }
     }
-    Ok(())
 }
 
 /// A name that no other process has.

@@ -287,12 +287,7 @@ impl Given {
             Fault::Usage(format!("the settings file {} cannot be used: {why}", path.display()))
         };
         let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        let source = config::File::from_str(&text, config::FileFormat::Toml);
-        config::Config::builder()
-            .add_source(source)
-            .build()
-            .and_then(config::Config::try_deserialize)
-            .map_err(|error| wrong(error.to_string()))
+        toml::from_str(&text).map_err(|error| wrong(error.to_string()))
     }
 
     fn over(self, below: Self) -> Self {
@@ -505,6 +500,9 @@ mod tests {
         assert!(complaint("publish_listen = \"0.0.0.0:80\"").contains("beyond loopback"));
         assert!(complaint("[applications.1a]\n").contains("applications.1a"));
         assert!(complaint("age_s = 0").contains("at least 1"));
+        for wrong in ["age_s = true", "age_s = \"9\"", "max_bytes = 1.5", "log_level = 1"] {
+            assert!(complaint(wrong).contains("invalid type"), "{wrong}");
+        }
         assert!(complaint("data_dir = \"\"").contains("data_dir is empty"));
         for name in ["history_bytes", "backlog_max_bytes"] {
             let complaint = complaint(&format!("{name} = 1000001\nmax_bytes = 1000000"));

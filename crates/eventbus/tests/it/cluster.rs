@@ -8,6 +8,8 @@ use std::time::Duration;
 use eventbus_apiserver::{ApiServer, Config as ApiConfig};
 use eventbus_core::testing::{ManualClock, SeededEntropy};
 use eventbus_resources::DEFINITIONS;
+use http::{Request, Uri};
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
@@ -18,6 +20,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
+use tower::ServiceExt;
 
 use crate::program::{run, within};
 use crate::served::{Bus, activation, subscription};
@@ -35,6 +38,11 @@ struct Cluster {
 impl Cluster {
     /// A server of this test, which serves `definitions`.
     async fn start(definitions: Vec<Value>) -> Self {
+        Self::start_without(definitions, "/nothing").await
+    }
+
+    /// The same, and which does not serve what lies below a path.
+    async fn start_without(definitions: Vec<Value>, lacking: &'static str) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let server = ApiServer::open(ApiConfig {
             path: directory.path().join("resources.db"),
@@ -59,7 +67,14 @@ impl Cluster {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let service = TowerToHyperService::new(server.service());
+                let service =
+                    server.service().map_request(move |mut request: Request<Incoming>| {
+                        if request.uri().path().starts_with(lacking) {
+                            *request.uri_mut() = Uri::from_static("/nowhere");
+                        }
+                        request
+                    });
+                let service = TowerToHyperService::new(service);
                 connections.spawn(async move {
                     let connection = auto::Builder::new(TokioExecutor::new());
                     // A client that goes away is none of the server's trouble.
@@ -213,9 +228,8 @@ async fn one_of_two_processes_works_and_the_other_when_it_ends() {
     subscriber.wait_for(1).await;
 }
 
-#[tokio::test]
-async fn an_api_server_that_does_not_know_our_resources_is_told_apart() {
-    let cluster = Cluster::start(Vec::new()).await;
+/// What `eventbus serve` says before it gives up.
+async fn complaint(cluster: &Cluster) -> String {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");
     let mut args = vec!["serve", "--data-dir", data_dir.to_str().unwrap()];
@@ -223,6 +237,19 @@ async fn an_api_server_that_does_not_know_our_resources_is_told_apart() {
     args.extend(cluster.flags());
     let ended = run(&args, "").await;
     assert_eq!(ended.code, 2, "{}", ended.stderr);
-    assert!(ended.stderr.contains("eventbus crds | kubectl apply -f -"), "{}", ended.stderr);
-    assert!(ended.stderr.contains("subscriptions.eventing.kyma.cx"), "{}", ended.stderr);
+    ended.stderr
+}
+
+#[tokio::test]
+async fn an_api_server_that_does_not_know_our_resources_is_told_apart() {
+    let complaint = complaint(&Cluster::start(Vec::new()).await).await;
+    assert!(complaint.contains("eventbus crds | kubectl apply -f -"), "{complaint}");
+    assert!(complaint.contains("subscriptions.eventing.kyma.cx"), "{complaint}");
+}
+
+#[tokio::test]
+async fn an_api_server_without_leases_is_told_apart() {
+    let path = "/apis/coordination.k8s.io";
+    let complaint = complaint(&Cluster::start_without(definitions(), path).await).await;
+    assert!(complaint.contains("does not serve leases.coordination.k8s.io"), "{complaint}");
 }

@@ -55,6 +55,19 @@ async fn tokens_come_and_go_while_the_bus_runs() {
     assert_eq!(token(&bus, &["create", "a", "--role", "admin", "-n", "stage"]).await.code, 2);
 }
 
+#[tokio::test]
+async fn no_token_is_made_in_a_directory_of_somebody_else() {
+    let directory = tempfile::tempdir().unwrap();
+    std::fs::write(directory.path().join("notes.txt"), "mine").unwrap();
+    let data_dir = directory.path().to_str().unwrap();
+    for args in [&["create", "ada", "--role", "viewer"][..], &["list"], &["revoke", "ada"]] {
+        let ended = program::run(&[&["token", "--data-dir", data_dir], args].concat(), "").await;
+        assert_eq!(ended.code, 2, "{args:?}: {}", ended.stderr);
+        assert!(ended.stderr.contains("notes.txt"), "{}", ended.stderr);
+    }
+    assert_eq!(std::fs::read_dir(directory.path()).unwrap().count(), 1);
+}
+
 /// kubectl as the user of a kubeconfig.
 async fn kubectl_as(bus: &Bus, user: &str, args: &[&str], input: &str) -> Kubectl {
     let path = bus.data_dir().join(format!("kubeconfig-{user}"));

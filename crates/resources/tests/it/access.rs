@@ -61,6 +61,24 @@ fn granted() -> Asked {
         .collect()
 }
 
+#[test]
+fn a_fresh_cluster_takes_what_is_printed_in_its_order() {
+    let manifests = access("bus", "runner");
+    let text = |manifest: &Value, at: &str| manifest.pointer(at).cloned().unwrap_or_default();
+    let place = |kind: &str| manifests.iter().position(|manifest| manifest["kind"] == kind);
+    assert_eq!((place("Namespace"), place("ServiceAccount")), (Some(0), Some(1)));
+    assert_eq!(text(&manifests[0], "/metadata/name"), "bus");
+    assert_eq!(text(&manifests[1], "/metadata/name"), "runner");
+    let elsewhere = |manifest: &&Value| {
+        let namespace = text(manifest, "/metadata/namespace");
+        !namespace.is_null() && namespace != "bus"
+    };
+    assert_eq!(manifests.iter().find(elsewhere), None);
+    for subject in manifests.iter().filter_map(|manifest| manifest.pointer("/subjects/0")) {
+        assert_eq!((&subject["name"], &subject["namespace"]), (&"runner".into(), &"bus".into()));
+    }
+}
+
 #[tokio::test]
 async fn the_roles_grant_what_is_asked_for_and_no_more() {
     let bench = Bench::start().await;
