@@ -386,7 +386,7 @@ impl Bus {
         };
         let (id, cursor) = (which.0.clone(), which.1.clone());
         let mut turn = Vec::new();
-        let (mut done, mut asked) = (Vec::new(), Vec::new());
+        let (mut done, mut asked, mut dead) = (Vec::new(), Vec::new(), Vec::new());
         for (owner, home, lease) in std::mem::take(&mut self.leases) {
             if owner != id || self.roll(2) == 0 {
                 self.leases.push((owner, home, lease));
@@ -404,7 +404,8 @@ impl Bus {
                 asked.push(event);
             }
             if matches!(verdict, Verdict::DeadLetter { .. }) {
-                self.checker.given_up(&id, event, lease.position());
+                self.checker.giving_up(&id, event, lease.position());
+                dead.push(event);
             }
             if ends {
                 done.push(event);
@@ -413,7 +414,10 @@ impl Bus {
             turn.push(Settled { lease, attempt, verdict });
         }
         match cursor.give_up_and_end(turn) {
-            Ok(answer) => self.settlings.push(Settling { cursor: id, ids: done, answer }),
+            Ok(answer) => {
+                self.checker.given_up(&id, &dead);
+                self.settlings.push(Settling { cursor: id, ids: done, answer });
+            }
             Err(_) => self.checker.refused(&id, &asked),
         }
     }

@@ -49,9 +49,9 @@ struct Place {
     asked: BTreeSet<Id>,
     /// A settlement was confirmed: it counts, except after a power cut.
     settled: BTreeSet<Id>,
-    /// Ever given up.
-    given_up: BTreeMap<Position, Id>,
-    /// Given up, and not seen again since.
+    /// There may be dead letters of these.
+    giving_up: BTreeMap<Position, Id>,
+    /// There must be dead letters of these.
     dead: BTreeSet<Id>,
 }
 
@@ -146,7 +146,6 @@ impl Checker {
             return Err(format!("{cursor} got event {id}, a repeat"));
         }
         let place = self.cursors.get_mut(cursor).ok_or("a cursor nobody made")?;
-        place.dead.remove(&id);
         if sent.event_type != place.event_type {
             return Err(format!("{cursor} got event {id} of {}", sent.event_type));
         }
@@ -173,11 +172,17 @@ impl Checker {
         place.is_some_and(|place| place.asked.insert(id))
     }
 
-    /// The lease ended because the event is given up.
-    pub(crate) fn given_up(&mut self, cursor: &str, id: Id, position: Position) {
+    /// An event is to be given up: there may be a dead letter from now on.
+    pub(crate) fn giving_up(&mut self, cursor: &str, id: Id, position: Position) {
         if let Some(place) = self.cursors.get_mut(cursor) {
-            place.given_up.insert(position, id);
-            place.dead.insert(id);
+            place.giving_up.insert(position, id);
+        }
+    }
+
+    /// The ledger has the turn of these: their dead letters are there, whatever comes.
+    pub(crate) fn given_up(&mut self, cursor: &str, ids: &[Id]) {
+        if let Some(place) = self.cursors.get_mut(cursor) {
+            place.dead.extend(ids);
         }
     }
 
@@ -228,7 +233,7 @@ impl Checker {
         let Some(place) = self.cursors.get(cursor) else { return Ok(()) };
         self.dead_letters += letters.len() as u64;
         for (position, id) in letters {
-            if place.given_up.get(position) != Some(id) {
+            if place.giving_up.get(position) != Some(id) {
                 return Err(format!("a dead letter of {cursor} holds event {id}"));
             }
         }
