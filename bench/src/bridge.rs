@@ -19,6 +19,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
+use tokio::task::JoinSet;
 
 use crate::post_on;
 
@@ -53,6 +54,7 @@ impl Bridge {
             ..stream::Config::default()
         };
         let stream = context.get_or_create_stream(config).await.map_err(io::Error::other)?;
+        let mut tasks = JoinSet::new();
         if let Some(to) = self.to {
             let consumer = pull::Config {
                 durable_name: Some("bridge".to_owned()),
@@ -63,7 +65,7 @@ impl Bridge {
                 ..pull::Config::default()
             };
             let consumer = stream.create_consumer(consumer).await.map_err(io::Error::other)?;
-            tokio::spawn(deliver(consumer, to, self.inflight));
+            tasks.spawn(deliver(consumer, to, self.inflight));
         }
         let listener = TcpListener::bind(self.listen).await?;
         writeln!(io::stdout(), "http://{}/", listener.local_addr()?)?;

@@ -3,8 +3,9 @@
 //! `bare` reads each body and answers 204: what publishing would cost if nothing were done with the
 //! event. `relay` also posts the body on and answers after the subscriber's 2xx: what delivering
 //! would cost if nothing were stored. `bridge` stores each body in JetStream and delivers it from
-//! there: what both would cost without any feature. All use what a production server would (hyper, tokio with
-//! its default number of threads, mimalloc), so that a ratio to them says what the bus costs.
+//! there: what both would cost without any feature. All use what a production server would (hyper,
+//! tokio with its default number of threads, mimalloc), so that a ratio to them says what the bus
+//! costs.
 
 mod bridge;
 

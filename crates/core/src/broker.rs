@@ -63,8 +63,8 @@ pub trait Cursor: Send + Sync {
     fn lease(&self, limit: NonZeroUsize) -> BoxFuture<'_, Result<Vec<Lease>, CursorError>>;
 
     /// Settles what ended in a dispatcher's turn. When it returns `Ok` the verdicts survive the end
-    /// of the process; on an error the events are leased again. What is given up is a dead letter,
-    /// durably, before its event is settled.
+    /// of the process; on an error those of them that do not are leased again. What is given up is
+    /// a dead letter, durably, before its event is settled.
     fn settle(&self, turn: Vec<Settled>) -> BoxFuture<'_, Result<(), CursorError>>;
 
     /// How the cursor is, now. Costs the same whatever the backlog.

@@ -172,7 +172,7 @@ impl Shared {
         let stream = streams::EVENTS;
         let filter = subject::event(&spec.interest);
         let verb = format!("CONSUMER.INFO.{stream}.{consumer}");
-        let found: Result<ConsumerInfo, _> = self.api.call(&verb, &json!({})).await;
+        let found: Result<FoundConsumer, _> = self.api.call(&verb, &json!({})).await;
         let (config, action) = match found {
             Ok(found) if found.config["filter_subject"] == filter.as_str() => return Ok(()),
             Ok(mut found) => {
@@ -217,7 +217,7 @@ impl Shared {
 }
 
 #[derive(Deserialize)]
-struct ConsumerInfo {
+struct FoundConsumer {
     config: Value,
 }
 

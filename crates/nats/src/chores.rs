@@ -1,5 +1,5 @@
-//! What is left to be said to the server by nobody in particular: events that are given back, events
-//! that are not there any more.
+//! What is left to be said to the server by nobody in particular: events that are given back,
+//! events that are not there any more.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};

@@ -1,8 +1,8 @@
 //! One cursor: what arrived for it, what is leased, and what it asks of the server.
 //!
-//! The place itself is with the server: a consumer on the stream of events and, once a retry waited,
-//! one on the stream of retries. Here is only what this process holds of it: everything in this file
-//! may be lost, and comes again.
+//! The place itself is with the server: a consumer on the stream of events and, once a retry
+//! waited, one on the stream of retries. Here is only what this process holds of it: everything in
+//! this file may be lost, and comes again.
 
 use std::collections::{HashMap, VecDeque};
 use std::num::NonZeroUsize;

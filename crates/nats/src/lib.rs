@@ -1,9 +1,9 @@
 //! NATS JetStream as the broker: durable, and shared by any number of processes.
 //!
-//! Events lie in one stream; a cursor is a durable consumer of it, shared by all processes that push
-//! for its Subscription. What waits for a retry lies in a second stream, as a reference under a
-//! schedule, so that it holds no place at the first. What was given up lies in a third, and what was
-//! lost is counted in a fourth. Nothing that must survive is in this process.
+//! Events lie in one stream; a cursor is a durable consumer of it, shared by all processes that
+//! push for its Subscription. What waits for a retry lies in a second stream, as a reference under
+//! a schedule, so that it holds no place at the first. What was given up lies in a third, and what
+//! was lost is counted in a fourth. Nothing that must survive is in this process.
 //!
 //! An acknowledgement is worth what the server makes of it: see [`Sync`].
 

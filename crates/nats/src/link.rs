@@ -138,7 +138,7 @@ async fn prepare(shared: &Arc<Shared>) -> Option<Duration> {
 }
 
 #[derive(Deserialize)]
-struct AccountInfo {
+struct Account {
     api: AccountApi,
 }
 
@@ -149,7 +149,7 @@ struct AccountApi {
 }
 
 async fn ready(shared: &Shared) -> Result<Levels, Unready> {
-    let asked: Result<AccountInfo, _> = shared.api.call("INFO", &json!({})).await;
+    let asked: Result<Account, _> = shared.api.call("INFO", &json!({})).await;
     let account = asked.map_err(|error| Unready::Away(error.to_string()))?;
     if account.api.level < API_LEVEL {
         let version = shared.api.client.server_info().version;

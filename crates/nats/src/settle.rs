@@ -1,4 +1,5 @@
-//! Settling a turn: what must be stored elsewhere is stored first, then the events are acknowledged.
+//! Settling a turn: what must be stored elsewhere is stored first, then the events are
+//! acknowledged.
 //!
 //! A crash in between repeats: the retry is put under the same subject again, the dead letter is
 //! refused the second time, the event comes again. Nothing is lost.

@@ -36,7 +36,7 @@ pub(crate) enum Unready {
 }
 
 #[derive(Deserialize)]
-struct StreamInfo {
+struct FoundStream {
     config: Value,
 }
 
@@ -49,7 +49,8 @@ pub(crate) async fn ensure(api: &Api, config: &NatsConfig) -> Result<(), Unready
 }
 
 async fn ensure_one(api: &Api, stream: &'static str, wanted: Value) -> Result<(), Unready> {
-    let found: Result<StreamInfo, _> = api.call(&format!("STREAM.INFO.{stream}"), &json!({})).await;
+    let found: Result<FoundStream, _> =
+        api.call(&format!("STREAM.INFO.{stream}"), &json!({})).await;
     let verb = match found {
         Ok(found) => match update(stream, found.config, &wanted).map_err(Unready::Wrong)? {
             Some(updated) => Some(("UPDATE", updated)),

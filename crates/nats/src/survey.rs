@@ -76,7 +76,7 @@ struct ConsumerPage {
 }
 
 #[derive(Deserialize)]
-struct StreamInfo {
+struct FoundStream {
     state: StreamState,
 }
 
@@ -145,7 +145,7 @@ async fn look(shared: &Arc<Shared>, sweeper: &mut sweep::Sweeper) -> Result<(), 
 
 async fn overview(shared: &Shared) -> Result<Overview, ApiError> {
     let verb = format!("STREAM.INFO.{}", streams::EVENTS);
-    let StreamInfo { state } = shared.api.call(&verb, &json!({})).await?;
+    let FoundStream { state } = shared.api.call(&verb, &json!({})).await?;
     Ok(Overview {
         bytes: state.bytes,
         first: Position(state.first_seq),
@@ -157,14 +157,14 @@ async fn overview(shared: &Shared) -> Result<Overview, ApiError> {
 /// Every consumer of the stream of events, by name.
 async fn consumers(shared: &Shared) -> Result<HashMap<String, ConsumerState>, ApiError> {
     let verb = format!("CONSUMER.LIST.{}", streams::EVENTS);
-    let (mut all, mut offset) = (HashMap::new(), 0);
+    let (mut all, mut seen) = (HashMap::new(), 0);
     loop {
-        let page: ConsumerPage = shared.api.call(&verb, &json!({ "offset": offset })).await?;
+        let page: ConsumerPage = shared.api.call(&verb, &json!({ "offset": seen })).await?;
         let consumers = page.consumers.unwrap_or_default();
         if consumers.is_empty() {
             return Ok(all);
         }
-        offset += consumers.len();
+        seen += consumers.len();
         all.extend(consumers.into_iter().map(|state| (state.name.clone(), state)));
     }
 }
@@ -238,7 +238,7 @@ pub(crate) async fn subjects(
     let mut all = Vec::new();
     loop {
         let asked = json!({ "subjects_filter": filter, "offset": all.len() });
-        let StreamInfo { state } = shared.api.call(&verb, &asked).await?;
+        let FoundStream { state } = shared.api.call(&verb, &asked).await?;
         let subjects = state.subjects.unwrap_or_default();
         if subjects.is_empty() {
             return Ok(all);

@@ -1,5 +1,5 @@
-//! Retention: what every cursor has settled goes when it is beyond the history, what is too old goes
-//! for everybody, and a cursor that holds back more than it may loses its own oldest.
+//! Retention: what every cursor has settled goes when it is beyond the history, what is too old
+//! goes for everybody, and a cursor that holds back more than it may loses its own oldest.
 
 use std::sync::Arc;
 

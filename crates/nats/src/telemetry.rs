@@ -31,7 +31,7 @@ pub(crate) fn wrong(reason: &str) {
 }
 
 pub(crate) fn not_ours(position: Position, reason: &str) {
-    error!(%position, reason, "a message in the stream of events is no event of ours: stepped over");
+    error!(%position, reason, "a message among the events is none of ours: stepped over");
 }
 
 pub(crate) fn not_synced(server: &str, reason: &str) {

@@ -269,7 +269,8 @@ proptest! {
         let mut body = era_a().to_string().into_bytes();
         let at = at.index(body.len());
         body[at] = byte;
-        if let Ok(Submission { event, .. }) = decode(body.into(), Some(&header), Trace::default(), &Dice) {
+        let submitted = decode(body.into(), Some(&header), Trace::default(), &Dice);
+        if let Ok(Submission { event, .. }) = submitted {
             prop_assert!(serde_json::from_slice::<Value>(&event.payload).is_ok());
             prop_assert!(event.source.parts().is_some());
         }

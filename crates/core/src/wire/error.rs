@@ -198,7 +198,7 @@ impl From<AppendError> for Refusal {
         match error {
             AppendError::Full { .. } => Self::Full(error.to_string().into()),
             AppendError::TooLarge { .. } | AppendError::TooMany { .. } => Self::TooLarge,
-            // Asked for by name it would have been refused before: what the broker promises changed.
+            // Asked for by name it would have been refused: what the broker promises has changed.
             AppendError::Durability(_) => Self::Unavailable(error.to_string().into()),
             AppendError::Unavailable(_) => Self::Unavailable(error.to_string().into()),
         }

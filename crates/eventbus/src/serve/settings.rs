@@ -102,15 +102,20 @@ pub(crate) struct Given {
     nats_key: Option<PathBuf>,
 
     /// NATS servers that keep each event: 1, 3 or 5 [default: 1]
-    #[arg(long, value_name = "COUNT", env = "EVENTBUS_NATS_REPLICAS", value_parser = whole::<usize>)]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "EVENTBUS_NATS_REPLICAS",
+        value_parser = whole::<usize>
+    )]
     nats_replicas: Option<usize>,
 
     /// Vouch for how the NATS servers sync, where no monitoring port tells [default: interval]
     #[arg(long, value_name = "HOW", env = "EVENTBUS_NATS_SYNC")]
     nats_sync: Option<NatsSync>,
 
-    /// The monitoring ports of the NATS servers, as http://HOST:PORT, one a server: they tell how it
-    /// syncs, and so what its acknowledgement is worth
+    /// The monitoring ports of the NATS servers, as http://HOST:PORT, one a server: they tell how
+    /// it syncs, and so what its acknowledgement is worth
     #[arg(long, value_name = "URL", env = "EVENTBUS_NATS_MONITOR_URL", value_delimiter = ',')]
     nats_monitor_url: Option<Vec<String>>,
 
@@ -340,20 +345,7 @@ impl Given {
         };
         let max_event_bytes = self.max_event_bytes.unwrap_or(limits::EVENT_BYTES);
         let max_requests = self.max_requests.unwrap_or(limits::REQUESTS_IN_WORK);
-        let of_storage =
-            [("history_bytes", self.history_bytes), ("backlog_max_bytes", self.backlog_max_bytes)];
-        for (name, value) in of_storage {
-            if let (Some(value), Some(most)) = (value, self.max_bytes)
-                && value > most
-            {
-                return Err(Fault::Usage(format!(
-                    "{name} is {value}: it must be at most max_bytes, which is {most}"
-                )));
-            }
-        }
-        if self.age_s == Some(0) {
-            return Err(Fault::Usage("age_s is 0: it must be at least 1".to_owned()));
-        }
+        self.check_storage()?;
         let data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("eventbus-data"));
         if data_dir.as_os_str().is_empty() {
             let why = "data_dir is empty: name a directory, or leave it out for ./eventbus-data";
@@ -383,6 +375,25 @@ impl Given {
 }
 
 impl Given {
+    /// What may be kept, and for how long.
+    fn check_storage(&self) -> Result<(), Fault> {
+        let of_storage =
+            [("history_bytes", self.history_bytes), ("backlog_max_bytes", self.backlog_max_bytes)];
+        for (name, value) in of_storage {
+            if let (Some(value), Some(most)) = (value, self.max_bytes)
+                && value > most
+            {
+                return Err(Fault::Usage(format!(
+                    "{name} is {value}: it must be at most max_bytes, which is {most}"
+                )));
+            }
+        }
+        if self.age_s == Some(0) {
+            return Err(Fault::Usage("age_s is 0: it must be at least 1".to_owned()));
+        }
+        Ok(())
+    }
+
     /// What this process does.
     fn roles(&self) -> Result<Vec<Role>, Fault> {
         const ALL: [Role; 3] = [Role::Publish, Role::Push, Role::SubValidator];

@@ -13,8 +13,8 @@ use tokio::runtime::Runtime;
 
 use crate::server::{NatsServer, Options};
 
-/// A server, and the processes of the bus that use it. Each has a runtime of its own, so that it can
-/// be ended as a process is.
+/// A server, and the processes of the bus that use it. Each has a runtime of its own, so that it
+/// can be ended as a process is.
 struct JetStream {
     server: NatsServer,
     processes: Mutex<Vec<(Arc<dyn Broker>, Runtime)>>,

@@ -9,6 +9,7 @@ use crate::repo::{Package, Root, Source, holds, packages, tracked_rust};
 const FLOORS: &[(&str, &[&str])] = &[
     ("eventbus-core", &[]),
     ("eventbus-log", &["eventbus-core"]),
+    ("eventbus-nats", &["eventbus-core"]),
     ("eventbus-resources", &["eventbus-core"]),
     ("eventbus-apiserver", &["eventbus-core"]),
     ("eventbus-push", &["eventbus-core", "eventbus-resources"]),
@@ -19,6 +20,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "eventbus-apiserver",
             "eventbus-core",
             "eventbus-log",
+            "eventbus-nats",
             "eventbus-push",
             "eventbus-resources",
             "eventbus-server",
