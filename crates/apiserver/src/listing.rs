@@ -5,12 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use serde_json::{Value, json};
-use tokio::time::Instant;
 
 use crate::{
     accept::{Encoding, Shape},
     definition::Resource,
-    limits,
     render::{self, Form},
     status::ApiError,
     store::Held,
@@ -28,8 +26,6 @@ pub(crate) struct Listing {
     /// What follows the objects; none when it is said.
     tail: Option<&'static [u8]>,
     piece: Vec<u8>,
-    /// Who has not taken it by then is given up.
-    until: Instant,
 }
 
 impl Listing {
@@ -52,8 +48,8 @@ impl Listing {
                 (format!("{}\n{member}:{none}\n", frame.trim_end()), b"")
             }
         };
-        let (resource, until) = (Arc::clone(resource), Instant::now() + limits::LIST_LASTS);
-        Ok(Self { form, resource, objects, tail: Some(tail), piece: piece.into(), until })
+        let resource = Arc::clone(resource);
+        Ok(Self { form, resource, objects, tail: Some(tail), piece: piece.into() })
     }
 
     /// Says the next objects.
@@ -79,14 +75,13 @@ impl Iterator for Listing {
 
     /// A list that cannot go on ends without its tail, so that nobody takes it for whole.
     fn next(&mut self) -> Option<Bytes> {
-        let late = Instant::now() > self.until;
-        if late && !self.objects.is_empty() {
-            tracing::debug!(left = self.objects.len(), "a list was not taken in time");
-        } else if let Err(error) = self.fill() {
+        let filled = self.fill();
+        if let Err(error) = filled {
             tracing::error!(status = %error.status(), "a list ends in the middle");
-        } else {
+        } else if !self.objects.is_given_up() {
             return (!self.piece.is_empty()).then(|| std::mem::take(&mut self.piece).into());
         }
+        self.piece.clear();
         (self.objects, self.tail) = (Held::default(), None);
         None
     }

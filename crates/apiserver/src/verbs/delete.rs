@@ -100,7 +100,7 @@ pub(crate) async fn delete_collection(api: &Api, call: &Call) -> Result<Response
             PageError::Expired => ApiError::internal("the present cannot expire".into()),
         })?;
         let (deletion, target) = (deletion.clone(), Arc::clone(resource));
-        let found: Vec<Bytes> = page.bodies.iter().cloned().collect();
+        let found = page.bodies.bodies();
         api.store
             .write(move |transaction| deletion.delete_all(transaction, &target, &found))
             .await?;

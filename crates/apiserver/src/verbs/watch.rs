@@ -207,8 +207,8 @@ impl Watch {
             PageError::Full => ApiError::too_many(),
             PageError::Failed(error) => error,
         })?;
-        for body in page.bodies.iter() {
-            self.send(EventKind::Added, body)?;
+        for body in page.bodies.bodies() {
+            self.send(EventKind::Added, &body)?;
         }
         self.seen = page.revision;
         self.phase = match page.next {
