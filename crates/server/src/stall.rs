@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// A write that makes no progress for so long ends its connection: several times what a network needs
-/// to lose packets and to send them again.
+/// A write that makes no progress for so long ends its connection: several times what a network
+/// needs to lose packets and to send them again.
 const STALL: Duration = Duration::from_secs(30);
 
 /// A connection that ends when its client takes nothing for too long.
