@@ -52,10 +52,10 @@ async fn ensure_one(api: &Api, stream: &'static str, wanted: Value) -> Result<()
     let found: Result<FoundStream, _> =
         api.call(&format!("STREAM.INFO.{stream}"), &json!({})).await;
     let verb = match found {
-        Ok(found) => match update(stream, found.config, &wanted).map_err(Unready::Wrong)? {
-            Some(updated) => Some(("UPDATE", updated)),
-            None => None,
-        },
+        Ok(found) => {
+            let updated = update(stream, found.config, &wanted).map_err(Unready::Wrong)?;
+            updated.map(|updated| ("UPDATE", updated))
+        }
         Err(error) if error.is(code::STREAM_NOT_FOUND) => Some(("CREATE", wanted)),
         Err(error) => return Err(unready(stream, error)),
     };

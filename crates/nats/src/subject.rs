@@ -133,7 +133,7 @@ mod tests {
         let letters = ["a", "Z", "0", "_", "-", "=", ".", "*", ">", " ", "h", "2", "E", "é", "\n"];
         let mut seen: HashMap<String, String> = HashMap::new();
         for _ in 0..20_000 {
-            let length = dice.next_u64() % 6 + if dice.next_u64() % 8 == 0 { 120 } else { 0 };
+            let length = dice.next_u64() % 6 + dice.next_u64() % 8 / 7 * 120;
             let text: String =
                 (0..length).map(|_| letters[dice.next_u64() as usize % letters.len()]).collect();
             let token = one(&text);
