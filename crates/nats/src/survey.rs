@@ -16,7 +16,7 @@ use tokio::time::sleep;
 use crate::api::ApiError;
 use crate::cursor::NatsCursor;
 use crate::shared::{Overview, Shared};
-use crate::{streams, subject, sweep};
+use crate::{streams, subject, sweep, telemetry};
 
 /// How often the stream is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -108,21 +108,32 @@ pub(crate) async fn run(shared: Arc<Shared>) {
             continue;
         }
         let began = shared.clock.elapsed();
-        let looked = look(&shared, &mut sweeper).await;
-        shared.overview().trouble = looked.err().map(|error| error.to_string());
+        match overview(&shared).await {
+            Ok(overview) => {
+                *shared.overview() = overview.clone();
+                // What fails of the rest is looked at again; it stops neither publishing nor
+                // delivering.
+                if let Err(error) = look(&shared, &mut sweeper, &overview).await {
+                    telemetry::not_surveyed(&error);
+                }
+            }
+            Err(error) => shared.overview().trouble = Some(error.to_string()),
+        }
         let took = shared.clock.elapsed().saturating_sub(began);
         pause = LOOK_EVERY.max(took * LOOK_PART);
     }
     sweeper.end(&shared).await;
 }
 
-async fn look(shared: &Arc<Shared>, sweeper: &mut sweep::Sweeper) -> Result<(), ApiError> {
-    let overview = overview(shared).await?;
+async fn look(
+    shared: &Arc<Shared>,
+    sweeper: &mut sweep::Sweeper,
+    overview: &Overview,
+) -> Result<(), ApiError> {
     let is_full = overview.bytes >= shared.config.max_bytes / 100 * 99;
     if !is_full {
         shared.is_full.store(false, Ordering::Relaxed);
     }
-    *shared.overview() = overview.clone();
     let consumers = consumers(shared).await?;
     let retrying = retrying(shared).await?;
     let losers = losers(shared).await?;
@@ -133,14 +144,14 @@ async fn look(shared: &Arc<Shared>, sweeper: &mut sweep::Sweeper) -> Result<(), 
             cursor.notify.notify_one();
         }
         if let Some(state) = consumers.get(&cursor.consumer) {
-            look_at(shared, &cursor, state, &overview).await?;
+            look_at(shared, &cursor, state, overview).await?;
         }
         if losers.contains(&subject::dropped(&cursor.consumer)) {
             let dropped = dropped(shared, &cursor.consumer).await?;
             cursor.place().heard.dropped = dropped;
         }
     }
-    sweeper.sweep(shared, &overview, &Known { consumers, retrying }).await
+    sweeper.sweep(shared, overview, &Known { consumers, retrying }).await
 }
 
 async fn overview(shared: &Shared) -> Result<Overview, ApiError> {

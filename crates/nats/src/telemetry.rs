@@ -1,8 +1,9 @@
 //! What is told of the broker.
 
 use eventbus_core::Position;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
+use crate::api::ApiError;
 use crate::levels::Levels;
 
 pub(crate) fn connected(server: &str, levels: Levels) {
@@ -40,4 +41,8 @@ pub(crate) fn not_synced(server: &str, reason: &str) {
 
 pub(crate) fn lost(consumer: &str, events: u64) {
     warn!(consumer, events, "events were lost to retention before they were delivered");
+}
+
+pub(crate) fn not_surveyed(error: &ApiError) {
+    debug!(%error, "what the NATS server knows of the cursors could not be read whole");
 }

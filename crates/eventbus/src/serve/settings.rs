@@ -175,7 +175,7 @@ pub(crate) struct Given {
     age_s: Option<u64>,
 
     /// What is logged: error, warn, info, debug, trace, or a filter such as
-    /// info,eventbus_push=debug [default: info]
+    /// info,eventbus_push=debug [default: info, and warn for the NATS client]
     #[arg(long, value_name = "LEVEL", env = "EVENTBUS_LOG_LEVEL")]
     log_level: Option<String>,
 
@@ -366,7 +366,7 @@ impl Given {
             max_bytes: self.max_bytes,
             backlog_max_bytes: self.backlog_max_bytes,
             age: self.age_s.map(Duration::from_secs),
-            log_level: self.log_level.unwrap_or_else(|| "info".to_owned()),
+            log_level: self.log_level.unwrap_or_else(|| "info,async_nats=warn".to_owned()),
             log_format: self.log_format.unwrap_or_default(),
             applications: Applications::new(self.applications)
                 .map_err(|error| Fault::Usage(error.to_string()))?,

@@ -29,6 +29,9 @@ use crate::output;
 /// below the ten seconds in which the program promises to be gone.
 const LAST_TIME: Duration = Duration::from_millis(1_500);
 
+/// How often it is looked whether the process is ready, at its start.
+const READY_AGAIN: Duration = Duration::from_millis(20);
+
 /// A running bus.
 pub(super) struct Bus {
     publishing: CancellationToken,
@@ -109,6 +112,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
         latches.catalog.open();
     }
     welcome(addresses, &settings);
+    others.spawn(announce(readiness, serving.clone()));
     let publish_port = publish_tasks;
     Ok(Bus { publishing, serving, publish_port, others, push, api, broker, failed, lost })
 }
@@ -222,6 +226,23 @@ async fn judge(mut control: Control, election: Option<Leadership>, stop: Cancell
     leadership.release().await;
 }
 
+/// Says on standard output that the process is ready, when it is.
+async fn announce(readiness: Readiness, stop: CancellationToken) {
+    let told = async {
+        if !readiness.is_ready() {
+            let missing = readiness.state().into_iter().filter(|(_, is_ready)| !is_ready);
+            let missing: Vec<_> = missing.map(|(name, _)| name).collect();
+            let _ = output::line(&format!("waiting  for: {}", missing.join(", ")));
+        }
+        while !readiness.is_ready() {
+            tokio::time::sleep(READY_AGAIN).await;
+        }
+        // Nobody may be reading: that is no reason not to serve.
+        let _ = output::line("ready");
+    };
+    stop.run_until_cancelled(told).await;
+}
+
 /// Says on standard output where everything is. With a port number of 0 this is where to read the
 /// one that the system chose.
 fn welcome((publish, api): (Option<SocketAddr>, SocketAddr), settings: &Settings) {
@@ -238,7 +259,7 @@ fn welcome((publish, api): (Option<SocketAddr>, SocketAddr), settings: &Settings
         lines.push(format!("probes   http://{api}/readyz"));
     }
     // Nobody may be reading: that is no reason not to serve.
-    let _ = output::line(&format!("{}\nready", lines.join("\n")));
+    let _ = output::line(&lines.join("\n"));
 }
 
 fn publish(

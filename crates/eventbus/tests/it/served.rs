@@ -70,7 +70,7 @@ impl Bus {
             match line.split_whitespace().collect::<Vec<_>>()[..] {
                 ["publish", url] => self.publish = url.trim_end_matches("/v1/events").to_owned(),
                 ["API", url] => self.api = url.to_owned(),
-                ["ready"] => break,
+                ["ready"] | ["waiting", ..] => break,
                 _ => {}
             }
         }
