@@ -16,6 +16,7 @@ import os
 import pathlib
 import platform
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -104,7 +105,7 @@ class Bus:
             command += [] if port in flags else [port, "127.0.0.1:0"]
         with open(self._said, "w") as said, open(self.log, "a") as log:
             self.child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said,
-                                          stderr=log, preexec_fn=_die_with_us)
+                                          stderr=log, preexec_fn=die_with_us)
         self.publish_at = self.api_at = None
 
     def __enter__(self):
@@ -121,8 +122,11 @@ class Bus:
             said = self._said.read_text()
             if said.endswith("ready\n"):
                 words = dict(line.split(None, 1) for line in said.splitlines()[:-1])
-                self.publish_at = words["publish"].removeprefix("http://").split("/")[0]
-                self.api_at = words["API"].removeprefix("http://").strip()
+                addresses = {word: rest.removeprefix("http://").split("/")[0].strip()
+                             for word, rest in words.items()}
+                # A process that only delivers has no publish port, and may serve probes alone.
+                self.publish_at = addresses.get("publish")
+                self.api_at = addresses.get("API") or addresses["probes"]
                 return True
             if ended:
                 return False
@@ -170,7 +174,14 @@ class Bus:
         return [line for line in self.log.read_text().splitlines() if " ERROR " in line]
 
 
-def _die_with_us():
+def free_port():
+    """A port for a server that cannot tell which one the system chose."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def die_with_us():
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
