@@ -12,11 +12,17 @@ use eventbus_core::limits;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::watch;
+
+/// Counts connections: grows each time one is made or lost.
+pub(crate) type Changes = watch::Receiver<u64>;
 
 /// The server's interface.
 #[derive(Clone)]
 pub(crate) struct Api {
     pub(crate) client: Client,
+    /// Changes when the connection is made or lost.
+    pub(crate) changes: Changes,
 }
 
 /// Why the server did not do as it was told.
@@ -185,7 +191,17 @@ impl Api {
             return Err(ApiError::Away("there is no connection to the NATS server".into()));
         }
         let request = request.timeout(Some(time));
-        self.client.send_request(subject, request).await.map_err(|error| match error.kind() {
+        let mut changes = self.changes.clone();
+        changes.mark_unchanged();
+        let answered = tokio::select! {
+            biased;
+            answered = self.client.send_request(subject, request) => answered,
+            // The answer would come to nobody.
+            Ok(()) = changes.changed() => {
+                return Err(ApiError::Away("the connection to the NATS server was lost".into()));
+            }
+        };
+        answered.map_err(|error| match error.kind() {
             RequestErrorKind::TimedOut => {
                 ApiError::Away(format!("the NATS server did not answer within {time:?}"))
             }

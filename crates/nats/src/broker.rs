@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Acknowledged, ApiError, code};
+use crate::api::{Acknowledged, Api, ApiError, code};
 use crate::config::{NatsConfig, OpenError};
 use crate::cursor::OpenCursor;
 use crate::settle::consumer_config;
@@ -55,7 +55,8 @@ impl Nats {
     ) -> Result<Self, OpenError> {
         config.check()?;
         let (client, changes) = link::connect(&config).await?;
-        let shared = link::share(client, config, (clock, entropy));
+        let api = Api { client, changes: changes.clone() };
+        let shared = link::share(api, config, (clock, entropy));
         let subscribed = try_join_all([
             shared.api.client.subscribe(format!("{}.>", shared.inbox)),
             shared.api.client.subscribe(format!("{}.>", inbox::LEADERS)),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
-use crate::api::Api;
+use crate::api::{Api, Changes};
 use crate::config::{Access, NatsConfig, OpenError, Sync};
 use crate::levels::Levels;
 use crate::shared::{Shared, Standing};
@@ -23,9 +23,6 @@ const OLDEST_SERVER: &str = "2.12";
 /// How soon the server is asked again that is not ready, and the one that cannot be used.
 const SOON: Duration = Duration::from_millis(250);
 const LATER: Duration = Duration::from_secs(10);
-
-/// Counts connections: grows each time one is made or lost.
-pub(crate) type Changes = watch::Receiver<u64>;
 
 /// Begins to connect. Does not wait for the server.
 pub(crate) async fn connect(config: &NatsConfig) -> Result<(Client, Changes), OpenError> {
@@ -184,9 +181,9 @@ async fn is_synced(config: &NatsConfig) -> bool {
 
 /// The parts of a broker that is being opened.
 pub(crate) fn share(
-    client: Client,
+    api: Api,
     config: NatsConfig,
     seams: (Arc<dyn Clock>, Arc<dyn Entropy>),
 ) -> Arc<Shared> {
-    Arc::new(Shared::new(Api { client }, config, seams))
+    Arc::new(Shared::new(api, config, seams))
 }

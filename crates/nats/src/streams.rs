@@ -1,6 +1,8 @@
 //! The streams we keep on the server: made where there are none, brought up to date where settings
 //! changed, and never emptied.
 
+use std::time::Duration;
+
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,6 +21,9 @@ pub(crate) const COUNTS: &str = "EB_COUNTS";
 /// What marks a stream as ours, and the version of what lies in it.
 const MARK: &str = "eventbus.format";
 const FORMAT: &str = "1";
+
+/// The shortest time for which the server remembers ids.
+const LEAST_WINDOW: Duration = Duration::from_millis(100);
 
 /// Consumers a stream may have: more than a server can keep.
 const CONSUMERS: i64 = 1_000_000;
@@ -141,7 +146,7 @@ fn definitions(config: &NatsConfig) -> [(&'static str, Value); 4] {
     events["max_bytes"] = json!(config.max_bytes);
     events["allow_atomic"] = json!(true);
     // The server allows no longer one than events live.
-    let window = config.deduplication_time.min(config.age);
+    let window = config.deduplication_time.max(LEAST_WINDOW).min(config.age);
     events["duplicate_window"] = json!(nanoseconds(window));
     // Events end by our own clock, which counts them; this is for the time when nobody runs.
     events["max_age"] = json!(age_ns.saturating_add(age_ns / 4));
@@ -156,7 +161,7 @@ fn definitions(config: &NatsConfig) -> [(&'static str, Value); 4] {
     [(EVENTS, events), (RETRY, retry), (DEAD, dead), (COUNTS, counts)]
 }
 
-fn nanoseconds(time: std::time::Duration) -> u64 {
+fn nanoseconds(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }
 

@@ -15,14 +15,18 @@ use tokio::time::sleep;
 
 use crate::api::ApiError;
 use crate::cursor::NatsCursor;
+use crate::pull::Lane;
 use crate::shared::{Overview, Shared};
 use crate::{streams, subject, sweep, telemetry};
 
 /// How often the stream is looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
-/// The part of the time that may be spent on looking, as one in so many.
+/// The part of the time that may be spent on looking at cursors, as one in so many.
 const LOOK_PART: u32 = 20;
+
+/// The longest pause between two looks at cursors.
+const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// What the server says of all cursors.
 pub(crate) struct Known {
@@ -42,6 +46,8 @@ pub(crate) struct ConsumerState {
     pub(crate) num_pending: u64,
     #[serde(default)]
     pub(crate) num_ack_pending: u64,
+    #[serde(default)]
+    num_waiting: u64,
     pub(crate) config: ConsumerConfig,
 }
 
@@ -61,6 +67,11 @@ impl ConsumerState {
     /// The last position that was given to anybody.
     pub(crate) fn delivered(&self) -> Position {
         Position(self.delivered.stream_seq)
+    }
+
+    /// Are there events, and does nobody ask for them?
+    fn is_unasked(&self) -> bool {
+        self.num_pending > 0 && self.num_waiting == 0
     }
 
     /// The first position that may be unsettled on the stream of events; `None` when none is.
@@ -97,30 +108,34 @@ struct Names {
 /// Works until the broker is closed.
 pub(crate) async fn run(shared: Arc<Shared>) {
     let mut sweeper = sweep::Sweeper::default();
-    let mut pause = LOOK_EVERY;
+    let mut next = Duration::ZERO;
     loop {
         tokio::select! {
             biased;
             () = shared.closing.cancelled() => break,
-            () = sleep(pause) => {}
+            () = sleep(LOOK_EVERY) => {}
         }
         if !shared.is_ready() {
             continue;
         }
-        let began = shared.clock.elapsed();
-        match overview(&shared).await {
-            Ok(overview) => {
-                *shared.overview() = overview.clone();
-                // What fails of the rest is looked at again; it stops neither publishing nor
-                // delivering.
-                if let Err(error) = look(&shared, &mut sweeper, &overview).await {
-                    telemetry::not_surveyed(&error);
-                }
+        let overview = match overview(&shared).await {
+            Ok(overview) => overview,
+            Err(error) => {
+                shared.overview().trouble = Some(error.to_string());
+                continue;
             }
-            Err(error) => shared.overview().trouble = Some(error.to_string()),
+        };
+        *shared.overview() = overview.clone();
+        let began = shared.clock.elapsed();
+        if began >= next {
+            // What fails of the rest is looked at again; it stops neither publishing nor
+            // delivering.
+            if let Err(error) = look(&shared, &mut sweeper, &overview).await {
+                telemetry::not_surveyed(&error);
+            }
+            let ended = shared.clock.elapsed();
+            next = ended + (ended.saturating_sub(began) * LOOK_PART).min(PAUSE_MAX);
         }
-        let took = shared.clock.elapsed().saturating_sub(began);
-        pause = LOOK_EVERY.max(took * LOOK_PART);
     }
     sweeper.end(&shared).await;
 }
@@ -135,7 +150,7 @@ async fn look(
         shared.is_full.store(false, Ordering::Relaxed);
     }
     let consumers = consumers(shared).await?;
-    let retrying = retrying(shared).await?;
+    let retrying = names(shared, streams::RETRY).await?;
     let losers = losers(shared).await?;
     let cursors = shared.cursors().all();
     for cursor in cursors {
@@ -144,6 +159,7 @@ async fn look(
             cursor.notify.notify_one();
         }
         if let Some(state) = consumers.get(&cursor.consumer) {
+            ask_again(shared, &cursor, state).await?;
             look_at(shared, &cursor, state, overview).await?;
         }
         if losers.contains(&subject::dropped(&cursor.consumer)) {
@@ -151,7 +167,12 @@ async fn look(
             cursor.place().heard.dropped = dropped;
         }
     }
-    sweeper.sweep(shared, overview, &Known { consumers, retrying }).await
+    // Of a cluster, the list may lack those whose server did not answer. What they hold is unknown.
+    let is_whole = |name: &String| consumers.contains_key(name);
+    if names(shared, streams::EVENTS).await?.iter().all(is_whole) {
+        sweeper.sweep(shared, overview, &Known { consumers, retrying }).await?;
+    }
+    Ok(())
 }
 
 async fn overview(shared: &Shared) -> Result<Overview, ApiError> {
@@ -180,18 +201,46 @@ async fn consumers(shared: &Shared) -> Result<HashMap<String, ConsumerState>, Ap
     }
 }
 
-/// The names of those whose events wait, or waited, for a retry.
-async fn retrying(shared: &Shared) -> Result<HashSet<String>, ApiError> {
-    let verb = format!("CONSUMER.NAMES.{}", streams::RETRY);
-    let mut all = HashSet::new();
+/// The names of all consumers of a stream, whether they can be asked or not.
+async fn names(shared: &Shared, stream: &str) -> Result<HashSet<String>, ApiError> {
+    let verb = format!("CONSUMER.NAMES.{stream}");
+    let (mut all, mut seen) = (HashSet::new(), 0);
     loop {
-        let page: Names = shared.api.call(&verb, &json!({ "offset": all.len() })).await?;
+        let page: Names = shared.api.call(&verb, &json!({ "offset": seen })).await?;
         let names = page.consumers.unwrap_or_default();
         if names.is_empty() {
             return Ok(all);
         }
+        seen += names.len();
         all.extend(names);
     }
+}
+
+/// Asks anew where the server has events for us and knows of no request: it was lost on its way, or
+/// with the server that led the consumer.
+async fn ask_again(
+    shared: &Shared,
+    cursor: &NatsCursor,
+    state: &ConsumerState,
+) -> Result<(), ApiError> {
+    let mut lost = Vec::new();
+    if state.is_unasked() {
+        lost.push(Lane::Events);
+    }
+    if cursor.place().has_due_lane {
+        let verb = format!("CONSUMER.INFO.{}.{}", streams::RETRY, cursor.consumer);
+        let due: ConsumerState = shared.api.call(&verb, &json!({})).await?;
+        if due.is_unasked() {
+            lost.push(Lane::Due);
+        }
+    }
+    for lane in &lost {
+        cursor.place().asked[*lane as usize].lost();
+    }
+    if !lost.is_empty() {
+        cursor.notify.notify_one();
+    }
+    Ok(())
 }
 
 /// Takes in what the server says of a cursor.

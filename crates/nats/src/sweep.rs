@@ -21,6 +21,8 @@ const LEASE: &str = "lease.sweep";
 pub(crate) struct Sweeper {
     /// The sequence of our own lease.
     lease: Option<u64>,
+    /// Everything before it was settled for all at the last look.
+    settled: Option<Position>,
 }
 
 impl Sweeper {
@@ -37,6 +39,7 @@ impl Sweeper {
             return Ok(());
         }
         if !self.leads(shared).await? {
+            self.settled = None;
             return Ok(());
         }
         let least = overview.position_before(shared.config.backlog_max_bytes());
@@ -49,7 +52,11 @@ impl Sweeper {
             }
             floor = floor.min(held.map_or(floor, |from| from.max(least)));
         }
-        let upto = floor.min(history).max(too_old);
+        // What the last look found held back is not let go by one look alone: a server that has just
+        // begun to lead a consumer may not know all of it yet.
+        let settled =
+            self.settled.replace(floor).map_or(overview.first, |before| before.min(floor));
+        let upto = settled.min(history).max(too_old);
         if upto <= overview.first {
             return Ok(());
         }

@@ -31,6 +31,7 @@ async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>,
     config.max_bytes = settings.max_bytes;
     config.backlog_max_bytes = settings.backlog_max_bytes;
     config.age = settings.age.unwrap_or(config.age);
+    config.deduplication_time = settings.deduplication.unwrap_or(config.deduplication_time);
     let World { clock, entropy } = world.clone();
     let opened = tokio::task::spawn_blocking(move || {
         Log::open(config, clock, &*entropy, Arc::new(TraceObserver))

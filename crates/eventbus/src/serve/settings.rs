@@ -174,6 +174,16 @@ pub(crate) struct Given {
     #[arg(long, value_name = "SECONDS", env = "EVENTBUS_AGE_S", value_parser = whole::<u64>)]
     age_s: Option<u64>,
 
+    /// Seconds for which the ids of publishers are remembered, so that a repeat is not stored
+    /// again; 0 for not at all [default: 120]
+    #[arg(
+        long,
+        value_name = "SECONDS",
+        env = "EVENTBUS_DEDUPLICATION_S",
+        value_parser = whole::<u64>
+    )]
+    deduplication_s: Option<u64>,
+
     /// What is logged: error, warn, info, debug, trace, or a filter such as
     /// info,eventbus_push=debug [default: info, and warn for the NATS client]
     #[arg(long, value_name = "LEVEL", env = "EVENTBUS_LOG_LEVEL")]
@@ -251,6 +261,7 @@ pub(crate) struct Settings {
     pub(crate) max_bytes: Option<u64>,
     pub(crate) backlog_max_bytes: Option<u64>,
     pub(crate) age: Option<Duration>,
+    pub(crate) deduplication: Option<Duration>,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
     pub(crate) applications: Applications,
@@ -310,7 +321,7 @@ impl Given {
             nats_url nats_user nats_password nats_token nats_nkey nats_credentials nats_ca
             nats_cert nats_key nats_replicas nats_sync nats_monitor_url durability api_host
             allow_unauthenticated_publish max_event_bytes max_requests history_bytes max_bytes
-            backlog_max_bytes age_s log_level log_format
+            backlog_max_bytes age_s deduplication_s log_level log_format
         }
     }
 
@@ -366,6 +377,7 @@ impl Given {
             max_bytes: self.max_bytes,
             backlog_max_bytes: self.backlog_max_bytes,
             age: self.age_s.map(Duration::from_secs),
+            deduplication: self.deduplication_s.map(Duration::from_secs),
             log_level: self.log_level.unwrap_or_else(|| "info,async_nats=warn".to_owned()),
             log_format: self.log_format.unwrap_or_default(),
             applications: Applications::new(self.applications)
@@ -442,7 +454,9 @@ impl Given {
             max_bytes: self.max_bytes.unwrap_or(defaults.max_bytes),
             backlog_max_bytes: self.backlog_max_bytes,
             age: self.age_s.map_or(defaults.age, Duration::from_secs),
-            deduplication_time: defaults.deduplication_time,
+            deduplication_time: self
+                .deduplication_s
+                .map_or(defaults.deduplication_time, Duration::from_secs),
         }))
     }
 

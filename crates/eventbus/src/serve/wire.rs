@@ -37,6 +37,8 @@ pub(super) struct Bus {
     publishing: CancellationToken,
     serving: CancellationToken,
     publish_port: TaskTracker,
+    /// The sub-validator, which gives its Lease up over the API.
+    judging: TaskTracker,
     others: TaskTracker,
     push: Option<Push>,
     /// The embedded API, where there is one.
@@ -68,6 +70,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
 
     let (publishing, serving) = (CancellationToken::new(), CancellationToken::new());
     let (publish_tasks, others) = (TaskTracker::new(), TaskTracker::new());
+    let judging = TaskTracker::new();
     let draining = publishing.clone();
     readiness.check("not draining", move || !draining.is_cancelled());
     let client = resources.client.clone();
@@ -92,8 +95,8 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let health = Arc::new(HealthBoard::default());
     if settings.has(Role::SubValidator) {
         let control = control(&watched, &client, &health, &world);
-        let judging = judge(control, election, serving.clone());
-        others.spawn(vital(judging, failed.clone()));
+        let judge = judge(control, election, serving.clone());
+        judging.spawn(vital(judge, failed.clone()));
     }
     let mut versions = watched.versions.clone();
     let push = settings.has(Role::Push).then(|| {
@@ -114,7 +117,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     welcome(addresses, &settings);
     others.spawn(announce(readiness, serving.clone()));
     let publish_port = publish_tasks;
-    Ok(Bus { publishing, serving, publish_port, others, push, api, broker, failed, lost })
+    Ok(Bus { publishing, serving, publish_port, judging, others, push, api, broker, failed, lost })
 }
 
 impl Bus {
@@ -144,7 +147,9 @@ impl Bus {
         }
         self.serving.cancel();
         self.others.close();
+        self.judging.close();
         let closed = tokio::time::timeout(LAST_TIME, async {
+            self.judging.wait().await;
             if let Some(api) = &self.api {
                 api.close().await;
             }
