@@ -167,6 +167,10 @@ impl Api {
 
     /// Acknowledges a delivery in the server's `words`, without waiting for anything.
     pub(crate) async fn tell(&self, reply: String, words: &'static str) -> Result<(), ApiError> {
+        // Without a connection the client would keep it, and say it when nobody means it any more.
+        if !self.is_connected() {
+            return Err(disconnected());
+        }
         let told = self.client.publish(reply, Bytes::from_static(words.as_bytes())).await;
         told.map_err(|error| ApiError::Away(error.to_string()))
     }
@@ -188,7 +192,7 @@ impl Api {
         time: Duration,
     ) -> Result<Message, ApiError> {
         if !self.is_connected() {
-            return Err(ApiError::Away("there is no connection to the NATS server".into()));
+            return Err(disconnected());
         }
         let request = request.timeout(Some(time));
         let mut changes = self.changes.clone();
@@ -212,6 +216,10 @@ impl Api {
             _ => ApiError::Away(error.to_string()),
         })
     }
+}
+
+fn disconnected() -> ApiError {
+    ApiError::Away("there is no connection to the NATS server".into())
 }
 
 /// The answer to a publish.

@@ -52,8 +52,8 @@ impl Sweeper {
             }
             floor = floor.min(held.map_or(floor, |from| from.max(least)));
         }
-        // What the last look found held back is not let go by one look alone: a server that has just
-        // begun to lead a consumer may not know all of it yet.
+        // What the last look found held back is not let go by one look alone: a server that has
+        // just begun to lead a consumer may not know all of it yet.
         let settled =
             self.settled.replace(floor).map_or(overview.first, |before| before.min(floor));
         let upto = settled.min(history).max(too_old);
