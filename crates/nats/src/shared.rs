@@ -62,6 +62,8 @@ pub(crate) struct Overview {
     pub(crate) bytes: u64,
     pub(crate) first: Position,
     pub(crate) last: Position,
+    /// When the last event was stored: milliseconds since 1970.
+    pub(crate) last_ms: u64,
     /// Why nothing was heard.
     pub(crate) trouble: Option<String>,
 }

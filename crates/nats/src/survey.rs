@@ -96,6 +96,7 @@ struct StreamState {
     bytes: u64,
     first_seq: u64,
     last_seq: u64,
+    last_ts: String,
     #[serde(default)]
     subjects: Option<BTreeMap<String, u64>>,
 }
@@ -182,6 +183,7 @@ async fn overview(shared: &Shared) -> Result<Overview, ApiError> {
         bytes: state.bytes,
         first: Position(state.first_seq),
         last: Position(state.last_seq),
+        last_ms: milliseconds(&state.last_ts).unwrap_or(0),
         trouble: None,
     })
 }
@@ -278,8 +280,13 @@ async fn time_of(shared: &Shared, subject: &str, from: Position) -> Result<Optio
     let wanted = json!({ "seq": from.0, "next_by_subj": subject });
     let found = shared.api.get(streams::EVENTS, &wanted).await?;
     let time = found.as_ref().and_then(|found| found.headers.as_ref()?.get("Nats-Time-Stamp"));
-    let time: Option<jiff::Timestamp> = time.and_then(|time| time.as_str().parse().ok());
-    Ok(time.and_then(|time| u64::try_from(time.as_millisecond()).ok()))
+    Ok(time.and_then(|time| milliseconds(time.as_str())))
+}
+
+/// A time of the server's as milliseconds since 1970.
+fn milliseconds(time: &str) -> Option<u64> {
+    let time: jiff::Timestamp = time.parse().ok()?;
+    u64::try_from(time.as_millisecond()).ok()
 }
 
 /// The subjects under which losses are counted.

@@ -2,6 +2,7 @@
 //! goes for everybody, and a cursor that holds back more than it may loses its own oldest.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
@@ -15,6 +16,10 @@ use crate::{streams, subject, upkeep};
 
 /// Who sweeps.
 const LEASE: &str = "lease.sweep";
+
+/// How far a replica may lag behind that tells what a consumer holds. Of a cluster, nothing younger
+/// is purged, whoever is said to have settled it.
+const LAG_TIME: Duration = Duration::from_secs(10);
 
 /// Sweeps, when it is its turn.
 #[derive(Default)]
@@ -33,7 +38,7 @@ impl Sweeper {
         overview: &Overview,
         known: &Known,
     ) -> Result<(), ApiError> {
-        let too_old = self.too_old(shared).await?.min(Position(overview.last.0 + 1));
+        let too_old = younger_than(shared, overview, shared.config.age).await?;
         let history = overview.position_before(shared.config.history_bytes);
         if too_old <= overview.first && history <= overview.first {
             return Ok(());
@@ -98,19 +103,27 @@ impl Sweeper {
             Err(error) => Err(error),
         }
     }
+}
 
-    /// The first position that is not too old.
-    async fn too_old(&self, shared: &Shared) -> Result<Position, ApiError> {
-        let age_ms = u64::try_from(shared.config.age.as_millis()).unwrap_or(u64::MAX);
-        let from_ms = shared.clock.now_ms().saturating_sub(age_ms);
-        let wanted = json!({
-            "start_time": shared.rfc3339(from_ms), "next_by_subj": "ev.>", "batch": 1
-        });
-        let young = shared.api.get(streams::EVENTS, &wanted).await?;
-        let sequence = young.as_ref().and_then(|one| one.headers.as_ref()?.get("Nats-Sequence"));
-        let sequence = sequence.and_then(|sequence| sequence.as_str().parse().ok());
-        Ok(Position(sequence.unwrap_or(u64::MAX)))
+/// The first position of an event that is younger than `age`.
+async fn younger_than(
+    shared: &Shared,
+    overview: &Overview,
+    age: Duration,
+) -> Result<Position, ApiError> {
+    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    let from_ms = shared.clock.now_ms().saturating_sub(age_ms);
+    if overview.last_ms < from_ms {
+        return Ok(Position(overview.last.0 + 1));
     }
+    let wanted = json!({
+        "start_time": shared.rfc3339(from_ms), "next_by_subj": "ev.>", "batch": 1
+    });
+    let young = shared.api.get(streams::EVENTS, &wanted).await?;
+    let sequence = young.as_ref().and_then(|one| one.headers.as_ref()?.get("Nats-Sequence"));
+    let sequence = sequence.and_then(|sequence| sequence.as_str().parse().ok());
+    // There is one: a replica that has none lags behind, and knows nothing.
+    Ok(sequence.map_or(overview.first, Position))
 }
 
 /// Where the events are that wait for a retry, by subject.
