@@ -57,6 +57,9 @@ impl Sweeper {
             }
             floor = floor.min(held.map_or(floor, |from| from.max(least)));
         }
+        if shared.config.replicas > 1 {
+            floor = floor.min(younger_than(shared, overview, LAG_TIME).await?);
+        }
         // What the last look found held back is not let go by one look alone: a server that has
         // just begun to lead a consumer may not know all of it yet.
         let settled =
