@@ -54,9 +54,9 @@ impl Nats {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, OpenError> {
         config.check()?;
-        let (client, changes) = link::connect(&config).await?;
-        let api = Api { client, changes: changes.clone() };
-        let shared = link::share(api, config, (clock, entropy));
+        let (client, signals) = link::connect(&config).await?;
+        let api = Api { client, changes: signals.changes.clone() };
+        let shared = link::share(api, config, signals.standing, (clock, entropy));
         let subscribed = try_join_all([
             shared.api.client.subscribe(format!("{}.>", shared.inbox)),
             shared.api.client.subscribe(format!("{}.>", inbox::LEADERS)),
@@ -70,7 +70,7 @@ impl Nats {
         }
         tasks.spawn(upkeep::run(shared.clone()));
         tasks.spawn(survey::run(shared.clone()));
-        tasks.spawn(link::run(shared.clone(), changes));
+        tasks.spawn(link::run(shared.clone(), signals.changes));
         tasks.close();
         let dead_letters = dead_letters::NatsDeadLetters(shared.clone());
         let nats = Self { shared, tasks, dead_letters };

@@ -1,5 +1,6 @@
 //! How the broker is reached and what it keeps, and why it is not taken.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ pub struct NatsConfig {
     pub urls: Vec<String>,
     /// Who we are.
     pub access: Access,
-    /// What TLS needs beyond the system's roots.
+    /// What TLS needs that is not the system's.
     pub tls: Tls,
     /// Servers that have each event: 1, 3 or 5.
     pub replicas: usize,
@@ -31,8 +32,8 @@ pub struct NatsConfig {
     pub deduplication_time: Duration,
 }
 
-/// Who we are on the server.
-#[derive(Clone, Debug, Default)]
+/// Who we are on the server. Shown, it hides what is secret.
+#[derive(Clone, Default, PartialEq, Eq)]
 pub enum Access {
     /// Nobody.
     #[default]
@@ -52,10 +53,10 @@ pub enum Access {
     Credentials(PathBuf),
 }
 
-/// What TLS needs beyond the system's roots.
+/// What TLS needs that is not the system's.
 #[derive(Clone, Debug, Default)]
 pub struct Tls {
-    /// Roots to trust besides (PEM).
+    /// Roots to trust instead (PEM).
     pub roots: Option<PathBuf>,
     /// Our own certificate and its key (PEM).
     pub client: Option<(PathBuf, PathBuf)>,
@@ -76,6 +77,20 @@ pub enum Sync {
     },
     /// Their monitoring ports tell, as `http://host:port`: one a server.
     Monitored(Vec<String>),
+    /// They tell their system account, of which this is a user.
+    System(Access),
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Anonymous => f.write_str("Anonymous"),
+            Self::User { name, .. } => write!(f, "User({name:?})"),
+            Self::Token(_) => f.write_str("Token"),
+            Self::Nkey(_) => f.write_str("Nkey"),
+            Self::Credentials(file) => write!(f, "Credentials({file:?})"),
+        }
+    }
 }
 
 impl NatsConfig {

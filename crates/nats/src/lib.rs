@@ -7,6 +7,7 @@
 //!
 //! An acknowledgement is worth what the server makes of it: see [`Sync`].
 
+mod access;
 mod api;
 mod broker;
 mod chores;
@@ -26,6 +27,8 @@ mod streams;
 mod subject;
 mod survey;
 mod sweep;
+mod sync;
+mod system;
 mod telemetry;
 mod upkeep;
 

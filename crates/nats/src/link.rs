@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, Event};
 use eventbus_core::{Clock, Entropy, limits};
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::watch;
 
 use crate::api::{Api, Changes};
-use crate::config::{Access, NatsConfig, OpenError, Sync};
+use crate::config::{NatsConfig, OpenError, Sync};
 use crate::levels::Levels;
 use crate::shared::{Shared, Standing};
 use crate::streams::{self, Unready};
-use crate::{monitor, telemetry};
+use crate::{access, sync, telemetry};
 
 /// JetStream's level that has message schedules and counters, and the server that brought it.
 const API_LEVEL: u64 = 2;
@@ -24,72 +24,70 @@ const OLDEST_SERVER: &str = "2.12";
 const SOON: Duration = Duration::from_millis(250);
 const LATER: Duration = Duration::from_secs(10);
 
+/// How soon it is asked again why there is no connection.
+const EXPLAIN_EVERY: Duration = Duration::from_secs(2);
+
+/// What becomes of the connection.
+pub(crate) struct Signals {
+    /// Grows each time it is made or lost.
+    pub(crate) changes: Changes,
+    /// May the broker be used?
+    pub(crate) standing: Arc<watch::Sender<Standing>>,
+}
+
 /// Begins to connect. Does not wait for the server.
-pub(crate) async fn connect(config: &NatsConfig) -> Result<(Client, Changes), OpenError> {
+pub(crate) async fn connect(config: &NatsConfig) -> Result<(Client, Signals), OpenError> {
+    let waiting = Standing::Waiting("there is no connection to the NATS server yet".into());
     let (changed, changes) = watch::channel(0);
-    let changed = Arc::new(changed);
-    let options = options(config).await?.event_callback(move |event| {
-        let changed = changed.clone();
-        async move {
-            match event {
-                Event::Connected => changed.send_modify(|count| *count += 1),
-                Event::Disconnected => {
-                    telemetry::disconnected();
-                    changed.send_modify(|count| *count += 1);
+    let standing = Arc::new(watch::Sender::new(waiting));
+    let (changed, kept) = (Arc::new(changed), standing.clone());
+    let is_read = matches!(config.sync, Sync::Monitored(_) | Sync::System(_));
+    let options = access::options(&config.access, &config.tls).await?;
+    let options = options.retry_on_initial_connect().reconnect_delay_callback(|attempts| {
+        let doubled = limits::BROKER_PAUSE_FIRST * (1 << attempts.min(4));
+        doubled.min(limits::NATS_RECONNECT_PAUSE_MAX)
+    });
+    let options = options.event_callback(move |event| {
+        match event {
+            Event::Connected => changed.send_modify(|count| *count += 1),
+            Event::Disconnected => {
+                telemetry::disconnected();
+                if is_read {
+                    forget_levels(&kept);
                 }
-                _ => {}
+                changed.send_modify(|count| *count += 1);
             }
+            _ => {}
         }
+        std::future::ready(())
     });
     let connecting = options.connect(config.urls.as_slice()).await;
-    let client = connecting.map_err(|error| setting("nats_url", error.to_string()))?;
-    Ok((client, changes))
+    let client = connecting
+        .map_err(|error| OpenError::Setting { setting: "nats_url", reason: error.to_string() })?;
+    Ok((client, Signals { changes, standing }))
 }
 
-async fn options(config: &NatsConfig) -> Result<ConnectOptions, OpenError> {
-    let mut options = ConnectOptions::new()
-        .name("eventbus")
-        .retry_on_initial_connect()
-        .ping_interval(limits::NATS_PING_EVERY)
-        .connection_timeout(limits::NATS_CALL_TIME)
-        .request_timeout(Some(limits::NATS_CALL_TIME))
-        .reconnect_delay_callback(|attempts| {
-            let doubled = limits::BROKER_PAUSE_FIRST * (1 << attempts.min(4));
-            doubled.min(limits::NATS_RECONNECT_PAUSE_MAX)
-        });
-    options = match &config.access {
-        Access::Anonymous => options,
-        Access::User { name, password } => {
-            options.user_and_password(name.clone(), password.clone())
+/// Whoever is there next may sync otherwise: nothing is promised until it has told.
+fn forget_levels(standing: &watch::Sender<Standing>) {
+    standing.send_if_modified(|standing| {
+        let is_ready = matches!(standing, Standing::Ready(_));
+        if is_ready {
+            *standing = Standing::Waiting("the connection to the NATS server is lost".into());
         }
-        Access::Token(token) => options.token(token.clone()),
-        Access::Nkey(seed) => options.nkey(seed.clone()),
-        Access::Credentials(file) => {
-            let shown = file.display();
-            let read = options.credentials_file(file).await;
-            read.map_err(|error| setting("nats_credentials", format!("{shown}: {error}")))?
-        }
-    };
-    if let Some(roots) = &config.tls.roots {
-        options = options.add_root_certificates(roots.clone());
-    }
-    if let Some((certificate, key)) = &config.tls.client {
-        options = options.add_client_certificate(certificate.clone(), key.clone());
-    }
-    Ok(options.require_tls(config.tls.required))
-}
-
-fn setting(setting: &'static str, reason: String) -> OpenError {
-    OpenError::Setting { setting, reason }
+        is_ready
+    });
 }
 
 /// Puts the server in order after each connection, until the broker is closed.
 pub(crate) async fn run(shared: Arc<Shared>, mut changes: Changes) {
     loop {
         changes.borrow_and_update();
-        let pause = if shared.api.is_connected() { Some(prepare(&shared).await) } else { None };
-        let again = async {
-            match pause.flatten() {
+        let turn = async {
+            let pause = match shared.api.is_connected() {
+                true => prepare(&shared).await,
+                false => Some(explain(&shared).await),
+            };
+            match pause {
                 Some(pause) => tokio::time::sleep(pause).await,
                 None => std::future::pending().await,
             }
@@ -98,9 +96,30 @@ pub(crate) async fn run(shared: Arc<Shared>, mut changes: Changes) {
             biased;
             () = shared.closing.cancelled() => return,
             changed = changes.changed() => if changed.is_err() { return },
-            () = again => {}
+            () = turn => {}
         }
     }
+}
+
+/// Finds out why there is no connection, by trying another; tells when to look again.
+async fn explain(shared: &Shared) -> Duration {
+    let NatsConfig { access, tls, urls, .. } = &shared.config;
+    let reason = match access::options(access, tls).await {
+        Ok(options) => match options.connect(urls.as_slice()).await {
+            // The other one will be made as well, and is told of.
+            Ok(_) => return SOON,
+            Err(error) => access::explain(access, &error),
+        },
+        Err(error) => error.to_string(),
+    };
+    if shared.api.is_connected() {
+        return Duration::ZERO;
+    }
+    let standing = Standing::Waiting(reason.clone());
+    if shared.standing.send_replace(standing.clone()) != standing {
+        telemetry::not_ready(&reason);
+    }
+    EXPLAIN_EVERY
 }
 
 /// Puts the server in order; tells when to try again.
@@ -155,35 +174,18 @@ async fn ready(shared: &Shared) -> Result<Levels, Unready> {
         return Err(Unready::Wrong(OpenError::Server { reason }));
     }
     streams::ensure(&shared.api, &shared.config).await?;
-    Ok(Levels { replicated: shared.config.replicas >= 3, synced: is_synced(&shared.config).await })
-}
-
-/// Does each server sync before it acknowledges?
-async fn is_synced(config: &NatsConfig) -> bool {
-    match &config.sync {
-        Sync::Unknown => false,
-        Sync::Stated { always } => *always,
-        Sync::Monitored(urls) => {
-            for url in urls {
-                match monitor::syncs_always(url).await {
-                    Ok(true) => {}
-                    Ok(false) => return false,
-                    Err(reason) => {
-                        telemetry::not_synced(url, &reason);
-                        return false;
-                    }
-                }
-            }
-            !urls.is_empty()
-        }
-    }
+    Ok(Levels {
+        replicated: shared.config.replicas >= 3,
+        synced: sync::is_always(&shared.config).await,
+    })
 }
 
 /// The parts of a broker that is being opened.
 pub(crate) fn share(
     api: Api,
     config: NatsConfig,
+    standing: Arc<watch::Sender<Standing>>,
     seams: (Arc<dyn Clock>, Arc<dyn Entropy>),
 ) -> Arc<Shared> {
-    Arc::new(Shared::new(api, config, seams))
+    Arc::new(Shared::new(api, config, standing, seams))
 }

@@ -1,39 +1,35 @@
-//! The server's monitoring port, which tells how it syncs.
+//! The servers' monitoring ports, which tell how they sync.
 
 use bytes::Bytes;
 use eventbus_core::limits;
+use futures::future::join_all;
 use http::Request;
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use tokio::net::TcpStream;
+
+use crate::sync::Varz;
 
 /// Bytes of the answer, which has some ten thousand.
 const ANSWER_BYTES: usize = 1024 * 1024;
 
-#[derive(Deserialize)]
-struct Varz {
-    jetstream: Jetstream,
+/// Does each server at `urls` (`http://host:port`) sync before it acknowledges?
+pub(crate) async fn syncs_always(urls: &[String]) -> Result<bool, String> {
+    let asked = join_all(urls.iter().map(|url| async move {
+        let told = one(url).await;
+        told.map_err(|reason| format!("the monitoring port {url}: {reason}"))
+    }));
+    let told: Result<Vec<bool>, String> = asked.await.into_iter().collect();
+    // Of none, nothing is known.
+    Ok(!urls.is_empty() && told?.into_iter().all(|always| always))
 }
 
-#[derive(Default, Deserialize)]
-struct Jetstream {
-    #[serde(default)]
-    config: Config,
-}
-
-#[derive(Default, Deserialize)]
-struct Config {
-    #[serde(default)]
-    sync_always: bool,
-}
-
-/// Does the server at `url` (`http://host:port`) sync before it acknowledges?
-pub(crate) async fn syncs_always(url: &str) -> Result<bool, String> {
+async fn one(url: &str) -> Result<bool, String> {
     let asked = tokio::time::timeout(limits::NATS_CALL_TIME, ask(url)).await;
     let body = asked.map_err(|_| "it does not answer".to_owned())??;
-    let varz: Varz = serde_json::from_slice(&body).map_err(|error| error.to_string())?;
-    Ok(varz.jetstream.config.sync_always)
+    let varz: Result<Varz, _> = serde_json::from_slice(&body);
+    let varz = varz.map_err(|error| format!("it is none of a NATS server: {error}"))?;
+    varz.syncs_always().ok_or_else(|| "its server has no JetStream".to_owned())
 }
 
 async fn ask(url: &str) -> Result<Bytes, String> {

@@ -26,7 +26,7 @@ pub(crate) struct Shared {
     pub(crate) config: NatsConfig,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
-    pub(crate) standing: watch::Sender<Standing>,
+    pub(crate) standing: Arc<watch::Sender<Standing>>,
     pub(crate) overview: Mutex<Overview>,
     pub(crate) chores: Chores,
     /// Ends all tasks.
@@ -72,16 +72,16 @@ impl Shared {
     pub(crate) fn new(
         api: Api,
         config: NatsConfig,
+        standing: Arc<watch::Sender<Standing>>,
         (clock, entropy): (Arc<dyn Clock>, Arc<dyn Entropy>),
     ) -> Self {
         let inbox = format!("_INBOX.eb{:016x}{:016x}", entropy.next_u64(), entropy.next_u64());
-        let waiting = Standing::Waiting("there is no connection to the NATS server yet".into());
         Self {
             api,
             config,
             clock,
             entropy,
-            standing: watch::Sender::new(waiting),
+            standing,
             overview: Mutex::default(),
             chores: Chores::default(),
             closing: CancellationToken::new(),

@@ -25,6 +25,9 @@ const FORMAT: &str = "1";
 /// The shortest time for which the server remembers ids.
 const LEAST_WINDOW: Duration = Duration::from_millis(100);
 
+/// What to do about what is not ours.
+const ELSEWHERE: &str = "use another account, or remove it";
+
 /// Consumers a stream may have: more than a server can keep.
 const CONSUMERS: i64 = 1_000_000;
 
@@ -45,28 +48,55 @@ struct FoundStream {
     config: Value,
 }
 
-/// Makes all streams ready.
+#[derive(Deserialize)]
+struct Names {
+    streams: Option<Vec<String>>,
+}
+
+/// Makes all streams ready. Where one of them cannot be, nothing is changed.
 pub(crate) async fn ensure(api: &Api, config: &NatsConfig) -> Result<(), Unready> {
-    for (name, wanted) in definitions(config) {
-        ensure_one(api, name, wanted).await?;
+    let mut calls = Vec::new();
+    for (stream, wanted) in definitions(config) {
+        calls.extend(look(api, stream, wanted).await?.map(|(verb, body)| (stream, verb, body)));
+    }
+    for (stream, verb, body) in calls {
+        let made: Result<Value, _> = api.call(&format!("STREAM.{verb}.{stream}"), &body).await;
+        made.map_err(|error| unready(stream, error))?;
     }
     Ok(())
 }
 
-async fn ensure_one(api: &Api, stream: &'static str, wanted: Value) -> Result<(), Unready> {
+/// What a stream needs: a verb with its definition, or nothing.
+async fn look(
+    api: &Api,
+    stream: &'static str,
+    wanted: Value,
+) -> Result<Option<(&'static str, Value)>, Unready> {
     let found: Result<FoundStream, _> =
         api.call(&format!("STREAM.INFO.{stream}"), &json!({})).await;
-    let verb = match found {
+    match found {
         Ok(found) => {
             let updated = update(stream, found.config, &wanted).map_err(Unready::Wrong)?;
-            updated.map(|updated| ("UPDATE", updated))
+            Ok(updated.map(|updated| ("UPDATE", updated)))
         }
-        Err(error) if error.is(code::STREAM_NOT_FOUND) => Some(("CREATE", wanted)),
-        Err(error) => return Err(unready(stream, error)),
-    };
-    if let Some((verb, config)) = verb {
-        let made: Result<Value, _> = api.call(&format!("STREAM.{verb}.{stream}"), &config).await;
-        made.map_err(|error| unready(stream, error))?;
+        Err(error) if error.is(code::STREAM_NOT_FOUND) => {
+            are_free(api, stream, &wanted).await?;
+            Ok(Some(("CREATE", wanted)))
+        }
+        Err(error) => Err(unready(stream, error)),
+    }
+}
+
+/// Does no other stream take the subjects of one that is to be made?
+async fn are_free(api: &Api, stream: &'static str, wanted: &Value) -> Result<(), Unready> {
+    for subject in wanted["subjects"].as_array().into_iter().flatten() {
+        let asked: Result<Names, _> =
+            api.call("STREAM.NAMES", &json!({ "subject": subject })).await;
+        let names = asked.map_err(|error| unready(stream, error))?.streams.unwrap_or_default();
+        if let Some(other) = names.iter().find(|name| *name != stream) {
+            let reason = format!("the stream {other} takes its subjects {subject}: {ELSEWHERE}");
+            return Err(Unready::Wrong(OpenError::Stream { stream, reason }));
+        }
     }
     Ok(())
 }
@@ -80,13 +110,12 @@ fn update(
     let wrong = |reason: String| OpenError::Stream { stream, reason };
     match found["metadata"][MARK].as_str() {
         None => {
-            let what = "it was not made by eventbus: use another account, or remove it";
-            return Err(wrong(what.to_owned()));
+            return Err(wrong(format!("it was not made by eventbus: {ELSEWHERE}")));
         }
         Some(FORMAT) => {}
         Some(newer) => {
-            let reason = format!("it has format {newer}, and this program knows {FORMAT}");
-            return Err(wrong(reason));
+            let what = format!("it has format {newer}, and this program knows {FORMAT}");
+            return Err(wrong(format!("{what}: use the program that made it, or another account")));
         }
     }
     let Value::Object(members) = wanted else { return Ok(None) };
@@ -102,7 +131,7 @@ fn update(
         }
         if FIXED.contains(&member.as_str()) {
             let had = &found[member];
-            return Err(wrong(format!("its {member} is {had}, and must be {value}")));
+            return Err(wrong(format!("its {member} is {had}, and must be {value}: {ELSEWHERE}")));
         }
         found[member] = value.clone();
         changed = true;

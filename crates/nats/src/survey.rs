@@ -9,6 +9,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use eventbus_core::Position;
+use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -27,6 +28,9 @@ const LOOK_PART: u32 = 20;
 
 /// The longest pause between two looks at cursors.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// Cursors that are looked at together: each waits for a few answers of the server.
+const LOOKS_AT_ONCE: usize = 16;
 
 /// What the server says of all cursors.
 pub(crate) struct Known {
@@ -153,21 +157,26 @@ async fn look(
     let consumers = consumers(shared).await?;
     let retrying = names(shared, streams::RETRY).await?;
     let losers = losers(shared).await?;
-    let cursors = shared.cursors().all();
-    for cursor in cursors {
-        if retrying.contains(&cursor.consumer) && !cursor.place().has_due_lane {
-            cursor.place().has_due_lane = true;
-            cursor.notify.notify_one();
+    let cursors = stream::iter(shared.cursors().all()).map(Ok);
+    let looks = cursors.try_for_each_concurrent(LOOKS_AT_ONCE, |cursor| {
+        let (consumers, retrying, losers) = (&consumers, &retrying, &losers);
+        async move {
+            if retrying.contains(&cursor.consumer) && !cursor.place().has_due_lane {
+                cursor.place().has_due_lane = true;
+                cursor.notify.notify_one();
+            }
+            if let Some(state) = consumers.get(&cursor.consumer) {
+                ask_again(shared, &cursor, state).await?;
+                look_at(shared, &cursor, state, overview).await?;
+            }
+            if losers.contains(&subject::dropped(&cursor.consumer)) {
+                let dropped = dropped(shared, &cursor.consumer).await?;
+                cursor.place().heard.dropped = dropped;
+            }
+            Ok::<_, ApiError>(())
         }
-        if let Some(state) = consumers.get(&cursor.consumer) {
-            ask_again(shared, &cursor, state).await?;
-            look_at(shared, &cursor, state, overview).await?;
-        }
-        if losers.contains(&subject::dropped(&cursor.consumer)) {
-            let dropped = dropped(shared, &cursor.consumer).await?;
-            cursor.place().heard.dropped = dropped;
-        }
-    }
+    });
+    looks.await?;
     // Of a cluster, the list may lack those whose server did not answer. What they hold is unknown.
     let is_whole = |name: &String| consumers.contains_key(name);
     if names(shared, streams::EVENTS).await?.iter().all(is_whole) {

@@ -35,8 +35,8 @@ pub(crate) fn not_ours(position: Position, reason: &str) {
     error!(%position, reason, "a message among the events is none of ours: stepped over");
 }
 
-pub(crate) fn not_synced(server: &str, reason: &str) {
-    warn!(server, reason, "how the NATS server syncs could not be read: taken as not synced");
+pub(crate) fn not_synced(reason: &str) {
+    warn!(reason, "how the NATS server syncs could not be read: taken as not synced");
 }
 
 pub(crate) fn lost(consumer: &str, events: u64) {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use eventbus_core::{Position, limits};
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::time::{MissedTickBehavior, interval};
 
@@ -19,29 +20,44 @@ use crate::{stored, streams, subject, telemetry};
 /// How often cursors are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Chores that are done together: some wait for an answer of the server.
+const CHORES_AT_ONCE: usize = 16;
+
 /// How long what arrived may wait for somebody to lease it before others get it.
 const IDLE_TIME: Duration = Duration::from_secs(1);
 
 /// Works until the broker is closed.
 pub(crate) async fn run(shared: Arc<Shared>) {
+    tokio::select! {
+        biased;
+        () = shared.closing.cancelled() => {}
+        // Leases stay alive whatever else there is to do.
+        () = looks(&shared) => {}
+        () = chores(&shared) => {}
+    }
+    // What is given back now need not wait until the server misses it.
+    give_back_all(&shared).await;
+}
+
+async fn looks(shared: &Arc<Shared>) {
     let mut look = interval(LOOK_EVERY);
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            biased;
-            () = shared.closing.cancelled() => {
-                // What is given back now need not wait until the server misses it.
-                give_back_all(&shared).await;
-                return;
-            }
-            () = shared.chores.notify.notified() => {}
-            _ = look.tick() => look_after_all(&shared).await,
-        }
+        look.tick().await;
+        look_after_all(shared).await;
+    }
+}
+
+async fn chores(shared: &Arc<Shared>) {
+    loop {
+        shared.chores.notify.notified().await;
         if shared.is_ready() {
-            for chore in shared.chores.take() {
+            let chores = stream::iter(shared.chores.take());
+            let doing = chores.for_each_concurrent(CHORES_AT_ONCE, |chore| async move {
                 // Whatever fails here is put right by the server, after its own time.
-                let _ = do_chore(&shared, chore).await;
-            }
+                let _ = do_chore(shared, chore).await;
+            });
+            doing.await;
         }
     }
 }

@@ -1,7 +1,7 @@
 //! JetStream passes the suite that says what a broker is.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use eventbus_core::conformance::{Harness, Limits, Traits};
 use eventbus_core::testing::SeededEntropy;
@@ -12,6 +12,7 @@ use futures::future::BoxFuture;
 use tokio::runtime::Runtime;
 
 use crate::server::{NatsServer, Options};
+use crate::world::{MachineClock, machine_clock, unique};
 
 /// A server, and the processes of the bus that use it. Each has a runtime of its own, so that it
 /// can be ended as a process is.
@@ -21,23 +22,9 @@ struct JetStream {
     clock: Arc<MachineClock>,
 }
 
-struct MachineClock(Instant);
-
-impl Clock for MachineClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock")]
-    fn now_ms(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |past| past.as_millis() as u64)
-    }
-
-    fn elapsed(&self) -> Duration {
-        self.0.elapsed()
-    }
-}
-
-#[expect(clippy::disallowed_methods, reason = "this is the clock")]
 async fn jetstream() -> Option<JetStream> {
     let server = NatsServer::start(Options::default()).await?;
-    let clock = Arc::new(MachineClock(Instant::now()));
+    let clock = machine_clock();
     Some(JetStream { server, processes: Mutex::default(), clock })
 }
 
@@ -108,13 +95,6 @@ impl Drop for JetStream {
             runtime.shutdown_background();
         }
     }
-}
-
-/// Another seed for each process.
-fn unique() -> u64 {
-    use std::sync::atomic::{AtomicU64, Ordering};
-    static NEXT: AtomicU64 = AtomicU64::new(1);
-    NEXT.fetch_add(1, Ordering::Relaxed)
 }
 
 eventbus_core::conformance!(jetstream);

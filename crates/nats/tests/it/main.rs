@@ -7,5 +7,10 @@
     reason = "a test that cannot go on has failed, and one that cannot run says so"
 )]
 
+mod access;
+mod cluster;
 mod conformance;
+mod durability;
 mod server;
+mod streams;
+mod world;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tempfile::TempDir;
@@ -11,18 +11,27 @@ use tempfile::TempDir;
 pub(crate) struct NatsServer {
     program: PathBuf,
     dir: TempDir,
-    options: Options,
-    port: Mutex<Option<u16>>,
+    options: Mutex<Options>,
+    ports: Mutex<Ports>,
     process: Mutex<Option<Child>>,
 }
 
 /// How a server is started.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Options {
+    /// Its name, where there are several.
+    pub(crate) name: Option<String>,
     /// More of its settings.
     pub(crate) settings: String,
     /// More of JetStream's.
     pub(crate) jetstream: String,
+}
+
+/// Where a server listens, as the system chose: it stays there when it is started again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ports {
+    clients: Option<u16>,
+    monitoring: Option<u16>,
 }
 
 /// The program, where `./test` has put it; says so where it is not.
@@ -40,21 +49,33 @@ impl NatsServer {
     pub(crate) async fn start(options: Options) -> Option<Self> {
         let program = program()?;
         let dir = tempfile::tempdir().unwrap();
-        let (port, process) = (Mutex::default(), Mutex::default());
-        let server = Self { program, dir, options, port, process };
+        let options = Mutex::new(options);
+        let (ports, process) = (Mutex::default(), Mutex::default());
+        let server = Self { program, dir, options, ports, process };
         server.run().await;
         Some(server)
     }
 
     /// Where clients connect.
     pub(crate) fn url(&self) -> String {
-        let port = self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        format!("nats://127.0.0.1:{}", port.expect("the server runs"))
+        format!("nats://127.0.0.1:{}", locked(&self.ports).clients.expect("the server runs"))
+    }
+
+    /// Its monitoring port.
+    pub(crate) fn monitor_url(&self) -> String {
+        format!("http://127.0.0.1:{}", locked(&self.ports).monitoring.expect("the server runs"))
+    }
+
+    /// Starts it again with other options.
+    pub(crate) async fn rerun(&self, options: Options) {
+        self.kill();
+        *locked(&self.options) = options;
+        self.run().await;
     }
 
     /// Ends the server at once.
     pub(crate) fn kill(&self) {
-        let process = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let process = locked(&self.process).take();
         if let Some(mut process) = process {
             let _ = process.kill();
             let _ = process.wait();
@@ -64,11 +85,14 @@ impl NatsServer {
     /// Starts the server, on the port it had before.
     pub(crate) async fn run(&self) {
         let path = self.dir.path();
-        let port = *self.port.lock().unwrap_or_else(PoisonError::into_inner);
-        let listen = port.map_or("-1".to_owned(), |port| port.to_string());
-        let Options { settings, jetstream } = &self.options;
+        let Ports { clients, monitoring } = *locked(&self.ports);
+        let listen = |port: Option<u16>| port.map_or("-1".to_owned(), |port| port.to_string());
+        let (clients, monitoring) = (listen(clients), listen(monitoring));
+        let Options { name, settings, jetstream } = locked(&self.options).clone();
+        let name = name.unwrap_or_else(|| "test".to_owned());
         let config = format!(
-            "listen: \"127.0.0.1:{listen}\"\nserver_name: \"test\"\nports_file_dir: {path:?}\n\
+            "listen: \"127.0.0.1:{clients}\"\nhttp: \"127.0.0.1:{monitoring}\"\n\
+             server_name: {name:?}\nports_file_dir: {path:?}\n\
              jetstream {{ store_dir: {path:?}, {jetstream} }}\n{settings}\n"
         );
         std::fs::write(path.join("server.conf"), config).unwrap();
@@ -76,13 +100,13 @@ impl NatsServer {
         command.arg("-c").arg(path.join("server.conf")).arg("-l").arg(path.join("log"));
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().unwrap();
-        let ports = path.join(format!("nats-server_{}.ports", process.id()));
-        *self.process.lock().unwrap_or_else(PoisonError::into_inner) = Some(process);
+        let ports_file = path.join(format!("nats-server_{}.ports", process.id()));
+        *locked(&self.process) = Some(process);
         for _ in 0..1_000 {
-            let written = std::fs::read_to_string(&ports).unwrap_or_default();
-            if let Some(port) = port_of(&written) {
-                *self.port.lock().unwrap_or_else(PoisonError::into_inner) = Some(port);
-                let _ = std::fs::remove_file(&ports);
+            let written = std::fs::read_to_string(&ports_file).unwrap_or_default();
+            if let Some(ports) = ports_of(&written) {
+                *locked(&self.ports) = ports;
+                let _ = std::fs::remove_file(&ports_file);
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -92,12 +116,15 @@ impl NatsServer {
     }
 }
 
-/// The port of clients in what the server writes about its ports.
-fn port_of(written: &str) -> Option<u16> {
-    let (_, behind) = written.split_once("\"nats\"")?;
-    let (_, behind) = behind.split_once("127.0.0.1:")?;
-    let digits: String = behind.chars().take_while(char::is_ascii_digit).collect();
-    behind.contains('}').then(|| digits.parse().ok())?
+/// What the server writes of its ports.
+fn ports_of(written: &str) -> Option<Ports> {
+    let written: serde_json::Value = serde_json::from_str(written).ok()?;
+    let port = |what: &str| written[what][0].as_str()?.rsplit(':').next()?.parse().ok();
+    Some(Ports { clients: Some(port("nats")?), monitoring: Some(port("monitoring")?) })
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Drop for NatsServer {
