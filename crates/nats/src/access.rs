@@ -28,12 +28,12 @@ pub(crate) async fn options(access: &Access, tls: &Tls) -> Result<ConnectOptions
         }
     };
     if let Some(roots) = &tls.roots {
-        check("nats_ca", roots).await?;
+        check("nats_ca", roots)?;
         options = options.add_root_certificates(roots.clone());
     }
     if let Some((certificate, key)) = &tls.client {
-        check("nats_cert", certificate).await?;
-        check("nats_key", key).await?;
+        check("nats_cert", certificate)?;
+        check("nats_key", key)?;
         options = options.add_client_certificate(certificate.clone(), key.clone());
     }
     Ok(options)
@@ -64,9 +64,8 @@ pub(crate) fn explain(access: &Access, error: &ConnectError) -> String {
 }
 
 /// Is the file there? What it holds is read with each connection.
-async fn check(setting: &'static str, file: &Path) -> Result<(), OpenError> {
-    let read = tokio::fs::read(file).await;
-    read.map(drop).map_err(|error| unreadable(setting, file, &error))
+fn check(setting: &'static str, file: &Path) -> Result<(), OpenError> {
+    file.metadata().map(drop).map_err(|error| unreadable(setting, file, &error))
 }
 
 fn unreadable(setting: &'static str, file: &Path, error: &std::io::Error) -> OpenError {
