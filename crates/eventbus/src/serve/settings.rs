@@ -2,6 +2,8 @@
 //! the file. A flag rules over the environment, the environment over the file, the file over the
 //! default.
 
+mod nats;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -10,7 +12,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use eventbus_core::durability::UnknownDurability;
 use eventbus_core::{Durability, limits};
-use eventbus_nats::{Access, NatsConfig, Sync, Tls};
+use eventbus_nats::NatsConfig;
 use eventbus_server::publish::{ApplicationSource, Applications};
 use serde::{Deserialize, Deserializer};
 
@@ -118,6 +120,28 @@ pub(crate) struct Given {
     /// it syncs, and so what its acknowledgement is worth
     #[arg(long, value_name = "URL", env = "EVENTBUS_NATS_MONITOR_URL", value_delimiter = ',')]
     nats_monitor_url: Option<Vec<String>>,
+
+    /// A user of the NATS servers' system account, which tells how they sync as well
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "EVENTBUS_NATS_SYSTEM_USER",
+        requires = "nats_system_password"
+    )]
+    nats_system_user: Option<String>,
+
+    /// Its password
+    #[arg(
+        long,
+        value_name = "PASSWORD",
+        env = "EVENTBUS_NATS_SYSTEM_PASSWORD",
+        hide_env_values = true
+    )]
+    nats_system_password: Option<String>,
+
+    /// A credentials file of a user of the system account
+    #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_SYSTEM_CREDENTIALS")]
+    nats_system_credentials: Option<PathBuf>,
 
     /// The durability of a publish that asks for none: accepted, written, synced or replicated
     /// [default: the strongest that the broker can promise]
@@ -319,7 +343,8 @@ impl Given {
         first_given! {
             data_dir publish_listen api_listen kubeconfig context in_cluster role broker
             nats_url nats_user nats_password nats_token nats_nkey nats_credentials nats_ca
-            nats_cert nats_key nats_replicas nats_sync nats_monitor_url durability api_host
+            nats_cert nats_key nats_replicas nats_sync nats_monitor_url nats_system_user
+            nats_system_password nats_system_credentials durability api_host
             allow_unauthenticated_publish max_event_bytes max_requests history_bytes max_bytes
             backlog_max_bytes age_s deduplication_s log_level log_format
         }
@@ -422,64 +447,6 @@ impl Given {
             return Err(Fault::Usage(why.to_owned()));
         }
         Ok(roles)
-    }
-
-    /// The NATS servers.
-    fn nats(&self) -> Result<Option<NatsConfig>, Fault> {
-        let named = self.nats_url.clone().unwrap_or_default();
-        if self.broker.unwrap_or_default() == BrokerKind::Log {
-            if named.is_empty() {
-                return Ok(None);
-            }
-            let why = "nats_url names servers, and the broker is log: say --broker nats as well";
-            return Err(Fault::Usage(why.to_owned()));
-        }
-        let defaults = NatsConfig::at("nats://127.0.0.1:4222");
-        let sync = match (&self.nats_monitor_url, self.nats_sync) {
-            (Some(urls), _) if !urls.is_empty() => Sync::Monitored(urls.clone()),
-            (_, Some(how)) => Sync::Stated { always: how == NatsSync::Always },
-            _ => Sync::Unknown,
-        };
-        Ok(Some(NatsConfig {
-            urls: if named.is_empty() { defaults.urls } else { named },
-            access: self.nats_access()?,
-            tls: Tls {
-                roots: self.nats_ca.clone(),
-                client: self.nats_cert.clone().zip(self.nats_key.clone()),
-                required: self.nats_ca.is_some() || self.nats_cert.is_some(),
-            },
-            replicas: self.nats_replicas.unwrap_or(defaults.replicas),
-            sync,
-            history_bytes: self.history_bytes.unwrap_or(defaults.history_bytes),
-            max_bytes: self.max_bytes.unwrap_or(defaults.max_bytes),
-            backlog_max_bytes: self.backlog_max_bytes,
-            age: self.age_s.map_or(defaults.age, Duration::from_secs),
-            deduplication_time: self
-                .deduplication_s
-                .map_or(defaults.deduplication_time, Duration::from_secs),
-        }))
-    }
-
-    /// Who we are on the NATS servers.
-    fn nats_access(&self) -> Result<Access, Fault> {
-        let mut ways = Vec::new();
-        if let (Some(name), Some(password)) = (&self.nats_user, &self.nats_password) {
-            ways.push(Access::User { name: name.clone(), password: password.clone() });
-        }
-        ways.extend(self.nats_token.clone().map(Access::Token));
-        if let Some(path) = &self.nats_nkey {
-            let seed = std::fs::read_to_string(path).map_err(|error| {
-                Fault::Usage(format!("nats_nkey {} cannot be read: {error}", path.display()))
-            })?;
-            ways.push(Access::Nkey(seed.trim().to_owned()));
-        }
-        ways.extend(self.nats_credentials.clone().map(Access::Credentials));
-        if ways.len() > 1 {
-            let why = "nats_user, nats_token, nats_nkey and nats_credentials each say who we are: \
-                       say one of them";
-            return Err(Fault::Usage(why.to_owned()));
-        }
-        Ok(ways.pop().unwrap_or_default())
     }
 }
 

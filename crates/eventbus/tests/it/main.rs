@@ -18,6 +18,7 @@ mod kubectl;
 mod listen;
 mod losses;
 #[path = "../../../nats/tests/it/server.rs"]
+#[expect(dead_code, reason = "the tests of the broker use all of it")]
 mod nats_server;
 mod ports;
 mod program;
