@@ -14,7 +14,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
-use crate::api::ApiError;
+use crate::api::{ApiError, code};
 use crate::cursor::NatsCursor;
 use crate::pull::Lane;
 use crate::shared::{Overview, Shared};
@@ -240,9 +240,14 @@ async fn ask_again(
     }
     if cursor.place().has_due_lane {
         let verb = format!("CONSUMER.INFO.{}.{}", streams::RETRY, cursor.consumer);
-        let due: ConsumerState = shared.api.call(&verb, &json!({})).await?;
-        if due.is_unasked() {
-            lost.push(Lane::Due);
+        match shared.api.call::<ConsumerState>(&verb, &json!({})).await {
+            Ok(due) if due.is_unasked() => lost.push(Lane::Due),
+            Ok(_) => {}
+            // Somebody removed it: it is made again with the next retry.
+            Err(error) if error.is(code::CONSUMER_NOT_FOUND) => {
+                cursor.place().has_due_lane = false;
+            }
+            Err(error) => return Err(error),
         }
     }
     for lane in &lost {

@@ -96,23 +96,42 @@ impl NatsServer {
              jetstream {{ store_dir: {path:?}, {jetstream} }}\n{settings}\n"
         );
         std::fs::write(path.join("server.conf"), config).unwrap();
+        for _ in 0..100 {
+            if self.runs().await {
+                return;
+            }
+            // A connection of somebody's may stand on a port of ours: it will go.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let log = std::fs::read_to_string(path.join("log")).unwrap_or_default();
+        panic!("the server did not start: {log}");
+    }
+
+    /// Starts the process, and reads its ports; false when it ends instead.
+    async fn runs(&self) -> bool {
+        let path = self.dir.path();
         let mut command = Command::new(&self.program);
         command.arg("-c").arg(path.join("server.conf")).arg("-l").arg(path.join("log"));
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let process = command.spawn().unwrap();
         let ports_file = path.join(format!("nats-server_{}.ports", process.id()));
+        // It ends with the test from here on.
         *locked(&self.process) = Some(process);
-        for _ in 0..1_000 {
+        while self.lives() {
             let written = std::fs::read_to_string(&ports_file).unwrap_or_default();
             if let Some(ports) = ports_of(&written) {
                 *locked(&self.ports) = ports;
                 let _ = std::fs::remove_file(&ports_file);
-                return;
+                return true;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        let log = std::fs::read_to_string(path.join("log")).unwrap_or_default();
-        panic!("the server did not start: {log}");
+        false
+    }
+
+    fn lives(&self) -> bool {
+        let mut process = locked(&self.process);
+        process.as_mut().is_some_and(|process| process.try_wait().unwrap().is_none())
     }
 }
 
