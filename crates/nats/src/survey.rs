@@ -73,6 +73,11 @@ impl ConsumerState {
         Position(self.delivered.stream_seq)
     }
 
+    /// Were events before `upto` never given to anybody?
+    pub(crate) fn loses_before(&self, upto: Position) -> bool {
+        self.num_pending > 0 && self.delivered().next() < upto
+    }
+
     /// Are there events, and does nobody ask for them?
     fn is_unasked(&self) -> bool {
         self.num_pending > 0 && self.num_waiting == 0
@@ -210,6 +215,15 @@ async fn consumers(shared: &Shared) -> Result<HashMap<String, ConsumerState>, Ap
         seen += consumers.len();
         all.extend(consumers.into_iter().map(|state| (state.name.clone(), state)));
     }
+}
+
+/// What the server says of a consumer of the stream of events now.
+pub(crate) async fn state(
+    shared: &Shared,
+    consumer: &ConsumerState,
+) -> Result<ConsumerState, ApiError> {
+    let verb = format!("CONSUMER.INFO.{}.{}", streams::EVENTS, consumer.name);
+    shared.api.call(&verb, &json!({})).await
 }
 
 /// The names of all consumers of a stream, whether they can be asked or not.

@@ -21,6 +21,9 @@ const LEASE: &str = "lease.sweep";
 /// is purged, whoever is said to have settled it.
 const LAG_TIME: Duration = Duration::from_secs(10);
 
+/// How long a cursor that loses events is given nothing at most, should the sweep end in between.
+const PAUSE: Duration = Duration::from_secs(5);
+
 /// Sweeps, when it is its turn.
 #[derive(Default)]
 pub(crate) struct Sweeper {
@@ -68,14 +71,21 @@ impl Sweeper {
         if upto <= overview.first {
             return Ok(());
         }
-        for state in known.consumers.values() {
-            count_lost(shared, state, (overview.first, upto)).await?;
-            if known.retrying.contains(&state.name) {
-                lose_retries(shared, &state.name, upto).await?;
-            }
+        let losers = known.consumers.values().filter(|state| state.loses_before(upto));
+        let losers: Vec<_> = losers.collect();
+        for state in &losers {
+            // Nothing is given to it meanwhile, so that what is counted is what is lost.
+            pause(shared, state, Some(PAUSE)).await?;
+            count_lost(shared, &survey::state(shared, state).await?, upto).await?;
+        }
+        for name in &known.retrying {
+            lose_retries(shared, name, upto).await?;
         }
         let verb = format!("STREAM.PURGE.{}", streams::EVENTS);
         let _: Value = shared.api.call(&verb, &json!({ "seq": upto.0 })).await?;
+        for state in losers {
+            pause(shared, state, None).await?;
+        }
         Ok(())
     }
 
@@ -153,18 +163,33 @@ async fn lose_retries(shared: &Shared, consumer: &str, upto: Position) -> Result
     Ok(())
 }
 
-/// Counts the events between `from` and `upto` that a cursor was never given. Those that wait for a
-/// retry are counted when it is due and they are not there.
+/// Has the server give nothing to a cursor for some time, or again.
+async fn pause(
+    shared: &Shared,
+    state: &ConsumerState,
+    time: Option<Duration>,
+) -> Result<(), ApiError> {
+    let verb = format!("CONSUMER.PAUSE.{}.{}", streams::EVENTS, state.name);
+    let until = time.map(|time| {
+        let time_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+        shared.rfc3339(shared.clock.now_ms().saturating_add(time_ms))
+    });
+    let asked = until.map_or(json!({}), |until| json!({ "pause_until": until }));
+    shared.api.call::<Value>(&verb, &asked).await.map(drop)
+}
+
+/// Counts the events before `upto` that a cursor was never given. Those that wait for a retry are
+/// counted by themselves.
 async fn count_lost(
     shared: &Shared,
     state: &ConsumerState,
-    (from, upto): (Position, Position),
+    upto: Position,
 ) -> Result<(), ApiError> {
-    let from = from.max(state.delivered().next());
-    if state.num_pending == 0 || from >= upto {
+    if !state.loses_before(upto) {
         return Ok(());
     }
     let filter = &state.config.filter_subject;
+    let from = state.delivered().next();
     let before = shared.api.count(streams::EVENTS, filter, from.0).await?;
     let after = shared.api.count(streams::EVENTS, filter, upto.0).await?;
     if before > after {
