@@ -61,3 +61,9 @@ async fn without_room_the_bus_refuses_until_there_is_room() {
 async fn nothing_depends_on_a_log_line() {
     harness("failing-disk", &["--only", "deaf"]).await;
 }
+
+#[tokio::test]
+async fn five_faults_of_three_nats_servers_lose_nothing() {
+    let faults = ["cluster", "--faults", "5", "--pause-s", "6", "--seed", "1", "--rate", "100"];
+    harness("nats-faults", &faults).await;
+}
