@@ -6,7 +6,8 @@
 use std::time::Duration;
 
 use async_nats::connection::State;
-use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, StatusCode};
+use async_nats::subject::ToSubject;
+use async_nats::{Client, HeaderMap, Message, Request, RequestErrorKind, StatusCode, Subject};
 use bytes::Bytes;
 use eventbus_core::limits;
 use serde::de::DeserializeOwned;
@@ -166,7 +167,7 @@ impl Api {
     }
 
     /// Acknowledges a delivery in the server's `words`, without waiting for anything.
-    pub(crate) async fn tell(&self, reply: String, words: &'static str) -> Result<(), ApiError> {
+    pub(crate) async fn tell(&self, reply: Subject, words: &'static str) -> Result<(), ApiError> {
         // Without a connection the client would keep it, and say it when nobody means it any more.
         if !self.is_connected() {
             return Err(disconnected());
@@ -178,7 +179,7 @@ impl Api {
     /// The same, and waits until the server has taken it in.
     pub(crate) async fn tell_and_wait(
         &self,
-        reply: String,
+        reply: Subject,
         words: &'static str,
     ) -> Result<(), ApiError> {
         let request = Request::new().payload(Bytes::from_static(words.as_bytes()));
@@ -187,7 +188,7 @@ impl Api {
 
     async fn request(
         &self,
-        subject: String,
+        subject: impl ToSubject,
         request: Request,
         time: Duration,
     ) -> Result<Message, ApiError> {

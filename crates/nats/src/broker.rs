@@ -200,31 +200,11 @@ impl Shared {
             made => made.map(drop),
         }
     }
-
-    async fn consumers(&self) -> Result<Vec<CursorId>, ApiError> {
-        let verb = format!("CONSUMER.NAMES.{}", streams::EVENTS);
-        let mut names: Vec<String> = Vec::new();
-        loop {
-            let asked = json!({ "offset": names.len() });
-            let page: ConsumerNames = self.api.call(&verb, &asked).await?;
-            let consumers = page.consumers.unwrap_or_default();
-            if consumers.is_empty() {
-                break;
-            }
-            names.extend(consumers);
-        }
-        Ok(names.iter().filter_map(|name| subject::cursor(name)).collect())
-    }
 }
 
 #[derive(Deserialize)]
 struct FoundConsumer {
     config: Value,
-}
-
-#[derive(Deserialize)]
-struct ConsumerNames {
-    consumers: Option<Vec<String>>,
 }
 
 impl Broker for Nats {
@@ -301,8 +281,9 @@ impl Broker for Nats {
     fn cursors(&self) -> BoxFuture<'_, Result<Vec<CursorId>, CursorError>> {
         async move {
             self.shared.levels().map_err(CursorError::Unavailable)?;
-            let consumers = self.shared.consumers().await;
-            consumers.map_err(|error| CursorError::Unavailable(error.to_string()))
+            let names = survey::names(&self.shared, streams::EVENTS).await;
+            let names = names.map_err(|error| CursorError::Unavailable(error.to_string()))?;
+            Ok(names.iter().filter_map(|name| subject::cursor(name)).collect())
         }
         .boxed()
     }

@@ -9,6 +9,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use async_nats::Subject;
 use eventbus_core::broker::{CursorError, CursorSpec, CursorStats, LeaseHome};
 use eventbus_core::{Cursor, Event, Interest, Lease, Position, Settled, Stored};
 use futures::FutureExt;
@@ -85,7 +86,7 @@ pub(crate) enum Content {
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) lane: Lane,
-    pub(crate) reply: String,
+    pub(crate) reply: Subject,
 }
 
 /// An event that is leased.
@@ -249,7 +250,7 @@ impl NatsCursor {
         }
         let tried = match content {
             Content::Event(_) => Tried::default(),
-            Content::Reference(reference) => reference.tried(),
+            Content::Reference(reference) => reference.tried,
         };
         let stored = Stored { position, event, committed_ms };
         let lease = Lease::new(stored.clone(), tried.attempts, self.clone());

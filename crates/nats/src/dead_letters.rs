@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_nats::{HeaderMap, Message};
 use eventbus_core::broker::CursorId;
 use eventbus_core::dead_letters::{DeadLetterError, DeadLetterKey};
-use eventbus_core::delivery::{Attempt, DeadLetterReason};
+use eventbus_core::delivery::DeadLetterReason;
 use eventbus_core::{DeadLetter, DeadLetters, Position, Stored};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
@@ -26,15 +26,13 @@ const OBITUARY: &str = "Eventbus-Dead-Letter";
 pub(crate) struct Obituary {
     reason: String,
     dead_ms: u64,
-    attempts: u32,
-    last: Vec<(u32, u16, u16)>,
+    #[serde(flatten)]
+    tried: Tried,
 }
 
 impl Obituary {
-    pub(crate) fn new(reason: DeadLetterReason, dead_ms: u64, tried: &Tried) -> Self {
-        let last = tried.last.iter().map(|one| (one.at_s, one.took_ms, one.outcome_code));
-        let (reason, attempts) = (reason.as_str().to_owned(), tried.attempts);
-        Self { reason, dead_ms, attempts, last: last.collect() }
+    pub(crate) fn new(reason: DeadLetterReason, dead_ms: u64, tried: Tried) -> Self {
+        Self { reason: reason.as_str().to_owned(), dead_ms, tried }
     }
 }
 
@@ -89,14 +87,13 @@ fn read(key: DeadLetterKey, message: Message) -> Result<DeadLetter, String> {
         serde_json::from_str(text.as_str()).map_err(|error| error.to_string())?;
     let reason = DeadLetterReason::ALL.into_iter().find(|one| one.as_str() == obituary.reason);
     let reason = reason.ok_or_else(|| format!("its reason {} is unknown", obituary.reason))?;
-    let attempt = |&(at_s, took_ms, outcome_code)| Attempt { at_s, took_ms, outcome_code };
     Ok(DeadLetter {
         key,
         event: stored::event(message.headers.as_ref(), message.payload)?,
         reason,
         dead_ms: obituary.dead_ms,
-        attempts: obituary.attempts,
-        last: obituary.last.iter().map(attempt).collect(),
+        attempts: obituary.tried.attempts,
+        last: obituary.tried.last.into(),
     })
 }
 

@@ -66,7 +66,7 @@ fn led_anew(shared: &Shared, subject: &str) -> Option<Arc<NatsCursor>> {
 
 /// An event came.
 fn arrived(shared: &Shared, message: Message) -> Option<Arc<NatsCursor>> {
-    let reply = message.reply?.to_string();
+    let reply = message.reply?;
     let delivery = Delivery::of(&reply)?;
     let cursor = shared.cursors().by_consumer(delivery.consumer)?.clone();
     let pending = delivery.pending;
@@ -108,8 +108,7 @@ fn not_ours(
 ) -> Option<Arc<NatsCursor>> {
     telemetry::not_ours(delivery.sequence, reason);
     cursor.place().asked[origin.lane as usize].arrived();
-    let (consumer, position) = (cursor.consumer.clone(), delivery.sequence);
-    shared.chores.push(Chore::Lost { consumer, position, origin });
+    shared.chores.push(Chore::StepOver(origin));
     Some(cursor.clone())
 }
 

@@ -10,7 +10,7 @@ use async_nats::HeaderMap;
 use bytes::Bytes;
 use eventbus_core::broker::CursorError;
 use eventbus_core::delivery::{Attempt, Verdict};
-use eventbus_core::{Position, Settled};
+use eventbus_core::{Position, Settled, Stored};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ use crate::dead_letters;
 use crate::pull::Lane;
 use crate::shared::{Shared, nanoseconds};
 use crate::stored::Reference;
-use crate::{streams, subject};
+use crate::{streams, subject, upkeep};
 
 /// Headers of a message that waits for its time.
 const SCHEDULE: &str = "Nats-Schedule";
@@ -82,7 +82,8 @@ impl NatsCursor {
         match verdict {
             Verdict::Ack | Verdict::Skip | Verdict::Release => None,
             Verdict::Retry { due_ms } => {
-                let reference = Reference::new(stored.position, stored.committed_ms, &tried);
+                let Stored { position, committed_ms, .. } = stored;
+                let reference = Reference { position: position.0, committed_ms, tried };
                 let (cursor, shared) = (self.clone(), shared.clone());
                 Some(async move { cursor.retry(&shared, &reference, due_ms).await }.boxed())
             }
@@ -91,7 +92,7 @@ impl NatsCursor {
                 Some(
                     async move {
                         let dead_ms = shared.clock.now_ms();
-                        let obituary = dead_letters::Obituary::new(reason, dead_ms, &tried);
+                        let obituary = dead_letters::Obituary::new(reason, dead_ms, tried);
                         dead_letters::put(&shared, &cursor.consumer, &stored, &obituary).await
                     }
                     .boxed(),
@@ -115,6 +116,9 @@ impl NatsCursor {
         let body = serde_json::to_vec(reference).map_err(|e| ApiError::Away(e.to_string()))?;
         let subject = subject::scheduled(&self.consumer, position);
         shared.api.publish(subject, headers, Bytes::from(body)).await?;
+        if self.place().forgotten {
+            return upkeep::forget_retries(shared, &self.consumer).await;
+        }
         self.place().heard.waiting += 1;
         Ok(())
     }

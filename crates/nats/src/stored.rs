@@ -12,7 +12,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD as BASE64;
 use bytes::Bytes;
 use eventbus_core::delivery::Attempt;
 use eventbus_core::wire::stored;
-use eventbus_core::{Event, Position, limits};
+use eventbus_core::{Event, limits};
 use serde::{Deserialize, Serialize};
 
 /// The header that holds the head of an event (`core::wire::stored`), in base64.
@@ -50,33 +50,18 @@ pub(crate) struct Reference {
     pub(crate) position: u64,
     /// When it was stored: milliseconds since 1970.
     pub(crate) committed_ms: u64,
-    /// Attempts made.
-    pub(crate) attempts: u32,
-    /// The last of them: when in seconds, how long in milliseconds, and the outcome's code.
-    pub(crate) last: Vec<(u32, u16, u16)>,
-}
-
-impl Reference {
-    /// What is remembered of an event after `attempts`.
-    pub(crate) fn new(position: Position, committed_ms: u64, tried: &Tried) -> Self {
-        let last = tried.last.iter().map(|one| (one.at_s, one.took_ms, one.outcome_code));
-        let (position, attempts) = (position.0, tried.attempts);
-        Self { position, committed_ms, attempts, last: last.collect() }
-    }
-
     /// The attempts made.
-    pub(crate) fn tried(&self) -> Tried {
-        let attempt = |&(at_s, took_ms, outcome_code)| Attempt { at_s, took_ms, outcome_code };
-        Tried { attempts: self.attempts, last: self.last.iter().map(attempt).collect() }
-    }
+    #[serde(flatten)]
+    pub(crate) tried: Tried,
 }
 
 /// Attempts made with an event.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Tried {
     /// How many.
     pub(crate) attempts: u32,
     /// The last of them, oldest first.
+    #[serde(with = "triples")]
     pub(crate) last: Vec<Attempt>,
 }
 
@@ -90,6 +75,24 @@ impl Tried {
             self.last.push(attempt);
         }
         self
+    }
+}
+
+/// Attempts as they are written: when in seconds, how long in milliseconds, the outcome's code.
+mod triples {
+    use eventbus_core::delivery::Attempt;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(last: &[Attempt], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(last.iter().map(|one| (one.at_s, one.took_ms, one.outcome_code)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<Attempt>, D::Error> {
+        let triples = Vec::<(u32, u16, u16)>::deserialize(from)?.into_iter();
+        let attempt = |(at_s, took_ms, outcome_code)| Attempt { at_s, took_ms, outcome_code };
+        Ok(triples.map(attempt).collect())
     }
 }
 
@@ -122,7 +125,9 @@ mod tests {
         tried = tried.and(None);
         assert_eq!((tried.attempts, tried.last.len()), (12, limits::ATTEMPTS_REMEMBERED));
         assert_eq!(tried.last[0].at_s, 2);
-        let reference = Reference::new(Position(7), 9, &tried);
-        assert_eq!(reference.tried(), tried);
+        let reference = Reference { position: 7, committed_ms: 9, tried };
+        let text = serde_json::to_string(&reference).unwrap();
+        assert!(text.starts_with(r#"{"position":7,"committed_ms":9,"attempts":12,"last":[[2,5,"#));
+        assert_eq!(serde_json::from_str::<Reference>(&text).unwrap(), reference);
     }
 }

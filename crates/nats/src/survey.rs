@@ -11,6 +11,7 @@ use std::time::Duration;
 use eventbus_core::Position;
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -30,7 +31,7 @@ const LOOK_PART: u32 = 20;
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
 /// Cursors that are looked at together: each waits for a few answers of the server.
-const LOOKS_AT_ONCE: usize = 16;
+pub(crate) const LOOKS_AT_ONCE: usize = 16;
 
 /// What the server says of all cursors.
 pub(crate) struct Known {
@@ -91,8 +92,8 @@ impl ConsumerState {
 }
 
 #[derive(Deserialize)]
-struct ConsumerPage {
-    consumers: Option<Vec<ConsumerState>>,
+struct ConsumerPage<T> {
+    consumers: Option<Vec<T>>,
 }
 
 #[derive(Deserialize)]
@@ -108,11 +109,6 @@ struct StreamState {
     last_ts: String,
     #[serde(default)]
     subjects: Option<BTreeMap<String, u64>>,
-}
-
-#[derive(Deserialize)]
-struct Names {
-    consumers: Option<Vec<String>>,
 }
 
 /// Works until the broker is closed.
@@ -204,17 +200,8 @@ async fn overview(shared: &Shared) -> Result<Overview, ApiError> {
 
 /// Every consumer of the stream of events, by name.
 async fn consumers(shared: &Shared) -> Result<HashMap<String, ConsumerState>, ApiError> {
-    let verb = format!("CONSUMER.LIST.{}", streams::EVENTS);
-    let (mut all, mut seen) = (HashMap::new(), 0);
-    loop {
-        let page: ConsumerPage = shared.api.call(&verb, &json!({ "offset": seen })).await?;
-        let consumers = page.consumers.unwrap_or_default();
-        if consumers.is_empty() {
-            return Ok(all);
-        }
-        seen += consumers.len();
-        all.extend(consumers.into_iter().map(|state| (state.name.clone(), state)));
-    }
+    let states: Vec<ConsumerState> = pages(shared, "LIST", streams::EVENTS).await?;
+    Ok(states.into_iter().map(|state| (state.name.clone(), state)).collect())
 }
 
 /// What the server says of a consumer of the stream of events now.
@@ -227,17 +214,25 @@ pub(crate) async fn state(
 }
 
 /// The names of all consumers of a stream, whether they can be asked or not.
-async fn names(shared: &Shared, stream: &str) -> Result<HashSet<String>, ApiError> {
-    let verb = format!("CONSUMER.NAMES.{stream}");
-    let (mut all, mut seen) = (HashSet::new(), 0);
+pub(crate) async fn names(shared: &Shared, stream: &str) -> Result<HashSet<String>, ApiError> {
+    Ok(pages(shared, "NAMES", stream).await?.into_iter().collect())
+}
+
+/// Everything that `verb` tells of a stream's consumers: the server tells it in pages.
+async fn pages<T: DeserializeOwned>(
+    shared: &Shared,
+    verb: &str,
+    stream: &str,
+) -> Result<Vec<T>, ApiError> {
+    let verb = format!("CONSUMER.{verb}.{stream}");
+    let mut all = Vec::new();
     loop {
-        let page: Names = shared.api.call(&verb, &json!({ "offset": seen })).await?;
-        let names = page.consumers.unwrap_or_default();
-        if names.is_empty() {
+        let page: ConsumerPage<T> = shared.api.call(&verb, &json!({ "offset": all.len() })).await?;
+        let found = page.consumers.unwrap_or_default();
+        if found.is_empty() {
             return Ok(all);
         }
-        seen += names.len();
-        all.extend(names);
+        all.extend(found);
     }
 }
 

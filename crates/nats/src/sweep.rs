@@ -1,12 +1,14 @@
 //! Retention: what every cursor has settled goes when it is beyond the history, what is too old
 //! goes for everybody, and a cursor that holds back more than it may loses its own oldest.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use eventbus_core::{Position, limits};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::{Value, json};
 
 use crate::api::{ApiError, code};
@@ -51,13 +53,11 @@ impl Sweeper {
             return Ok(());
         }
         let least = overview.position_before(shared.config.backlog_max_bytes());
+        let retries = all_retries(shared, known).await?;
         let mut floor = Position(overview.last.0 + 1);
         for state in known.consumers.values() {
-            let mut held = state.holds_from();
-            if known.retrying.contains(&state.name) {
-                let retries = retries(shared, &state.name).await?;
-                held = held.into_iter().chain(retries.iter().map(|retry| retry.0)).min();
-            }
+            let waiting = retries.get(&state.name).into_iter().flatten();
+            let held = state.holds_from().into_iter().chain(waiting.map(|retry| retry.0)).min();
             floor = floor.min(held.map_or(floor, |from| from.max(least)));
         }
         if shared.config.replicas > 1 {
@@ -78,8 +78,8 @@ impl Sweeper {
             pause(shared, state, Some(PAUSE)).await?;
             count_lost(shared, &survey::state(shared, state).await?, upto).await?;
         }
-        for name in &known.retrying {
-            lose_retries(shared, name, upto).await?;
+        for (name, retries) in &retries {
+            lose_retries(shared, name, retries, upto).await?;
         }
         let verb = format!("STREAM.PURGE.{}", streams::EVENTS);
         let _: Value = shared.api.call(&verb, &json!({ "seq": upto.0 })).await?;
@@ -139,8 +139,20 @@ async fn younger_than(
     Ok(sequence.map_or(overview.first, Position))
 }
 
-/// Where the events are that wait for a retry, by subject.
-async fn retries(shared: &Shared, consumer: &str) -> Result<Vec<(Position, String)>, ApiError> {
+/// The retries of every cursor that has some, by the name of its consumers.
+async fn all_retries(
+    shared: &Shared,
+    known: &Known,
+) -> Result<HashMap<String, Vec<Retry>>, ApiError> {
+    let lists = stream::iter(known.retrying.clone())
+        .map(|name| async move { retries(shared, &name).await.map(|retries| (name, retries)) });
+    lists.buffer_unordered(survey::LOOKS_AT_ONCE).try_collect().await
+}
+
+/// An event that waits for a retry: its position, and the subject of what waits.
+type Retry = (Position, String);
+
+async fn retries(shared: &Shared, consumer: &str) -> Result<Vec<Retry>, ApiError> {
     let mut all = Vec::new();
     for lane in ["sched", "due"] {
         let filter = format!("{lane}.{consumer}.*");
@@ -152,13 +164,16 @@ async fn retries(shared: &Shared, consumer: &str) -> Result<Vec<(Position, Strin
 }
 
 /// Loses the retries of events before `upto`, which are not there any more.
-async fn lose_retries(shared: &Shared, consumer: &str, upto: Position) -> Result<(), ApiError> {
-    for (position, subject) in retries(shared, consumer).await? {
-        if position < upto {
-            upkeep::count_lost(shared, consumer, 1, position).await?;
-            let verb = format!("STREAM.PURGE.{}", streams::RETRY);
-            let _: Value = shared.api.call(&verb, &json!({ "filter": subject })).await?;
-        }
+async fn lose_retries(
+    shared: &Shared,
+    consumer: &str,
+    retries: &[Retry],
+    upto: Position,
+) -> Result<(), ApiError> {
+    for (position, subject) in retries.iter().filter(|retry| retry.0 < upto) {
+        upkeep::count_lost(shared, consumer, 1, *position).await?;
+        let verb = format!("STREAM.PURGE.{}", streams::RETRY);
+        let _: Value = shared.api.call(&verb, &json!({ "filter": subject })).await?;
     }
     Ok(())
 }

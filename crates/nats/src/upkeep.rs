@@ -121,6 +121,7 @@ async fn give_back_all(shared: &Arc<Shared>) {
 async fn do_chore(shared: &Arc<Shared>, chore: Chore) -> Result<(), ApiError> {
     match chore {
         Chore::GiveBack(origin) => shared.api.tell(origin.reply, NAK).await,
+        Chore::StepOver(origin) => shared.api.tell_and_wait(origin.reply, ACK).await,
         Chore::Lost { consumer, position, origin } => {
             count_lost(shared, &consumer, 1, position).await?;
             shared.api.tell_and_wait(origin.reply, ACK).await
@@ -168,7 +169,8 @@ async fn examine(shared: &Arc<Shared>, cursor: &Arc<NatsCursor>) -> Result<(), A
                 if let Some(cursor) = shared.cursors().remove(&cursor.consumer) {
                     cursor.forget();
                 }
-                return Ok(());
+                // What this process settled meanwhile came behind what the other removed.
+                return forget_retries(shared, &cursor.consumer).await;
             }
             Err(error) => return Err(error),
             Ok(_) => {}

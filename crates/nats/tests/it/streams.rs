@@ -130,6 +130,8 @@ async fn what_somebody_else_puts_among_the_events_is_stepped_over() {
     assert_eq!(takes(&orders, &["one", "two"]).await, 0);
     // Settled as well: it is not in the way of retention.
     until("nothing is left", || orders.stats().lag_events == 0).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(orders.stats().dropped_events, 0, "what was no event is none lost");
 }
 
 #[tokio::test]
