@@ -1,6 +1,5 @@
-//! How much work one patch may be. The one thread that writes applies it, so whoever writes waits
-//! for it, and a list of many items can be changed in ways that look at each of them for each item
-//! of the patch.
+//! How much work one patch may be. A list of many items can be changed in ways that look at each of
+//! them for each item of the patch, and a core that does so does nothing else.
 
 use serde_json::Value;
 

@@ -23,9 +23,17 @@ pub(crate) const PATCH_OPERATIONS: usize = 10_000;
 /// copies would fill memory otherwise.
 pub(crate) const PATCH_COPY_BYTES: usize = 3 * 1024 * 1024;
 
-/// Items of lists that one patch may look at or shift: some tenths of a second of the writer's time
-/// at worst, and a thousand times more than people's patches take.
+/// Items of lists that one patch may look at or shift: some tenths of a second of a core at worst,
+/// and a thousand times more than people's patches take.
 pub(crate) const PATCH_STEPS: usize = 2_000_000;
+
+/// Patches that are worked out at once: each holds its object several times over, and more of them
+/// than cores, so that a long one does not keep the short ones waiting.
+pub(crate) const DRAFTS: usize = 16;
+
+/// How often a write is worked out anew because its object has changed, before it is done in the
+/// writer's own turn.
+pub(crate) const DRAFT_TRIES: usize = 3;
 
 /// Writes waiting for the writer; more wait in their own requests.
 pub(crate) const WRITE_QUEUE: usize = 1024;

@@ -5,6 +5,8 @@
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
+use crate::status::ApiError;
+
 /// An owner named by an object.
 pub(crate) struct Owner<'o> {
     /// The group of its `apiVersion`; empty for the core group.
@@ -17,6 +19,12 @@ pub(crate) struct Owner<'o> {
 
 /// The finalizer of an object whose dependents go first.
 pub(crate) const FOREGROUND: &str = "foregroundDeletion";
+
+/// An object as it lies in the store.
+pub(crate) fn read(body: &[u8]) -> Result<Value, ApiError> {
+    serde_json::from_slice(body)
+        .map_err(|error| ApiError::internal(format!("a stored object is not JSON: {error}")))
+}
 
 /// A text of the metadata; empty when absent.
 pub(crate) fn text<'o>(object: &'o Value, field: &str) -> &'o str {

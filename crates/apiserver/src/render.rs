@@ -14,6 +14,7 @@ use crate::{
     definition::Resource,
     limits,
     listing::Listing,
+    object,
     status::ApiError,
     store::{EventKind, Held},
     table::{self, Include, TableForm},
@@ -41,7 +42,7 @@ impl Form {
             Shape::Object if self.accept.encoding == Encoding::Json && !self.hides(resource) => {
                 return Ok(respond(code, Encoding::Json, Body::whole(body.clone())));
             }
-            _ => self.shape(resource, parse(body)?, false),
+            _ => self.shape(resource, object::read(body)?, false),
         };
         self.value(code, &shaped)
     }
@@ -62,7 +63,7 @@ impl Form {
         if self.accept == Accept::default() && !self.hides(resource) {
             return Ok(body.clone());
         }
-        let object = self.visible(resource, parse(body)?);
+        let object = self.visible(resource, object::read(body)?);
         let item = match self.accept.shape {
             Shape::Object => object,
             Shape::Metadata => table::partial(&object),
@@ -86,7 +87,7 @@ impl Form {
         if self.accept.shape == Shape::Object {
             return Ok(line(kind.as_str(), body));
         }
-        let shaped = self.shape(resource, parse(body)?, rows_only);
+        let shaped = self.shape(resource, object::read(body)?, rows_only);
         Ok(line(kind.as_str(), shaped.to_string().as_bytes()))
     }
 
@@ -178,11 +179,6 @@ pub(crate) fn respond(code: StatusCode, encoding: Encoding, body: Body) -> Respo
     let media_type = HeaderValue::from_static(encoding.media_type());
     response.headers_mut().insert(header::CONTENT_TYPE, media_type);
     response
-}
-
-fn parse(body: &Bytes) -> Result<Value, ApiError> {
-    serde_json::from_slice(body)
-        .map_err(|error| ApiError::internal(format!("a stored object is not JSON: {error}")))
 }
 
 pub(crate) fn yaml(value: &Value) -> Result<String, ApiError> {

@@ -3,8 +3,10 @@
 //! Why so: a write is acknowledged only after it is synced, and a sync may take milliseconds. One
 //! thread puts every waiting write into one transaction, so writers share the sync, and because it
 //! is the only writer a write is a plain function from what is stored to what shall be stored: no
-//! locks, no retries. Objects stay in the file, not in maps, so ten thousand of them cost disk.
+//! locks. What may take long is worked out before it is its turn ([`Draft`]). Objects stay in the
+//! file, not in maps, so ten thousand of them cost disk.
 
+mod draft;
 mod layout;
 mod open;
 mod read;
@@ -24,6 +26,7 @@ use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 
 pub use self::open::StoreError;
 pub(crate) use self::{
+    draft::Draft,
     read::{PageError, PageRequest},
     ring::{Event, EventKind, Overrun, Ring},
     room::Held,
@@ -42,6 +45,8 @@ pub(crate) struct Store {
     jobs: std::sync::Mutex<Option<mpsc::Sender<Job>>>,
     writer: std::sync::Mutex<Option<std::thread::JoinHandle<()>>>,
     readers: Arc<Readers>,
+    /// The places of the writes that are being worked out.
+    drafts: Arc<Semaphore>,
     room: room::Room,
     shared: Arc<Shared>,
 }

@@ -135,6 +135,7 @@ impl Store {
                 idle: readers.into(),
                 permits: Arc::new(Semaphore::new(limits::READERS)),
             }),
+            drafts: Arc::new(Semaphore::new(limits::DRAFTS)),
             room: Room::new(),
             shared,
         })

@@ -40,8 +40,7 @@ pub(crate) struct Stored {
 impl Stored {
     /// The object.
     pub(crate) fn object(&self) -> Result<Value, ApiError> {
-        serde_json::from_slice(&self.body)
-            .map_err(|error| ApiError::internal(format!("a stored object is not JSON: {error}")))
+        object::read(&self.body)
     }
 }
 

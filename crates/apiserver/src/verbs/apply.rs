@@ -17,7 +17,7 @@ use crate::{
     fields::{Application, Ownership},
     object, patch,
     status::{ApiError, Cause},
-    store::Transaction,
+    store::Draft,
 };
 
 /// Whether the body is a part of an object to be applied, not a patch.
@@ -51,21 +51,16 @@ pub(crate) async fn apply(api: &Api, call: &Call) -> Result<Written, ApiError> {
     let force = call.query.flag("force");
     let application = Application { applied, author: change.author.clone(), force };
     let newborn = Newborn::of(api);
-    let (code, body) = api
-        .store
-        .write(move |transaction| match transaction.get(&change.key)? {
-            Some(stored) => {
-                let before = Before::read(stored)?;
-                let body = bring(transaction, &change, before, &application)?;
-                Ok((StatusCode::OK, body))
-            }
-            None if change.status => Err(ApiError::not_found(&change.resource, &change.key.name)),
-            None => {
-                let body = make(transaction, &change, &newborn, &application)?;
-                Ok((StatusCode::CREATED, body))
-            }
-        })
-        .await?;
+    let applied = move |stored: Option<&Bytes>| match stored {
+        None if !change.status => {
+            Ok(make(&change, &newborn, &application)?.with(StatusCode::CREATED))
+        }
+        stored => {
+            let before = Before::read(change.found(stored)?)?;
+            Ok(bring(&change, before, &application)?.with(StatusCode::OK))
+        }
+    };
+    let (body, code) = api.store.revise(call.key(), applied).await?;
     Ok(Written { code, body, warnings })
 }
 
@@ -81,11 +76,10 @@ fn read(body: &Bytes) -> Result<Decoded, ApiError> {
 
 /// Brings the fields into an object that is there.
 fn bring(
-    transaction: &mut Transaction<'_>,
     change: &Change,
     before: Before,
     application: &Application,
-) -> Result<Bytes, ApiError> {
+) -> Result<Draft<Bytes>, ApiError> {
     let (mut wanted, ownership) =
         application.apply(&change.resource, &before.object, &before.ownership)?;
     for field in ["resourceVersion", "uid"] {
@@ -95,16 +89,15 @@ fn bring(
         object::set(&mut wanted, field, Some(precondition.into()));
     }
     let after = change.completed(&before.object, wanted)?;
-    change.keep(transaction, before, after, ownership)
+    change.keep(before, after, ownership)
 }
 
 /// Makes the object of the fields.
 fn make(
-    transaction: &mut Transaction<'_>,
     change: &Change,
     newborn: &Newborn,
     application: &Application,
-) -> Result<Bytes, ApiError> {
+) -> Result<Draft<Bytes>, ApiError> {
     let (resource, name) = (&change.resource, &change.key.name);
     if !object::text(&application.applied, "resourceVersion").is_empty() {
         return Err(ApiError::modified(resource, name));
@@ -122,5 +115,6 @@ fn make(
     newborn.prepare(resource, &mut object)?;
     admit::validate(resource, &object)?;
     ownership.attach(&mut object);
-    newborn.insert(transaction, resource, object, change.dry)
+    let (newborn, resource, dry) = (newborn.clone(), Arc::clone(resource), change.dry);
+    Ok(Draft::write(move |transaction, _| newborn.insert(transaction, &resource, object, dry)))
 }

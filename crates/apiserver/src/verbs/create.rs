@@ -64,6 +64,7 @@ fn place(resource: &Resource, namespace: Option<&str>, object: &mut Value) -> Re
 }
 
 /// What a new object is given.
+#[derive(Clone)]
 pub(super) struct Newborn {
     entropy: Arc<dyn Entropy>,
     now_ms: u64,

@@ -151,8 +151,7 @@ impl Deletion {
         bodies: &[Bytes],
     ) -> Result<(), ApiError> {
         for body in bodies {
-            let object: Value = serde_json::from_slice(body)
-                .map_err(|error| ApiError::internal(format!("a stored object: {error}")))?;
+            let object = object::read(body)?;
             let key = Key {
                 resource: resource.index,
                 namespace: object::text(&object, "namespace").into(),

@@ -16,7 +16,7 @@ use crate::{
     patch::Patch,
     route::FieldValidation,
     status::{ApiError, Cause},
-    store::{Key, Stored, Transaction, serialised},
+    store::{Draft, Key, serialised},
 };
 
 /// What the server alone sets: a write that brings something else is corrected, not refused.
@@ -39,13 +39,11 @@ pub(crate) async fn replace(api: &Api, call: &Call) -> Result<Written, ApiError>
     let validation = call.query.field_validation()?;
     let warnings = admit::prune(resource, &mut object, &decoded.duplicates, validation)
         .map_err(|unknown| unknown.in_object(resource))?;
-    let body = api
-        .store
-        .write(move |transaction| {
-            let stored = change.stored(transaction)?;
-            change.settle(transaction, stored, object)
-        })
-        .await?;
+    let replaced = move |stored: Option<&Bytes>| {
+        let before = Before::read(change.found(stored)?)?;
+        change.settle(before, object.clone())
+    };
+    let body = api.store.revise(call.key(), replaced).await?;
     Ok(Written { code: StatusCode::OK, body, warnings })
 }
 
@@ -58,14 +56,13 @@ pub(crate) async fn patch(api: &Api, call: &Call) -> Result<Written, ApiError> {
         return Err(ApiError::invalid_options("PatchOptions", "meta.k8s.io", vec![cause]));
     }
     let patch = Patch::read(call.resource(), call.media_type(), &call.body)?;
-    let (body, warnings) = api
-        .store
-        .write(move |transaction| {
-            let stored = change.stored(transaction)?;
-            let (after, warnings) = change.patched(&stored.object()?, &patch, validation)?;
-            Ok((change.settle(transaction, stored, after)?, warnings))
-        })
-        .await?;
+    let patched = move |stored: Option<&Bytes>| {
+        let stored = change.found(stored)?;
+        let (after, warnings) = change.patched(&object::read(stored)?, &patch, validation)?;
+        let draft = change.settle(Before::read(stored)?, after)?;
+        Ok(draft.with(warnings))
+    };
+    let (body, warnings) = api.store.revise(call.key(), patched).await?;
     Ok(Written { code: StatusCode::OK, body, warnings })
 }
 
@@ -89,6 +86,7 @@ pub(super) fn check_place(key: &Key, object: &Value) -> Result<(), ApiError> {
 }
 
 /// A change of one object.
+#[derive(Clone)]
 pub(crate) struct Change {
     pub(crate) resource: Arc<Resource>,
     pub(crate) key: Key,
@@ -104,16 +102,16 @@ pub(crate) struct Change {
 
 /// An object as it is stored, its ownership apart.
 pub(super) struct Before {
-    stored: Stored,
+    body: Bytes,
     pub(super) object: Value,
     pub(super) ownership: Ownership,
 }
 
 impl Before {
-    pub(super) fn read(stored: Stored) -> Result<Self, ApiError> {
-        let mut object = stored.object()?;
+    pub(super) fn read(body: &Bytes) -> Result<Self, ApiError> {
+        let mut object = object::read(body)?;
         let ownership = Ownership::detach(&mut object);
-        Ok(Self { stored, object, ownership })
+        Ok(Self { body: body.clone(), object, ownership })
     }
 }
 
@@ -130,8 +128,8 @@ impl Change {
         })
     }
 
-    fn stored(&self, transaction: &Transaction<'_>) -> Result<Stored, ApiError> {
-        let stored = transaction.get(&self.key)?;
+    /// What is stored, if it is there.
+    pub(super) fn found<S>(&self, stored: Option<S>) -> Result<S, ApiError> {
         stored.ok_or_else(|| ApiError::not_found(&self.resource, &self.key.name))
     }
 
@@ -163,19 +161,13 @@ impl Change {
         Ok((after, warnings))
     }
 
-    /// Checks a change whose author gets what it changes, and stores it.
-    fn settle(
-        &self,
-        transaction: &mut Transaction<'_>,
-        stored: Stored,
-        mut wanted: Value,
-    ) -> Result<Bytes, ApiError> {
+    /// Checks a change whose author gets what it changes: how it is stored.
+    fn settle(&self, before: Before, mut wanted: Value) -> Result<Draft<Bytes>, ApiError> {
         let brought = fields::detach(&mut wanted).filter(|_| !self.status);
-        let before = Before::read(stored)?;
         let mut ownership = before.ownership.clone().with_brought(brought.as_ref());
         let after = self.completed(&before.object, wanted)?;
         ownership.follow(&self.resource.schema, &before.object, &after, &self.author);
-        self.keep(transaction, before, after, ownership)
+        self.keep(before, after, ownership)
     }
 
     /// Checks the change and completes it: the object as it shall be.
@@ -202,28 +194,32 @@ impl Change {
         Ok(after)
     }
 
-    /// Stores the object if anything is different; gives it as it then is.
+    /// How the object is stored if anything is different; that gives it as it then is.
     pub(super) fn keep(
         &self,
-        transaction: &mut Transaction<'_>,
         before: Before,
         mut after: Value,
         ownership: Ownership,
-    ) -> Result<Bytes, ApiError> {
+    ) -> Result<Draft<Bytes>, ApiError> {
         let is_same = after == before.object && ownership.is_same(&before.ownership);
         if is_same && !self.blind {
-            return Ok(before.stored.body);
+            return Ok(Draft::Answer(before.body));
         }
         ownership.attach(&mut after);
         if self.dry {
-            return serialised(&after);
+            return Ok(Draft::Answer(serialised(&after)?));
         }
         let released = object::texts(&after, "finalizers").is_empty();
-        if object::is_deleting(&after) && released && !self.resource.is_namespace() {
-            transaction.remove(&self.key, &before.stored, &mut after)?;
-            return Ok(after.to_string().into());
-        }
-        transaction.update(&self.key, &before.stored, &mut after)
+        let goes = object::is_deleting(&after) && released && !self.resource.is_namespace();
+        let change = self.clone();
+        Ok(Draft::write(move |transaction, stored| {
+            let stored = change.found(stored)?;
+            if goes {
+                transaction.remove(&change.key, &stored, &mut after)?;
+                return Ok(after.to_string().into());
+            }
+            transaction.update(&change.key, &stored, &mut after)
+        }))
     }
 
     fn check_preconditions(&self, before: &Value, wanted: &Value) -> Result<(), ApiError> {

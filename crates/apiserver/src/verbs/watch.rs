@@ -9,7 +9,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures::stream;
 use http::{Response, StatusCode};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::{
     sync::{OwnedSemaphorePermit, watch},
     time::Instant,
@@ -324,8 +324,7 @@ impl Watch {
 /// The object as it was when it was last selected, under the revision of the change.
 fn last_selected(event: &Event) -> Result<Bytes, ApiError> {
     let before = event.before.as_ref().unwrap_or(&event.body);
-    let mut object: Value = serde_json::from_slice(before)
-        .map_err(|error| ApiError::internal(format!("a stored object is not JSON: {error}")))?;
+    let mut object = object::read(before)?;
     object::set_revision(&mut object, event.revision);
     Ok(object.to_string().into())
 }

@@ -11,6 +11,7 @@ mod leases;
 mod lists;
 mod model;
 mod ownership;
+mod patience;
 mod reviews;
 mod roads;
 mod secrets;
