@@ -40,7 +40,7 @@ pub(crate) fn check_kind(resource: &Resource, object: &Value) -> Result<(), ApiE
             &format!("the kind in the data ({kind}) does not match the expected kind"),
         ));
     }
-    Ok(())
+    refuse(resource, object, metadata::type_faults(object, resource))
 }
 
 /// Says for the client what the path has said already: clients of Kubernetes' own kinds leave it

@@ -28,6 +28,27 @@ const SUBDOMAIN_BYTES: usize = 253;
 /// Bytes of a namespace's name, of a label's name and of its value.
 const LABEL_BYTES: usize = 63;
 
+/// What the server alone sets: a write that brings something else is corrected, not refused.
+pub(crate) const SERVER_OWNED: [&str; 5] = [
+    "creationTimestamp",
+    "deletionTimestamp",
+    "deletionGracePeriodSeconds",
+    "generation",
+    "selfLink",
+];
+
+/// The faults of what a client says of what the server sets: it is not stored, so it must be looked
+/// at before. A precondition of another type would be none.
+pub(crate) fn type_faults(object: &Value, resource: &Resource) -> Vec<Cause> {
+    let fields = ["resourceVersion", "uid"].into_iter().chain(SERVER_OWNED);
+    let faults = |field| {
+        let value = object["metadata"].get(field).filter(|value| !value.is_null())?;
+        let schema = resource.schema.property("metadata")?.property(field)?;
+        Some(schema.faults(value, &format!("metadata.{field}")))
+    };
+    fields.filter_map(faults).flatten().collect()
+}
+
 /// All faults of an object's metadata whose types are right.
 pub(crate) fn faults(object: &Value, resource: &Resource) -> Vec<Cause> {
     let mut faults = Vec::new();

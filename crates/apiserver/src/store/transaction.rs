@@ -10,7 +10,11 @@ use super::{
     Shared,
     ring::{Event, EventKind},
 };
-use crate::{definition::Registry, limits, object, render, status::ApiError};
+use crate::{
+    definition::{Registry, Resource},
+    limits, object, render,
+    status::ApiError,
+};
 
 /// Where an object is: the resource's index, the namespace (empty for cluster-wide resources), the
 /// name.
@@ -19,6 +23,14 @@ pub(crate) struct Key {
     pub(crate) resource: usize,
     pub(crate) namespace: String,
     pub(crate) name: String,
+}
+
+impl Key {
+    /// Where an object of this resource belongs.
+    pub(crate) fn of(resource: &Resource, object: &Value) -> Self {
+        let namespace = object::text(object, "namespace").into();
+        Self { resource: resource.index, namespace, name: object::name(object).into() }
+    }
 }
 
 /// How far an object's deletion is, as the table holds it.

@@ -36,6 +36,7 @@ pub(crate) async fn create(api: &Api, call: &Call) -> Result<Written, ApiError> 
     let warnings = admit::prune(&resource, &mut object, &decoded.duplicates, validation)
         .map_err(|unknown| unknown.in_object(&resource))?;
     fields::detach(&mut object);
+    let is_named = !object::name(&object).is_empty();
     let newborn = Newborn::of(api);
     newborn.prepare(&resource, &mut object)?;
     admit::validate(&resource, &object)?;
@@ -43,7 +44,12 @@ pub(crate) async fn create(api: &Api, call: &Call) -> Result<Written, ApiError> 
     Ownership::of_new(&resource.schema, &object, &author).attach(&mut object);
     let body = api
         .store
-        .write(move |transaction| newborn.insert(transaction, &resource, object, dry))
+        .write(move |transaction| {
+            if !is_named {
+                newborn.find_name(transaction, &resource, &mut object)?;
+            }
+            newborn.insert(transaction, &resource, object, dry)
+        })
         .await?;
     Ok(Written { code: StatusCode::CREATED, body, warnings })
 }
@@ -118,17 +124,7 @@ impl Newborn {
         mut object: Value,
         dry: bool,
     ) -> Result<bytes::Bytes, ApiError> {
-        let namespace = object::text(&object, "namespace").to_owned();
-        let name = object::name(&object).to_owned();
-        let mut key = Key { resource: resource.index, namespace, name };
-        for _ in 0..NAME_TRIES {
-            let generated = !object::text(&object, "generateName").is_empty();
-            if !generated || transaction.get(&key)?.is_none() {
-                break;
-            }
-            self.name(&mut object);
-            key.name = object::name(&object).to_owned();
-        }
+        let key = Key::of(resource, &object);
         if transaction.get(&key)?.is_some() {
             return Err(ApiError::already_exists(resource, &key.name));
         }
@@ -142,6 +138,22 @@ impl Newborn {
             builtin::events::make_room(transaction, &key)?;
         }
         transaction.insert(&key, &mut object)
+    }
+
+    /// Gives the object another generated name while its own is taken.
+    fn find_name(
+        &self,
+        transaction: &Transaction<'_>,
+        resource: &Resource,
+        object: &mut Value,
+    ) -> Result<(), ApiError> {
+        for _ in 0..NAME_TRIES {
+            if transaction.get(&Key::of(resource, object))?.is_none() {
+                break;
+            }
+            self.name(object);
+        }
+        Ok(())
     }
 
     /// Makes the namespace of a new object if it is not there; one that is going takes nothing in.

@@ -151,12 +151,7 @@ impl Deletion {
         bodies: &[Bytes],
     ) -> Result<(), ApiError> {
         for body in bodies {
-            let object = object::read(body)?;
-            let key = Key {
-                resource: resource.index,
-                namespace: object::text(&object, "namespace").into(),
-                name: object::name(&object).into(),
-            };
+            let key = Key::of(resource, &object::read(body)?);
             if let Some(stored) = transaction.get(&key)? {
                 self.delete(transaction, resource, &key, &stored)?;
             }

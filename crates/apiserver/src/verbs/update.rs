@@ -12,21 +12,12 @@ use crate::{
     admit, builtin,
     definition::Resource,
     fields::{self, Author, Ownership},
-    object,
+    metadata, object,
     patch::Patch,
     route::FieldValidation,
     status::{ApiError, Cause},
     store::{Draft, Key, serialised},
 };
-
-/// What the server alone sets: a write that brings something else is corrected, not refused.
-const SERVER_OWNED: [&str; 5] = [
-    "creationTimestamp",
-    "deletionTimestamp",
-    "deletionGracePeriodSeconds",
-    "generation",
-    "selfLink",
-];
 
 /// Puts the object of the body in place of the stored one.
 pub(crate) async fn replace(api: &Api, call: &Call) -> Result<Written, ApiError> {
@@ -254,7 +245,8 @@ impl Change {
         if self.resource.is_namespace() {
             after = with_member(after, "spec", before.get("spec").cloned());
         }
-        let kept = SERVER_OWNED.iter().chain(&["name", "namespace", "uid", "resourceVersion"]);
+        let kept =
+            metadata::SERVER_OWNED.iter().chain(&["name", "namespace", "uid", "resourceVersion"]);
         for field in kept {
             object::set(&mut after, field, before["metadata"].get(field).cloned());
         }

@@ -50,11 +50,51 @@ async fn names_are_generated() {
     assert_ne!(first, second);
     let name = first.as_str().unwrap();
     assert!(name.starts_with("wheel-") && name.len() == 11, "{name}");
+    // A name that is given is never another, though it could be generated.
+    let mut named = widget("", 3);
+    named["metadata"] = json!({ "name": name, "generateName": "wheel-" });
+    let (code, status) = fixture.send("POST", STAGE, named).await;
+    assert_eq!((code, &status["reason"]), (409, &"AlreadyExists".into()));
     let mut nameless = widget("", 3);
     nameless["metadata"] = json!({});
     let (code, status) = fixture.send("POST", STAGE, nameless).await;
     assert_eq!(code, 422);
     assert!(text(&status).ends_with("Required value: name or generateName is required"));
+}
+
+#[tokio::test]
+async fn what_the_server_sets_must_be_of_its_type_though_it_is_not_heard() {
+    let fixture = Fixture::new().await;
+    let one = fixture.create("stage", "one", 1).await;
+    for (field, wrong) in [
+        ("resourceVersion", json!(1)),
+        ("uid", json!(["a"])),
+        ("creationTimestamp", json!(7)),
+        ("deletionTimestamp", json!({})),
+        ("generation", json!("1")),
+    ] {
+        let patch = json!({ "metadata": { field: wrong }, "spec": { "size": 2 } });
+        let mut whole = one.clone();
+        whole["metadata"][field] = wrong.clone();
+        let mut new = widget("new", 3);
+        new["metadata"][field] = wrong;
+        let mut part = whole.clone();
+        part["metadata"]["managedFields"].take();
+        let applied = fixture.apply(&format!("{ONE}?fieldManager=a&force=true"), &part).await;
+        let answers = [
+            fixture.send("PATCH", ONE, patch).await,
+            fixture.send("PUT", ONE, whole).await,
+            fixture.send("POST", STAGE, new).await,
+            applied,
+        ];
+        for (code, status) in answers {
+            assert_eq!(code, 422, "{field}: {status}");
+            let cause = &status["details"]["causes"][0];
+            assert_eq!(cause["field"], format!("metadata.{field}"));
+            assert_eq!(cause["reason"], "FieldValueTypeInvalid");
+        }
+    }
+    assert_eq!(fixture.get(ONE).await.1, one);
 }
 
 #[tokio::test]
