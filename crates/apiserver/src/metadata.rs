@@ -37,10 +37,11 @@ pub(crate) const SERVER_OWNED: [&str; 5] = [
     "selfLink",
 ];
 
-/// The faults of what a client says of what the server sets: it is not stored, so it must be looked
-/// at before. A precondition of another type would be none.
+/// The faults of what the server sets, or looks at before the object is whole: an object's place of
+/// another type would count as none, and so would a precondition.
 pub(crate) fn type_faults(object: &Value, resource: &Resource) -> Vec<Cause> {
-    let fields = ["resourceVersion", "uid"].into_iter().chain(SERVER_OWNED);
+    let read = ["name", "generateName", "namespace", "resourceVersion", "uid"];
+    let fields = read.into_iter().chain(SERVER_OWNED);
     let faults = |field| {
         let value = object["metadata"].get(field).filter(|value| !value.is_null())?;
         let schema = resource.schema.property("metadata")?.property(field)?;

@@ -452,15 +452,15 @@ mod tests {
             fails("three", true),
             insert(&store, "four", ""),
         );
-        assert_eq!((one.unwrap(), four.unwrap()), (1, 2));
+        assert_eq!((one.unwrap(), four.unwrap()), (2, 3));
         assert_eq!(two.unwrap_err().code(), 400);
         assert_eq!(three.unwrap_err().code(), 500);
         for (name, there) in [("one", true), ("two", false), ("three", false), ("four", true)] {
             let found = store.get(namespace(name, "").0).await.unwrap();
             assert_eq!(found.is_some(), there, "{name}");
         }
-        let events = store.ring(0).unwrap().after(0, usize::MAX).unwrap();
-        assert_eq!(events.iter().map(|event| event.revision).collect::<Vec<_>>(), [1, 2]);
+        let events = store.ring(0).unwrap().after(1, usize::MAX).unwrap();
+        assert_eq!(events.iter().map(|event| event.revision).collect::<Vec<_>>(), [2, 3]);
         store.close().await;
     }
 
@@ -481,7 +481,7 @@ mod tests {
             match insert(&store, &format!("n{number}"), &text).await {
                 Ok(revision) => {
                     stored += 1;
-                    assert_eq!(revision, stored);
+                    assert_eq!(revision, stored + 1);
                 }
                 Err(error) => {
                     refused += 1;
@@ -491,12 +491,12 @@ mod tests {
         }
         assert!(stored > 10 && refused > 10, "{stored} stored, {refused} refused");
         bound(1000).await.unwrap();
-        assert_eq!(insert(&store, "after", &text).await.unwrap(), stored + 1);
+        assert_eq!(insert(&store, "after", &text).await.unwrap(), stored + 2);
         store.close().await;
         drop(store);
         let store = open(&folder);
         assert!(store.get(namespace("after", "").0).await.unwrap().is_some());
-        assert_eq!(insert(&store, "last", &text).await.unwrap(), stored + 2);
+        assert_eq!(insert(&store, "last", &text).await.unwrap(), stored + 3);
         store.close().await;
     }
 

@@ -69,6 +69,19 @@ fn revision(object: &Value) -> u64 {
 }
 
 #[tokio::test]
+async fn a_list_of_nothing_has_a_version_to_watch_from() {
+    let fixture = Fixture::new().await;
+    // 0 would mean any: the watch would begin with what is there then.
+    let (_, empty) = fixture.get(ALL).await;
+    fixture.create("stage", "a", 1).await;
+    delete(&fixture, "a").await;
+    let query = format!("&resourceVersion={}&timeoutSeconds=1", revision(&empty));
+    let events = Lines::open(&fixture, &query).await.rest().await;
+    let kinds: Vec<_> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["ADDED", "DELETED"]);
+}
+
+#[tokio::test]
 async fn without_a_revision_the_present_comes_first() {
     let fixture = Fixture::new().await;
     fixture.create("stage", "a", 1).await;

@@ -64,6 +64,8 @@ async fn names_are_generated() {
 
 #[tokio::test]
 async fn what_the_server_sets_must_be_of_its_type_though_it_is_not_heard() {
+    let mut placed = widget("", 3);
+    placed["metadata"] = json!({ "name": 7, "namespace": false, "generateName": "w-" });
     let fixture = Fixture::new().await;
     let one = fixture.create("stage", "one", 1).await;
     for (field, wrong) in [
@@ -95,6 +97,8 @@ async fn what_the_server_sets_must_be_of_its_type_though_it_is_not_heard() {
         }
     }
     assert_eq!(fixture.get(ONE).await.1, one);
+    let (code, status) = fixture.send("POST", STAGE, placed).await;
+    assert_eq!((code, status["details"]["causes"].as_array().unwrap().len()), (422, 2), "{status}");
 }
 
 #[tokio::test]
