@@ -20,7 +20,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
-use crate::api::{Acknowledged, Api, ApiError, code};
+use crate::api::{Api, ApiError, code};
 use crate::config::{NatsConfig, OpenError};
 use crate::cursor::OpenCursor;
 use crate::settle::consumer_config;
@@ -92,9 +92,13 @@ impl Drop for Nats {
 
 impl Shared {
     /// Stores one event.
-    async fn append_one(&self, event: Event) -> Result<Acknowledged, ApiError> {
+    async fn append_one(&self, event: Event) -> Result<Receipt, ApiError> {
         let subject = subject::event(&event.interest());
-        self.api.publish(subject, stored::headers(&event), event.payload).await
+        let answer = self.api.publish(subject, stored::headers(&event), event.payload).await?;
+        Ok(match answer.duplicate {
+            true => Receipt::Duplicate,
+            false => Receipt::Stored(Position(answer.seq)),
+        })
     }
 
     /// Stores events all or none.
@@ -128,12 +132,15 @@ impl Shared {
                 appended => return appended,
             }
         }
-        let answers = join_all(batch.events.into_iter().map(|event| self.append_one(event))).await;
-        let receipt = |answer: Acknowledged| match answer.duplicate {
-            true => Receipt::Duplicate,
-            false => Receipt::Stored(Position(answer.seq)),
-        };
-        answers.into_iter().map(|answer| answer.map(receipt)).collect()
+        let mut events = batch.events;
+        // Most batches are of one, which needs no list of what is under way.
+        if events.len() == 1
+            && let Some(event) = events.pop()
+        {
+            return Ok(vec![self.append_one(event).await?]);
+        }
+        let answers = join_all(events.into_iter().map(|event| self.append_one(event))).await;
+        answers.into_iter().collect()
     }
 
     /// Hands events to the connection, and waits for nothing.

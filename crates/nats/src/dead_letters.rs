@@ -45,8 +45,8 @@ pub(crate) async fn put(
 ) -> Result<(), ApiError> {
     let mut headers = HeaderMap::new();
     let head = stored::headers(&stored.event);
-    if let Some(head) = head.get(stored::HEAD) {
-        headers.insert(stored::HEAD, head.clone());
+    if let Some(head) = head.get(stored::HEAD.clone()) {
+        headers.insert(stored::HEAD.clone(), head.clone());
     }
     let text = serde_json::to_string(obituary).map_err(|e| ApiError::Away(e.to_string()))?;
     headers.insert(OBITUARY, text);

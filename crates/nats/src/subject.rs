@@ -3,14 +3,14 @@
 //! A subject is made of tokens, and a source, a type or a version may be any text: so each becomes
 //! one token, injectively. What NATS would read as syntax cannot occur in it.
 
-use std::fmt::Write as _;
-
 use eventbus_core::broker::CursorId;
 use eventbus_core::{Interest, Position};
 
 /// Characters of a token; what would be longer is hashed. Three of them, with the server's own
 /// words, stay far below its limit of 4 KiB a line.
 const TOKEN_CHARS: usize = 128;
+
+const HEX: &[u8; 16] = b"0123456789ABCDEF";
 
 /// The subject under which an event of `interest` is stored: nobody else's.
 pub(crate) fn event(interest: &Interest) -> String {
@@ -90,8 +90,8 @@ fn token(text: &str, out: &mut String) {
         if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
             out.push(char::from(byte));
         } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "={byte:02X}");
+            out.push('=');
+            out.extend([byte >> 4, byte & 15].map(|digit| char::from(HEX[usize::from(digit)])));
         }
     }
     if out.len() - from > TOKEN_CHARS {
