@@ -83,8 +83,8 @@ where
     let write_only = user.as_ref().is_some_and(|user| user.role != Role::Admin);
     let form = Form { accept, include, now_ms: api.clock.now_ms(), write_only };
     let body = match head.method {
-        Method::GET => Bytes::new(),
-        _ => read(body).await?,
+        Method::GET => Ok(Bytes::new()),
+        _ => read(body).await,
     };
     let standing = head.extensions.get().cloned();
     let call = Call { user, standing, target, query, form, headers: head.headers, body };

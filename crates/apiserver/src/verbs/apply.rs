@@ -34,7 +34,7 @@ pub(crate) async fn apply(api: &Api, call: &Call) -> Result<Written, ApiError> {
         return Err(ApiError::invalid_options("PatchOptions", "meta.k8s.io", vec![cause]));
     }
     change.author.applies = true;
-    let Decoded { value: mut applied, duplicates } = read(&call.body)?;
+    let Decoded { value: mut applied, duplicates } = read(call.body()?)?;
     let resource = Arc::clone(&change.resource);
     admit::check_kind(&resource, &applied)?;
     check_place(&change.key, &applied)?;

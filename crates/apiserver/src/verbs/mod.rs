@@ -61,7 +61,8 @@ pub(crate) struct Call {
     pub(crate) query: Query,
     pub(crate) form: Form,
     pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
+    /// The body; or why it could not be had, which whoever asks for it is told.
+    pub(crate) body: Result<Bytes, ApiError>,
 }
 
 /// What a write answers with.
@@ -113,6 +114,11 @@ impl Call {
         value.to_str().unwrap_or_default().split(';').next().map(str::trim)
     }
 
+    /// The body as it came.
+    fn body(&self) -> Result<&Bytes, ApiError> {
+        self.body.as_ref().map_err(ApiError::clone)
+    }
+
     /// The body as an object of the resource.
     pub(crate) fn object(&self) -> Result<Decoded, ApiError> {
         let mut decoded = self.decoded()?;
@@ -125,13 +131,13 @@ impl Call {
         let syntax = match self.media_type() {
             None | Some("" | "application/json") => Syntax::Json,
             Some("application/yaml") => Syntax::Yaml,
-            Some(protobuf::MEDIA_TYPE) => return protobuf::decode(&self.body),
+            Some(protobuf::MEDIA_TYPE) => return protobuf::decode(self.body()?),
             Some(_) => {
                 let accepted = ["application/json", "application/yaml"];
                 return Err(ApiError::unsupported_media_type(&accepted));
             }
         };
-        decode(&self.body, syntax)
+        decode(self.body()?, syntax)
     }
 }
 

@@ -15,7 +15,7 @@ pub(super) struct Options(Map<String, Value>);
 impl Options {
     /// Reads the body; none has no options.
     pub(super) fn read(call: &Call) -> Result<Self, ApiError> {
-        if call.body.iter().all(u8::is_ascii_whitespace) {
+        if call.body()?.iter().all(u8::is_ascii_whitespace) {
             return Ok(Self(Map::new()));
         }
         let decoded = call.decoded()?;

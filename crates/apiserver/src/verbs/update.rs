@@ -46,7 +46,7 @@ pub(crate) async fn patch(api: &Api, call: &Call) -> Result<Written, ApiError> {
         let cause = Cause::forbidden("force", "may not be specified for non-apply patch");
         return Err(ApiError::invalid_options("PatchOptions", "meta.k8s.io", vec![cause]));
     }
-    let patch = Patch::read(call.resource(), call.media_type(), &call.body)?;
+    let patch = Patch::read(call.resource(), call.media_type(), call.body()?)?;
     let patched = move |stored: Option<&Bytes>| {
         let stored = change.found(stored)?;
         let (after, warnings) = change.patched(&object::read(stored)?, &patch, validation)?;

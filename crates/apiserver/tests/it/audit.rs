@@ -34,6 +34,9 @@ async fn each_write_of_a_user_is_a_line() {
     ask(Role::Viewer(Scope::Everywhere), "DELETE", &one, Value::Null).await;
     ask(Role::Admin, "PATCH", &format!("{one}/status?dryRun=All"), json!({ "status": {} })).await;
     ask(Role::Admin, "POST", secrets, secret.clone()).await;
+    let long = Value::from("x".repeat(4 * 1024 * 1024));
+    assert_eq!(ask(Role::Admin, "PUT", &one, long.clone()).await, 413);
+    assert_eq!(ask(Role::Viewer(Scope::Everywhere), "PUT", &one, long).await, 403);
     ask(Role::Admin, "GET", &all, Value::Null).await;
     fixture.send("POST", secrets, secret).await;
     ask(Role::Admin, "DELETE", "/api/v1/namespaces/stage", Value::Null).await;
@@ -58,6 +61,8 @@ async fn each_write_of_a_user_is_a_line() {
         "delete widgets.shop.example one 403",
         "patch widgets.shop.example/status one 200",
         "create secrets key 201",
+        "update widgets.shop.example one 413",
+        "update widgets.shop.example one 403",
         "delete namespaces stage 200",
     ];
     assert_eq!(short, expected);
