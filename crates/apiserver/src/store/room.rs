@@ -124,9 +124,9 @@ impl Held {
         lock(&self.0).given_up
     }
 
-    /// Takes in what another has.
+    /// Takes in what another has; what is given up stays so.
     pub(crate) fn append(&mut self, other: Self) {
-        if self.is_empty() {
+        if self.is_empty() && !self.is_given_up() {
             *self = other;
             return;
         }
@@ -215,5 +215,8 @@ mod tests {
         hold(&room, &mut other, limits::LIST_BYTES / 2).unwrap();
         assert!(late.pop().is_none() && late.is_given_up());
         assert!(!other.is_given_up());
+        // What comes after a part that is lost does not make the whole.
+        late.append(other);
+        assert!(late.is_given_up());
     }
 }
