@@ -1,21 +1,24 @@
-//! The bus over an API server that is not its own: one that the tests start, and the one that
-//! `KUBECONFIG` names.
+//! API servers that are not the bus's own: one that a test starts, and the one that `KUBECONFIG`
+//! names. A scenario is written once and played over each kind.
 
+use std::fs::{File, TryLockError};
+use std::panic::{AssertUnwindSafe, resume_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use eventbus_apiserver::{ApiServer, Config as ApiConfig};
-use eventbus_core::testing::{ManualClock, SeededEntropy};
+use eventbus_apiserver::{ApiServer, Config};
+use eventbus_core::Entropy;
 use eventbus_resources::DEFINITIONS;
+use futures::FutureExt;
 use http::{Request, Uri};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
-use kube::api::{Api, DeleteParams, DynamicObject, ListParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::core::ApiResource;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::{Api, DeleteParams, PostParams};
+use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -23,46 +26,60 @@ use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 use crate::program::{run, within};
-use crate::served::{Bus, activation, subscription};
+use crate::resources::{client, subscription};
+use crate::served::Bus;
 use crate::subscriber::Subscriber;
+use crate::system::{SystemClock, SystemEntropy};
 
-/// An API server, with our definitions installed.
-struct Cluster {
+/// The namespaces of a test.
+const NAMESPACES: [&str; 2] = ["stage", "elsewhere"];
+
+/// How long to wait before looking again.
+const A_MOMENT: Duration = Duration::from_millis(20);
+
+/// An API server that is not the bus's own.
+#[derive(Clone)]
+pub(crate) struct Cluster {
+    /// Its contexts are in a namespace of this test, where the Lease of a bus lies then.
     kubeconfig: PathBuf,
     client: kube::Client,
-    /// Different for each test, because the server may be somebody's.
-    namespace: String,
-    _server: Option<(JoinSet<()>, TempDir)>,
+    /// Before the name of each namespace of this test, because the server may be somebody's.
+    prefix: String,
+    _kept: Arc<(TempDir, Ours)>,
+}
+
+/// What there is for as long as the test lasts.
+enum Ours {
+    Server { _tasks: JoinSet<()> },
+    Turn { _lock: File },
 }
 
 impl Cluster {
-    /// A server of this test, which serves `definitions`.
-    async fn start(definitions: Vec<Value>) -> Self {
-        Self::start_without(definitions, "/nothing").await
+    /// A server of this test, which serves our definitions.
+    pub(crate) async fn start() -> Self {
+        let definitions = DEFINITIONS.map(|definition| definition.manifest());
+        Self::serving(definitions.into(), "/nothing").await
     }
 
-    /// The same, and which does not serve what lies below a path.
-    async fn start_without(definitions: Vec<Value>, lacking: &'static str) -> Self {
+    /// One that serves `definitions`, and nothing of what lies below the path `lacking`.
+    async fn serving(definitions: Vec<Value>, lacking: &'static str) -> Self {
         let directory = tempfile::tempdir().unwrap();
-        let server = ApiServer::open(ApiConfig {
+        let config = Config {
             path: directory.path().join("resources.db"),
             audit: None,
             definitions,
-            clock: Arc::new(ManualClock::at(1_541_196_521_000)),
-            entropy: Arc::new(SeededEntropy::new(1)),
-        })
-        .await
-        .unwrap();
+            clock: Arc::new(SystemClock::start()),
+            entropy: Arc::new(SystemEntropy),
+        };
+        let server = ApiServer::open(config).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let kubeconfig = directory.path().join("kubeconfig");
-        let text = json!({
-            "apiVersion": "v1", "kind": "Config", "current-context": "test",
+        let file = json!({
+            "current-context": "test",
             "clusters": [{ "name": "test", "cluster": { "server": format!("http://{address}") } }],
             "contexts": [{ "name": "test", "context": { "cluster": "test", "user": "test" } }],
             "users": [{ "name": "test", "user": {} }],
         });
-        std::fs::write(&kubeconfig, text.to_string()).unwrap();
         let mut tasks = JoinSet::new();
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
@@ -82,148 +99,128 @@ impl Cluster {
                 });
             }
         });
-        Self::at(kubeconfig, Some((tasks, directory))).await
+        let file = serde_json::from_value(file).unwrap();
+        Self::at(file, directory, Ours::Server { _tasks: tasks }).await
     }
 
-    /// The one that `KUBECONFIG` names; says aloud when there is none.
-    async fn given() -> Option<Self> {
-        let Some(path) = std::env::var_os("KUBECONFIG") else {
+    /// The one that `KUBECONFIG` names, when it is this test's turn; says aloud when there is none.
+    pub(crate) async fn given() -> Option<Self> {
+        let Some(file) = Kubeconfig::from_env().unwrap() else {
             println!("SKIPPED: KUBECONFIG names no API server to test against");
             return None;
         };
-        Some(Self::at(path.into(), None).await)
+        let ours = Ours::Turn { _lock: turn().await };
+        Some(Self::at(file, tempfile::tempdir().unwrap(), ours).await)
     }
 
-    async fn at(kubeconfig: PathBuf, server: Option<(JoinSet<()>, TempDir)>) -> Self {
-        let file = Kubeconfig::read_from(&kubeconfig).unwrap();
-        let config =
-            kube::Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-        let client = kube::Client::try_from(config.unwrap()).unwrap();
-        let namespace = format!("eventbus-test-{}", std::process::id());
-        let cluster = Self { kubeconfig, client, namespace, _server: server };
-        let core = ApiResource::erase::<k8s_openapi::api::core::v1::Namespace>(&());
-        let namespaces: Api<DynamicObject> = Api::all_with(cluster.client.clone(), &core);
-        let made = DynamicObject::new(&cluster.namespace, &core);
-        let made = namespaces.create(&PostParams::default(), &made).await;
-        assert!(!matches!(&made, Err(kube::Error::Api(status)) if status.code != 409), "{made:?}");
+    async fn at(mut file: Kubeconfig, directory: TempDir, ours: Ours) -> Self {
+        let prefix = format!("eventbus-test-{:016x}-", SystemEntropy.next_u64());
+        for context in file.contexts.iter_mut().filter_map(|named| named.context.as_mut()) {
+            context.namespace = Some(format!("{prefix}{}", NAMESPACES[0]));
+        }
+        let kubeconfig = directory.path().join("kubeconfig");
+        std::fs::write(&kubeconfig, serde_json::to_string(&file).unwrap()).unwrap();
+        let client = client(file).await;
+        let cluster = Self { kubeconfig, client, prefix, _kept: Arc::new((directory, ours)) };
+        let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
+        for name in NAMESPACES {
+            let mut namespace = Namespace::default();
+            namespace.metadata.name = Some(cluster.namespace(name));
+            namespaces.create(&PostParams::default(), &namespace).await.unwrap();
+        }
         cluster
     }
 
-    fn flags(&self) -> [&str; 2] {
-        ["--kubeconfig", self.kubeconfig.to_str().unwrap()]
-    }
-
-    fn api(&self, manifest: &Value) -> Api<DynamicObject> {
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        let (api_version, kind) = (text(&manifest["apiVersion"]), text(&manifest["kind"]));
-        let (group, version) = api_version.split_once('/').unwrap();
-        let resource = ApiResource {
-            group: group.to_owned(),
-            version: version.to_owned(),
-            plural: format!("{}s", kind.to_lowercase()),
-            api_version: api_version.clone(),
-            kind,
-        };
-        Api::namespaced_with(self.client.clone(), &self.namespace, &resource)
-    }
-
-    async fn create(&self, mut manifest: Value) {
-        manifest["metadata"]["namespace"] = self.namespace.clone().into();
-        let object = serde_json::from_value(manifest.clone()).unwrap();
-        self.api(&manifest).create(&PostParams::default(), &object).await.unwrap();
-    }
-
-    /// Waits until a Subscription has the condition `ready` with this status.
-    async fn wait_for(&self, manifest: &Value, status: &str) {
-        let (api, name) = (self.api(manifest), manifest["metadata"]["name"].as_str().unwrap());
-        within(async {
-            loop {
-                let object = api.get(name).await.unwrap();
-                let conditions = object.data["status"]["conditions"].as_array().cloned();
-                let mut conditions = conditions.into_iter().flatten();
-                if conditions.any(|c| c["type"] == "ready" && c["status"] == status) {
-                    return;
+    /// Plays a scenario here, and leaves nothing behind, however it ends.
+    pub(crate) async fn play(self, scenario: impl AsyncFnOnce(Option<&Self>)) {
+        let played = AssertUnwindSafe(scenario(Some(&self))).catch_unwind().await;
+        let namespaces: Api<Namespace> = Api::all(self.client.clone());
+        for name in NAMESPACES.map(|name| self.namespace(name)) {
+            namespaces.delete(&name, &DeleteParams::default()).await.unwrap();
+            within(async {
+                while namespaces.get_opt(&name).await.unwrap().is_some() {
+                    tokio::time::sleep(A_MOMENT).await;
                 }
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            })
+            .await;
+        }
+        played.unwrap_or_else(|failure| resume_unwind(failure));
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.kubeconfig.clone()
+    }
+
+    /// What the namespace `name` of this test is called here.
+    pub(crate) fn namespace(&self, name: &str) -> String {
+        format!("{}{name}", self.prefix)
+    }
+}
+
+/// Waits until no other test uses the API server of `KUBECONFIG`: a bus is concerned with the
+/// Subscriptions of all namespaces, so two of them would deliver and judge what is the other's.
+async fn turn() -> File {
+    let given = std::env::var_os("KUBECONFIG").unwrap();
+    let path = std::env::split_paths(&given).find(|path| !path.as_os_str().is_empty()).unwrap();
+    let file = File::open(path).unwrap();
+    loop {
+        match file.try_lock() {
+            Ok(()) => return file,
+            Err(TryLockError::WouldBlock) => tokio::time::sleep(A_MOMENT).await,
+            Err(TryLockError::Error(error)) => panic!("KUBECONFIG cannot be locked: {error}"),
+        }
+    }
+}
+
+/// Makes tests of scenarios: each over the bus's own API server, over another one, and over that of
+/// `KUBECONFIG`. A scenario takes an `Option<&Cluster>`; without one it is the bus's own.
+macro_rules! over_each_api_server {
+    ($($scenario:ident),+ $(,)?) => {$(
+        mod $scenario {
+            #[tokio::test(flavor = "multi_thread")]
+            async fn over_its_own_api_server() {
+                super::$scenario(None).await;
             }
-        })
-        .await;
-    }
 
-    /// Waits until an Event of the Subscription tells of `reason`.
-    async fn until_told(&self, manifest: &Value, reason: &str) {
-        let events = ApiResource::erase::<k8s_openapi::api::core::v1::Event>(&());
-        let events: Api<DynamicObject> =
-            Api::namespaced_with(self.client.clone(), &self.namespace, &events);
-        let name = manifest["metadata"]["name"].as_str().unwrap();
-        let told = format!("involvedObject.name={name},reason={reason}");
-        let told = ListParams::default().fields(&told);
-        within(async {
-            while events.list(&told).await.unwrap().items.is_empty() {
-                tokio::time::sleep(Duration::from_millis(20)).await;
+            $crate::cluster::over_clusters!(super::$scenario);
+        }
+    )+};
+}
+
+/// The same for one scenario, without the bus's own API server.
+macro_rules! over_clusters {
+    ($scenario:path) => {
+        #[tokio::test(flavor = "multi_thread")]
+        async fn over_another_api_server() {
+            $crate::cluster::Cluster::start().await.play($scenario).await;
+        }
+
+        #[tokio::test(flavor = "multi_thread")]
+        async fn over_the_api_server_of_kubeconfig() {
+            if let Some(cluster) = $crate::cluster::Cluster::given().await {
+                cluster.play($scenario).await;
             }
-        })
-        .await;
-    }
-
-    async fn delete(&self, manifest: &Value) {
-        let name = manifest["metadata"]["name"].as_str().unwrap();
-        self.api(manifest).delete(name, &DeleteParams::default()).await.unwrap();
-    }
+        }
+    };
 }
 
-fn definitions() -> Vec<Value> {
-    DEFINITIONS.map(|definition| definition.manifest()).into()
+pub(crate) use {over_clusters, over_each_api_server};
+
+mod one_of_two_processes_works_and_the_other_when_it_ends {
+    super::over_clusters!(super::one_of_two_processes_works_and_the_other_when_it_ends);
 }
 
-async fn an_event_takes_the_road(cluster: &Cluster) {
-    let subscriber = Subscriber::start().await;
-    let mut bus = Bus::start_with(&cluster.flags()).await;
-    let orders = subscription("orders", "order.created", &subscriber.url());
-    cluster.create(orders.clone()).await;
-    // A Subscription made a moment ago is heard, active or not.
-    assert_eq!(bus.publish("order.created", &json!(1)).await, "published");
-    cluster.wait_for(&orders, "False").await;
-    cluster.create(activation()).await;
-    cluster.wait_for(&orders, "True").await;
-    cluster.until_told(&orders, "Delivering").await;
-    assert_eq!(bus.publish("order.created", &json!(2)).await, "published");
-    assert_eq!(subscriber.wait_for(2).await.len(), 2);
-    assert_eq!(bus.publish("order.shipped", &json!(3)).await, "ignored");
-    cluster.delete(&orders).await;
-    cluster.delete(&activation()).await;
-    assert_eq!(bus.stop().await, 0);
-}
-
-#[tokio::test]
-async fn an_event_takes_the_road_over_another_api_server() {
-    an_event_takes_the_road(&Cluster::start(definitions()).await).await;
-}
-
-#[tokio::test]
-async fn an_event_takes_the_road_over_the_api_server_of_kubeconfig() {
-    if let Some(cluster) = Cluster::given().await {
-        an_event_takes_the_road(&cluster).await;
-    }
-}
-
-#[tokio::test]
-async fn one_of_two_processes_works_and_the_other_when_it_ends() {
-    let cluster = Cluster::start(definitions()).await;
-    let mut first = Bus::start_with(&cluster.flags()).await;
-    let kubeconfig = cluster.kubeconfig.clone();
-    let mut second = tokio::spawn(async move {
-        Bus::start_with(&["--kubeconfig", kubeconfig.to_str().unwrap()]).await
-    });
+async fn one_of_two_processes_works_and_the_other_when_it_ends(cluster: Option<&Cluster>) {
+    let mut first = Bus::over(cluster, &[]).await;
+    let mut second = Box::pin(Bus::over(cluster, &[]));
     let waited = tokio::time::timeout(Duration::from_secs(3), &mut second).await;
     assert!(waited.is_err(), "two processes are ready at once");
     assert_eq!(first.stop().await, 0);
-    let second = within(second).await.unwrap();
+    let second = within(second).await;
     let subscriber = Subscriber::start().await;
-    let orders = subscription("orders", "order.created", &subscriber.url());
-    cluster.create(orders.clone()).await;
-    cluster.create(activation()).await;
-    cluster.wait_for(&orders, "True").await;
+    second.create(&subscription("orders", "order.created", &subscriber.url())).await;
+    second.activate().await;
+    second.wait_for("orders", "ready", "True").await;
     assert_eq!(second.publish("order.created", &json!(1)).await, "published");
     subscriber.wait_for(1).await;
 }
@@ -234,7 +231,7 @@ async fn complaint(cluster: &Cluster) -> String {
     let data_dir = directory.path().join("data");
     let mut args = vec!["serve", "--data-dir", data_dir.to_str().unwrap()];
     args.extend(["--publish-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]);
-    args.extend(cluster.flags());
+    args.extend(["--kubeconfig", cluster.kubeconfig.to_str().unwrap()]);
     let ended = run(&args, "").await;
     assert_eq!(ended.code, 2, "{}", ended.stderr);
     ended.stderr
@@ -242,14 +239,15 @@ async fn complaint(cluster: &Cluster) -> String {
 
 #[tokio::test]
 async fn an_api_server_that_does_not_know_our_resources_is_told_apart() {
-    let complaint = complaint(&Cluster::start(Vec::new()).await).await;
+    let complaint = complaint(&Cluster::serving(Vec::new(), "/nothing").await).await;
     assert!(complaint.contains("eventbus crds | kubectl apply -f -"), "{complaint}");
     assert!(complaint.contains("subscriptions.eventing.kyma.cx"), "{complaint}");
 }
 
 #[tokio::test]
 async fn an_api_server_without_leases_is_told_apart() {
-    let path = "/apis/coordination.k8s.io";
-    let complaint = complaint(&Cluster::start_without(definitions(), path).await).await;
+    let definitions = DEFINITIONS.map(|definition| definition.manifest());
+    let lacking = "/apis/coordination.k8s.io";
+    let complaint = complaint(&Cluster::serving(definitions.into(), lacking).await).await;
     assert!(complaint.contains("does not serve leases.coordination.k8s.io"), "{complaint}");
 }

@@ -6,24 +6,18 @@ use std::time::Duration;
 use eventbus_resources::DEFINITIONS;
 use futures::StreamExt;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::Kubeconfig;
 use kube::runtime::controller::{Action, Controller};
 use kube::runtime::finalizer::{Event, finalizer};
 use kube::runtime::watcher;
-use kube::{Client, Config};
 use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::program::within;
-use crate::served::{Bus, subscription};
+use crate::resources::{client, subscription};
+use crate::served::Bus;
 
 const FINALIZER: &str = "tests.example/billing";
-
-async fn client(bus: &Bus) -> Client {
-    let file = Kubeconfig::read_from(bus.data_dir().join("kubeconfig")).unwrap();
-    let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
-    Client::try_from(config.unwrap()).unwrap()
-}
 
 /// Labels each Subscription with its generation, and is asked before one goes.
 async fn reconcile(object: Arc<DynamicObject>, api: Arc<Api<DynamicObject>>) -> Action {
@@ -50,7 +44,8 @@ async fn a_controller_of_somebody_elses_works_with_either_way_of_listing() {
     for config in [watcher::Config::default(), watcher::Config::default().streaming_lists()] {
         let bus = Bus::start().await;
         let resource = DEFINITIONS[0].api_resource();
-        let api: Api<DynamicObject> = Api::namespaced_with(client(&bus).await, "stage", &resource);
+        let client = client(Kubeconfig::read_from(bus.kubeconfig()).unwrap()).await;
+        let api: Api<DynamicObject> = Api::namespaced_with(client, "stage", &resource);
         bus.create(&subscription("before", "order.created", "http://127.0.0.1:9/")).await;
         let mut tasks = JoinSet::new();
         let controller = Controller::new_with(api.clone(), config, resource.clone());

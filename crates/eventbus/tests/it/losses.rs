@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use regex::Regex;
-use serde_json::json;
+use serde_json::{Value, json};
 
+use crate::cluster::{Cluster, over_each_api_server};
 use crate::program::within;
-use crate::served::{Bus, SUBSCRIPTIONS, subscription};
+use crate::resources::subscription;
+use crate::served::Bus;
 use crate::subscriber::Subscriber;
 
 /// Segments of 1 MiB; a Subscription may hold back two of them.
@@ -16,25 +18,17 @@ const SMALL: [&str; 4] = ["--max-bytes", "8388608", "--max-event-bytes", "200000
 /// first group of it matched.
 async fn said(bus: &Bus, reason: &str, matching: &str) -> String {
     let matching = Regex::new(matching).unwrap();
-    within(async {
-        loop {
-            let path = format!("{SUBSCRIPTIONS}/orders");
-            let answer = bus.api_call("GET", &path, String::new()).await;
-            let object: serde_json::Value = serde_json::from_str(&answer.body).unwrap();
-            let ready = &object["status"]["conditions"][1];
-            let text = ready["message"].as_str().unwrap_or_default();
-            if let (true, Some(found)) = (ready["reason"] == reason, matching.captures(text)) {
-                return found[1].to_owned();
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    })
-    .await
+    let told = |ready: &Value| {
+        let found = matching.captures(ready["message"].as_str().unwrap_or_default());
+        found.filter(|_| ready["reason"] == reason).map(|found| found[1].to_owned())
+    };
+    bus.until("orders", "ready", told).await
 }
 
-#[tokio::test]
-async fn losses_are_warned_of_counted_and_not_forgotten() {
-    let mut bus = Bus::start_with(&SMALL).await;
+over_each_api_server! { losses_are_warned_of_counted_and_not_forgotten }
+
+async fn losses_are_warned_of_counted_and_not_forgotten(cluster: Option<&Cluster>) {
+    let mut bus = Bus::over(cluster, &SMALL).await;
     let subscriber = Subscriber::start().await;
     bus.create(&subscription("orders", "order.created", &subscriber.url())).await;
     let large = json!("x".repeat(100_000));

@@ -24,11 +24,14 @@ mod ports;
 mod program;
 mod publish;
 mod python;
+mod resources;
 mod road;
 mod roles;
 mod served;
 mod server;
 mod serving;
 mod subscriber;
+#[path = "../../src/system.rs"]
+mod system;
 mod tokens;
 mod transcripts;

@@ -8,15 +8,32 @@ use http::Request;
 use http_body_util::Full;
 use serde_json::{Value, json};
 
-use crate::served::{Bus, SUBSCRIPTIONS, event, subscription};
+use crate::cluster::{Cluster, over_each_api_server};
+use crate::resources::{activation, subscription};
+use crate::served::{Bus, event};
 use crate::subscriber::Subscriber;
+
+/// A fraction of the rounds finds what is different where the resources are elsewhere.
+const ROUNDS: (usize, usize) = (1000, 50);
 
 /// How long nothing may be written, with retries under way.
 const REST: Duration = Duration::from_secs(5);
 
-#[tokio::test]
-async fn an_event_arrives_byte_for_byte_with_its_metadata() {
-    let (bus, subscriber) = (Bus::start().await, Subscriber::start().await);
+over_each_api_server! {
+    an_event_arrives_byte_for_byte_with_its_metadata,
+    create_then_publish_is_never_ignored,
+    what_nobody_asks_for_is_ignored_and_an_inactive_subscription_asks,
+    every_subscription_gets_its_own_copy_and_namespaces_are_apart,
+    a_failing_event_is_tried_again_and_holds_up_nobody,
+    events_and_positions_survive_a_kill,
+    a_change_applies_in_place_and_a_deletion_forgets,
+    a_clean_stop_loses_nothing_and_repeats_nothing,
+    the_front_publishes_under_the_applications_source,
+    at_rest_nothing_is_written,
+}
+
+async fn an_event_arrives_byte_for_byte_with_its_metadata(cluster: Option<&Cluster>) {
+    let (bus, subscriber) = (Bus::over(cluster, &[]).await, Subscriber::start().await);
     let source = json!({
         "source_environment": "stage", "source_namespace": "com.github", "source_type": "commerce",
     });
@@ -73,11 +90,10 @@ async fn an_event_arrives_byte_for_byte_with_its_metadata() {
     assert!(!got.headers().contains_key("accept-encoding"));
 }
 
-#[tokio::test]
-async fn create_then_publish_is_never_ignored() {
-    let (bus, subscriber) = (Bus::start().await, Subscriber::start().await);
+async fn create_then_publish_is_never_ignored(cluster: Option<&Cluster>) {
+    let (bus, subscriber) = (Bus::over(cluster, &[]).await, Subscriber::start().await);
     bus.activate().await;
-    let rounds = 1000;
+    let rounds = if cluster.is_none() { ROUNDS.0 } else { ROUNDS.1 };
     for round in 0..rounds {
         let (name, event_type) = (format!("s{round}"), format!("type.n{round}"));
         bus.create(&subscription(&name, &event_type, &subscriber.url())).await;
@@ -93,9 +109,10 @@ async fn create_then_publish_is_never_ignored() {
     assert_eq!(got, (0..rounds as u32).collect::<Vec<_>>());
 }
 
-#[tokio::test]
-async fn what_nobody_asks_for_is_ignored_and_an_inactive_subscription_asks() {
-    let (bus, subscriber) = (Bus::start().await, Subscriber::start().await);
+async fn what_nobody_asks_for_is_ignored_and_an_inactive_subscription_asks(
+    cluster: Option<&Cluster>,
+) {
+    let (bus, subscriber) = (Bus::over(cluster, &[]).await, Subscriber::start().await);
     assert_eq!(bus.publish("order.created", &json!(1)).await, "ignored");
     bus.create(&subscription("orders", "order.created", &subscriber.url())).await;
     assert_eq!(bus.publish("order.created", &json!(2)).await, "published");
@@ -105,11 +122,11 @@ async fn what_nobody_asks_for_is_ignored_and_an_inactive_subscription_asks() {
     bus.activate().await;
     subscriber.wait_for(1).await;
     assert_eq!(subscriber.payloads(), ["2"]);
+    bus.until_told("orders", "Delivering").await;
 }
 
-#[tokio::test]
-async fn every_subscription_gets_its_own_copy_and_namespaces_are_apart() {
-    let (bus, subscriber) = (Bus::start().await, Subscriber::start().await);
+async fn every_subscription_gets_its_own_copy_and_namespaces_are_apart(cluster: Option<&Cluster>) {
+    let (bus, subscriber) = (Bus::over(cluster, &[]).await, Subscriber::start().await);
     bus.activate().await;
     bus.subscribe("one", "order.created", &subscriber.url()).await;
     bus.subscribe("two", "order.created", &subscriber.url()).await;
@@ -126,8 +143,7 @@ async fn every_subscription_gets_its_own_copy_and_namespaces_are_apart() {
     assert_eq!(payloads, ["\"x\"", "\"x\"", "\"y\"", "\"y\""]);
 }
 
-#[tokio::test]
-async fn a_failing_event_is_tried_again_and_holds_up_nobody() {
+async fn a_failing_event_is_tried_again_and_holds_up_nobody(cluster: Option<&Cluster>) {
     let failures = AtomicU32::new(2);
     let subscriber = Subscriber::answering(move |request| {
         let fails = request.body() == "\"bad\""
@@ -137,7 +153,7 @@ async fn a_failing_event_is_tried_again_and_holds_up_nobody() {
         if fails { 500 } else { 204 }
     })
     .await;
-    let bus = Bus::start().await;
+    let bus = Bus::over(cluster, &[]).await;
     bus.activate().await;
     let mut manifest = subscription("orders", "order.created", &subscriber.url());
     manifest["spec"]["max_inflight"] = 1.into();
@@ -149,16 +165,15 @@ async fn a_failing_event_is_tried_again_and_holds_up_nobody() {
     assert_eq!(subscriber.payloads(), ["\"bad\"", "\"good\"", "\"bad\"", "\"bad\""]);
 }
 
-#[tokio::test]
-async fn events_and_positions_survive_a_kill() {
-    let mut bus = Bus::start().await;
+async fn events_and_positions_survive_a_kill(cluster: Option<&Cluster>) {
+    let mut bus = Bus::over(cluster, &[]).await;
     let subscriber = Subscriber::start().await;
     bus.activate().await;
     bus.subscribe("orders", "order.created", &subscriber.url()).await;
     bus.publish("order.created", &json!(1)).await;
     subscriber.wait_for(1).await;
     // Inactive, so that what follows waits for the restart.
-    bus.api_call("DELETE", &format!("{}/shop", ACTIVATIONS), String::new()).await;
+    bus.delete(&activation()).await;
     bus.wait_for("orders", "events-activated", "False").await;
     for n in 2..=20 {
         assert_eq!(bus.publish("order.created", &json!(n)).await, "published");
@@ -174,25 +189,22 @@ async fn events_and_positions_survive_a_kill() {
     assert_eq!(numbers, (1..=20).collect::<Vec<_>>());
 }
 
-const ACTIVATIONS: &str =
-    "/apis/applicationconnector.kyma-project.io/v1alpha1/namespaces/stage/eventactivations";
-
-#[tokio::test]
-async fn a_change_applies_in_place_and_a_deletion_forgets() {
-    let (bus, old, new) =
-        (Bus::start().await, Subscriber::answering(|_| 503).await, Subscriber::start().await);
+async fn a_change_applies_in_place_and_a_deletion_forgets(cluster: Option<&Cluster>) {
+    let (bus, old, new) = (
+        Bus::over(cluster, &[]).await,
+        Subscriber::answering(|_| 503).await,
+        Subscriber::start().await,
+    );
     bus.activate().await;
     bus.subscribe("orders", "order.created", &old.url()).await;
     bus.publish("order.created", &json!("waits")).await;
     old.wait_for(1).await;
     let failing = bus.wait_for("orders", "ready", "False").await;
     assert_eq!(failing["reason"], "EndpointFailing");
-    let path = format!("{SUBSCRIPTIONS}/orders");
-    let patch = json!({ "spec": { "endpoint": new.url() } }).to_string();
-    assert_eq!(bus.api_call("PATCH", &path, patch).await.status, 200);
+    bus.change("orders", json!({ "endpoint": new.url() })).await;
     new.wait_for(1).await;
     bus.wait_for("orders", "ready", "True").await;
-    assert_eq!(bus.api_call("DELETE", &path, String::new()).await.status, 200);
+    bus.delete(&subscription("orders", "order.created", "")).await;
     // Until the bus has seen the deletion it may still deliver.
     while bus.publish("order.created", &json!("gone")).await == "published" {}
     // A new Subscription may get events up to two seconds older than itself: let those be older.
@@ -205,9 +217,8 @@ async fn a_change_applies_in_place_and_a_deletion_forgets() {
     assert_eq!(new.payloads()[before.len()..], ["\"fresh\""]);
 }
 
-#[tokio::test]
-async fn a_clean_stop_loses_nothing_and_repeats_nothing() {
-    let mut bus = Bus::start().await;
+async fn a_clean_stop_loses_nothing_and_repeats_nothing(cluster: Option<&Cluster>) {
+    let mut bus = Bus::over(cluster, &[]).await;
     let subscriber = Subscriber::start().await;
     bus.activate().await;
     bus.subscribe("orders", "order.created", &subscriber.url()).await;
@@ -225,9 +236,8 @@ async fn a_clean_stop_loses_nothing_and_repeats_nothing() {
     assert_eq!((payloads.len(), subscriber.payloads().len()), (150, 150));
 }
 
-#[tokio::test]
-async fn the_front_publishes_under_the_applications_source() {
-    let (bus, subscriber) = (Bus::start().await, Subscriber::start().await);
+async fn the_front_publishes_under_the_applications_source(cluster: Option<&Cluster>) {
+    let (bus, subscriber) = (Bus::over(cluster, &[]).await, Subscriber::start().await);
     bus.activate().await;
     bus.subscribe("orders", "order.created", &subscriber.url()).await;
     let mut body: Value = event("order.created", &json!({ "a": 1 }));
@@ -239,9 +249,8 @@ async fn the_front_publishes_under_the_applications_source() {
     assert_eq!(got.body(), "{\"a\":1}");
 }
 
-#[tokio::test]
-async fn at_rest_nothing_is_written() {
-    let bus = Bus::start().await;
+async fn at_rest_nothing_is_written(cluster: Option<&Cluster>) {
+    let bus = Bus::over(cluster, &[]).await;
     bus.activate().await;
     // One that delivers, and one that keeps failing.
     let subscriber = Subscriber::start().await;
@@ -253,12 +262,7 @@ async fn at_rest_nothing_is_written() {
     assert_eq!(failing["reason"], "EndpointFailing");
     // The last that there is to tell.
     bus.until_told("nowhere", "EndpointFailing").await;
-    let version = async || {
-        let list = bus.api_call("GET", SUBSCRIPTIONS, String::new()).await;
-        let list: Value = serde_json::from_str(&list.body).unwrap();
-        list["metadata"]["resourceVersion"].clone()
-    };
-    let before = version().await;
+    let before = bus.versions().await;
     tokio::time::sleep(REST).await;
-    assert_eq!(version().await, before);
+    assert_eq!(bus.versions().await, before);
 }

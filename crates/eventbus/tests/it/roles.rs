@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::cluster::{Cluster, over_each_api_server};
 use crate::nats_server::{NatsServer, Options};
 use crate::program::within;
 use crate::served::Bus;
 use crate::subscriber::Subscriber;
 
-/// The processes of a bus. The first sub-validator serves the API of all.
+/// The processes of a bus. Where there is no cluster the first sub-validator serves the API of all.
 struct Roles {
     server: NatsServer,
     validators: [Bus; 2],
@@ -19,12 +20,12 @@ struct Roles {
 }
 
 impl Roles {
-    async fn start() -> Option<Self> {
+    async fn start(cluster: Option<&Cluster>) -> Option<Self> {
         let server = NatsServer::start(Options::default()).await?;
         let url = server.url();
         let nats = ["--broker", "nats", "--nats-url", &url, "--role"];
-        let first = Bus::start_with(&[&nats[..], &["sub-validator"]].concat()).await;
-        let kubeconfig = first.data_dir().join("kubeconfig");
+        let first = Bus::over(cluster, &[&nats[..], &["sub-validator"]].concat()).await;
+        let kubeconfig = first.kubeconfig();
         let api = ["--kubeconfig", kubeconfig.to_str().unwrap()];
         let one = async |role| Bus::start_with(&[&nats[..], &[role], &api].concat()).await;
         Some(Self {
@@ -50,9 +51,10 @@ fn numbers(bodies: &[String]) -> BTreeSet<u64> {
     bodies.iter().map(|body| body.parse().unwrap()).collect()
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn any_process_may_be_killed_and_nothing_is_lost() {
-    let Some(mut roles) = Roles::start().await else { return };
+over_each_api_server! { any_process_may_be_killed_and_nothing_is_lost }
+
+async fn any_process_may_be_killed_and_nothing_is_lost(cluster: Option<&Cluster>) {
+    let Some(mut roles) = Roles::start(cluster).await else { return };
     let subscriber = Subscriber::start().await;
     roles.validators[0].activate().await;
     roles.validators[0].subscribe("orders", "order.created", &subscriber.url()).await;
@@ -75,7 +77,7 @@ async fn any_process_may_be_killed_and_nothing_is_lost() {
     roles.validators[0].subscribe("shipped", "order.shipped", &subscriber.url()).await;
     assert_eq!(roles.publishers[0].publish("order.shipped", &json!(published)).await, "published");
     published += 1;
-    // Without the API what is known goes on.
+    // Without its validators, and where one served it without the API, what is known goes on.
     roles.validators[0].kill().await;
     publish(&roles.publishers[0], &mut published).await;
     let wanted: BTreeSet<u64> = (0..published).collect();

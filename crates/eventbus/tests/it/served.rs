@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use bytes::Bytes;
 use http::Request;
@@ -14,13 +13,18 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
+use crate::cluster::Cluster;
 use crate::program::{Running, start, within};
 
 /// The bus, and everything a test does with it.
 pub(crate) struct Bus {
     running: Option<Running>,
     directory: TempDir,
+    /// Where its resources lie, unless they lie in its own API.
+    cluster: Option<Cluster>,
+    pub(crate) kube: OnceCell<kube::Client>,
     pub(crate) publish: String,
     pub(crate) api: String,
     client: Client<HttpConnector, Full<Bytes>>,
@@ -50,19 +54,32 @@ impl Bus {
 
     /// The same with more flags.
     pub(crate) async fn start_with(flags: &[&str]) -> Self {
-        let client = Client::builder(TokioExecutor::new()).build_http();
-        let directory = tempfile::tempdir().unwrap();
-        let mut bus =
-            Self { running: None, directory, publish: String::new(), api: String::new(), client };
+        Self::over(None, flags).await
+    }
+
+    /// The same over an API server that is not its own.
+    pub(crate) async fn over(cluster: Option<&Cluster>, flags: &[&str]) -> Self {
+        let mut bus = Self {
+            running: None,
+            directory: tempfile::tempdir().unwrap(),
+            cluster: cluster.cloned(),
+            kube: OnceCell::new(),
+            publish: String::new(),
+            api: String::new(),
+            client: Client::builder(TokioExecutor::new()).build_http(),
+        };
         bus.start_again(flags).await;
         bus
     }
 
     /// Starts the program on the same directory.
     pub(crate) async fn start_again(&mut self, flags: &[&str]) {
-        let data_dir = self.data_dir();
+        let (data_dir, kubeconfig) = (self.data_dir(), self.kubeconfig());
         let mut args = vec!["serve", "--data-dir", data_dir.to_str().unwrap()];
         args.extend(["--publish-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]);
+        if self.cluster.is_some() {
+            args.extend(["--kubeconfig", kubeconfig.to_str().unwrap()]);
+        }
         args.extend(flags);
         let mut running = start(&args);
         loop {
@@ -75,10 +92,23 @@ impl Bus {
             }
         }
         self.running = Some(running);
+        // Its own API is at another port now.
+        self.kube = OnceCell::new();
     }
 
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.directory.path().join("data")
+    }
+
+    /// By which its resources are reached.
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        let own = || self.data_dir().join("kubeconfig");
+        self.cluster.as_ref().map_or_else(own, Cluster::kubeconfig)
+    }
+
+    /// What the namespace `name` of this test is called where the resources lie.
+    pub(crate) fn namespace(&self, name: &str) -> String {
+        self.cluster.as_ref().map_or_else(|| name.to_owned(), |cluster| cluster.namespace(name))
     }
 
     /// `kill -9`.
@@ -119,13 +149,13 @@ impl Bus {
         answer.headers["eventbus-status"].to_str().unwrap().to_owned()
     }
 
-    /// Runs the real kubectl against the bus, with `input` as its standard input.
+    /// Runs the real kubectl against the API of the bus, with `input` as its standard input.
     pub(crate) async fn kubectl(&self, args: &[&str], input: &str) -> Kubectl {
         let program = kubectl_path().unwrap();
         let home = self.directory.path().join("home");
         let mut child = Command::new(program)
             .arg("--kubeconfig")
-            .arg(self.data_dir().join("kubeconfig"))
+            .arg(self.kubeconfig())
             .args(args)
             // Its cache of discovery is keyed by host and port, and ports come round again.
             .env("HOME", &home)
@@ -143,80 +173,7 @@ impl Bus {
             stderr: String::from_utf8(output.stderr).unwrap(),
         }
     }
-
-    /// Creates resources of the API from JSON, as a controller would.
-    pub(crate) async fn create(&self, object: &Value) -> Value {
-        let path = collection(object);
-        let answer = self.api_call("POST", &path, object.to_string()).await;
-        assert_eq!(answer.status, 201, "{answer:?}");
-        serde_json::from_str(&answer.body).unwrap()
-    }
-
-    /// Asks the API with the token of the kubeconfig.
-    pub(crate) async fn api_call(&self, method: &str, path: &str, body: String) -> Answer {
-        let token = std::fs::read_to_string(self.data_dir().join("token")).unwrap();
-        let mut request = Request::builder()
-            .method(method)
-            .uri(format!("{}{path}", self.api))
-            .header("authorization", format!("Bearer {}", token.trim()));
-        let content_type = match method {
-            "PATCH" => "application/merge-patch+json",
-            _ => "application/json",
-        };
-        request = request.header("content-type", content_type);
-        self.ask(request.body(Full::new(body.into())).unwrap()).await
-    }
-
-    /// Waits until the Subscription `stage/NAME` has `condition` with `status`.
-    pub(crate) async fn wait_for(&self, name: &str, condition: &str, status: &str) -> Value {
-        let path = format!("{SUBSCRIPTIONS}/{name}");
-        within(async {
-            loop {
-                let answer = self.api_call("GET", &path, String::new()).await;
-                let object: Value = serde_json::from_str(&answer.body).unwrap();
-                let conditions = object["status"]["conditions"].as_array().cloned();
-                let found = conditions.into_iter().flatten().find(|c| c["type"] == condition);
-                if found.as_ref().is_some_and(|found| found["status"] == status) {
-                    return found.unwrap();
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await
-    }
-
-    /// Waits until an Event of the Subscription `stage/NAME` tells of `reason`.
-    pub(crate) async fn until_told(&self, name: &str, reason: &str) {
-        let fields = format!("involvedObject.name%3D{name},reason%3D{reason}");
-        let path = format!("/api/v1/namespaces/stage/events?fieldSelector={fields}");
-        within(async {
-            loop {
-                let answer = self.api_call("GET", &path, String::new()).await;
-                let list: Value = serde_json::from_str(&answer.body).unwrap();
-                if !list["items"].as_array().unwrap().is_empty() {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        })
-        .await;
-    }
-
-    /// Activates the source `shop` in the namespace `stage`.
-    pub(crate) async fn activate(&self) {
-        self.create(&activation()).await;
-    }
-
-    /// Creates the Subscription `stage/NAME` to events of `shop`, and waits until it is active.
-    pub(crate) async fn subscribe(&self, name: &str, event_type: &str, endpoint: &str) {
-        self.create(&subscription(name, event_type, endpoint)).await;
-        self.wait_for(name, "events-activated", "True").await;
-    }
 }
-
-/// Where the Subscriptions of the namespace `stage` are.
-pub(crate) const SUBSCRIPTIONS: &str =
-    "/apis/eventing.kyma.cx/v1alpha1/namespaces/stage/subscriptions";
 
 /// The kubectl to test with; says aloud when there is none.
 pub(crate) fn kubectl_path() -> Option<PathBuf> {
@@ -237,40 +194,10 @@ pub(crate) fn old_kubectl_path() -> Option<PathBuf> {
     path
 }
 
-/// A Subscription of `stage` to events of the source `shop`.
-pub(crate) fn subscription(name: &str, event_type: &str, endpoint: &str) -> Value {
-    json!({
-        "apiVersion": "eventing.kyma.cx/v1alpha1",
-        "kind": "Subscription",
-        "metadata": { "name": name, "namespace": "stage" },
-        "spec": {
-            "endpoint": endpoint, "event_type": event_type, "event_type_version": "v1",
-            "source_id": "shop",
-        },
-    })
-}
-
-/// An EventActivation of the source `shop` in `stage`.
-pub(crate) fn activation() -> Value {
-    json!({
-        "apiVersion": "applicationconnector.kyma-project.io/v1alpha1",
-        "kind": "EventActivation",
-        "metadata": { "name": "shop", "namespace": "stage" },
-        "spec": { "sourceId": "shop" },
-    })
-}
-
 /// An event of the source `shop`.
 pub(crate) fn event(event_type: &str, data: &Value) -> Value {
     json!({
         "source-id": "shop", "event-type": event_type, "event-type-version": "v1",
         "event-time": "2018-11-02T22:08:41Z", "data": data,
     })
-}
-
-fn collection(object: &Value) -> String {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    let plural = format!("{}s", text(&object["kind"]).to_lowercase());
-    let namespace = text(&object["metadata"]["namespace"]);
-    format!("/apis/{}/namespaces/{namespace}/{plural}", text(&object["apiVersion"]))
 }
