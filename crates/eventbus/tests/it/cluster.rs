@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, DeleteParams, PostParams};
+use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -34,6 +34,9 @@ use crate::system::{SystemClock, SystemEntropy};
 /// The namespaces of a test.
 const NAMESPACES: [&str; 2] = ["stage", "elsewhere"];
 
+/// A bus at work has judged a new Subscription by then.
+const JUDGEMENT: Duration = Duration::from_millis(500);
+
 /// How long to wait before looking again.
 const A_MOMENT: Duration = Duration::from_millis(20);
 
@@ -45,7 +48,7 @@ pub(crate) struct Cluster {
     client: kube::Client,
     /// Before the name of each namespace of this test, because the server may be somebody's.
     prefix: String,
-    _kept: Arc<(TempDir, Ours)>,
+    kept: Arc<(TempDir, Ours)>,
 }
 
 /// What there is for as long as the test lasts.
@@ -121,7 +124,7 @@ impl Cluster {
         let kubeconfig = directory.path().join("kubeconfig");
         std::fs::write(&kubeconfig, serde_json::to_string(&file).unwrap()).unwrap();
         let client = client(file).await;
-        let cluster = Self { kubeconfig, client, prefix, _kept: Arc::new((directory, ours)) };
+        let cluster = Self { kubeconfig, client, prefix, kept: Arc::new((directory, ours)) };
         let namespaces: Api<Namespace> = Api::all(cluster.client.clone());
         for name in NAMESPACES {
             let mut namespace = Namespace::default();
@@ -133,7 +136,11 @@ impl Cluster {
 
     /// Plays a scenario here, and leaves nothing behind, however it ends.
     pub(crate) async fn play(self, scenario: impl AsyncFnOnce(Option<&Self>)) {
-        let played = AssertUnwindSafe(scenario(Some(&self))).catch_unwind().await;
+        let playing = async {
+            self.check_that_no_bus_is_at_work().await;
+            scenario(Some(&self)).await;
+        };
+        let played = AssertUnwindSafe(playing).catch_unwind().await;
         let namespaces: Api<Namespace> = Api::all(self.client.clone());
         for name in NAMESPACES.map(|name| self.namespace(name)) {
             namespaces.delete(&name, &DeleteParams::default()).await.unwrap();
@@ -145,6 +152,29 @@ impl Cluster {
             .await;
         }
         played.unwrap_or_else(|failure| resume_unwind(failure));
+    }
+
+    /// A bus judges the Subscriptions of all namespaces, and two do not agree.
+    async fn check_that_no_bus_is_at_work(&self) {
+        if let Ours::Server { .. } = self.kept.1 {
+            return;
+        }
+        let namespace = self.namespace(NAMESPACES[0]);
+        let resource = DEFINITIONS[0].api_resource();
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client.clone(), &namespace, &resource);
+        let mut probe = subscription("probe", "probe", "http://127.0.0.1:1/");
+        probe["metadata"]["namespace"] = namespace.into();
+        let probe = serde_json::from_value(probe).unwrap();
+        api.create(&PostParams::default(), &probe).await.unwrap();
+        tokio::time::sleep(JUDGEMENT).await;
+        let judged = api.get("probe").await.unwrap();
+        api.delete("probe", &DeleteParams::default()).await.unwrap();
+        assert!(
+            judged.data["status"].is_null(),
+            "a bus is at work on the API server of KUBECONFIG: stop it, or name another server \
+             (`eventbus serve --role publish,push` keeps no statuses)"
+        );
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {

@@ -13,7 +13,8 @@ use crate::resources::{activation, subscription};
 use crate::served::{Bus, event};
 use crate::subscriber::Subscriber;
 
-/// A fraction of the rounds finds what is different where the resources are elsewhere.
+/// How often something rare is tried over the bus's own API server, and over others, of which only
+/// the difference is of interest.
 const ROUNDS: (usize, usize) = (1000, 50);
 
 /// How long nothing may be written, with retries under way.
