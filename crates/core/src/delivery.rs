@@ -1,10 +1,13 @@
 //! Delivery as rules: what an attempt led to and what follows from it. Pure.
 
+use serde::{Deserialize, Serialize};
+
 use crate::limits;
 use crate::seams::Entropy;
 
-/// What one attempt to deliver led to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// What one attempt to deliver led to. Written as its [`code`](Outcome::code).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "u16", into = "u16")]
 pub enum Outcome {
     /// The subscriber answered with this HTTP status (100–599).
     Status(u16),
@@ -74,6 +77,18 @@ impl Outcome {
             Self::BadAnswer => "bad_answer",
             Self::BadEndpoint => "bad_endpoint",
         }
+    }
+}
+
+impl From<u16> for Outcome {
+    fn from(code: u16) -> Self {
+        Self::from_code(code)
+    }
+}
+
+impl From<Outcome> for u16 {
+    fn from(outcome: Outcome) -> Self {
+        outcome.code()
     }
 }
 

@@ -16,6 +16,7 @@ pub mod limits;
 pub mod manifest;
 pub mod notice;
 pub mod reconcile;
+pub mod report;
 pub mod seams;
 pub mod subscription;
 #[cfg(any(test, feature = "testing", feature = "conformance"))]
@@ -27,5 +28,6 @@ pub use catalog::Catalog;
 pub use dead_letters::{DeadLetter, DeadLetters};
 pub use durability::Durability;
 pub use event::{Event, Interest, Source, Text, TopicHash};
+pub use report::{ProcessId, Report};
 pub use seams::{Clock, Entropy};
 pub use subscription::Subscription;

@@ -121,6 +121,11 @@ pub const ATTEMPTS_REMEMBERED: usize = 10;
 /// One alone is everyday.
 pub const FAILURES_IN_A_ROW: u32 = 3;
 
+/// Looks in a row that find nothing waiting, with no failure between, after which a subscription no
+/// longer fails: another process delivered what failed here. Not one alone, because what a broker
+/// says of a cursor may be older than the last failure.
+pub const IDLE_LOOKS: u32 = 3;
+
 /// Cursors being opened or forgotten at once: enough to share a broker's commits, few enough not to
 /// flood one that comes back.
 pub const CURSOR_CHORES: usize = 64;
@@ -278,6 +283,35 @@ pub const NATS_SWEEP_LEASE: Duration = Duration::from_secs(5);
 
 /// Bytes of the stream of events: 8 GiB (a setting). The server sets them aside.
 pub const NATS_MAX_BYTES: u64 = 8 * 1024 * 1024 * 1024;
+
+// Reports: what processes tell each other of how deliveries go
+
+/// Pause after a report: what changes in it is told together, five times a second at most.
+pub const REPORT_PAUSE: Duration = Duration::from_millis(200);
+
+/// How often a process that has nothing to tell says that it is there.
+pub const REPORT_EVERY: Duration = Duration::from_secs(3);
+
+/// How long a process may be silent before what it said is dropped: three of its words may get
+/// lost.
+pub const REPORT_SILENCE: Duration = Duration::from_secs(10);
+
+/// How often everything is told again, for who did not hear it. Of 10,000 Subscriptions that is
+/// 20 KiB a second.
+pub const REPORT_ROUND: Duration = Duration::from_secs(30);
+
+/// Subscriptions in one report: with the longest uids far below the 1 MiB that NATS takes.
+pub const REPORT_SUBSCRIPTIONS: usize = 250;
+
+/// Characters of a Subscription's uid in a report. Kubernetes' have 36.
+pub const REPORT_UID_CHARS: usize = 128;
+
+/// Processes that are heard at once; one more is not. A bus has a few dozen at most.
+pub const REPORT_PROCESSES: usize = 64;
+
+/// Subscriptions of one process that are kept; one more is not. Ten times what a bus is measured
+/// with; about 20 MiB.
+pub const REPORT_KEPT: usize = 100_000;
 
 // Notices: the Events of Subscriptions
 

@@ -1,6 +1,8 @@
 //! What the status of a Subscription should say: a pure function of what is declared and of how the
 //! world is. Level-triggered: how the world came to be so does not matter.
 
+use serde::{Deserialize, Serialize};
+
 use crate::delivery::Outcome;
 use crate::manifest::{Condition, ConditionStatus, ConditionType, SubscriptionStatus};
 use crate::subscription::Subscription;
@@ -15,25 +17,50 @@ pub struct World {
 }
 
 /// What push knows of one Subscription. By default it knows nothing yet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Health {
     /// How its deliveries go.
+    #[serde(default)]
     pub delivery: DeliveryHealth,
     /// How its backlog is. `None`: nobody has looked yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backlog: Option<Backlog>,
 }
 
+impl Health {
+    /// What is known together with `other`, which is known of the same Subscription elsewhere: of
+    /// each the worse. In whatever order any number are taken together, the same comes out.
+    #[must_use]
+    pub fn worst(self, other: Self) -> Self {
+        let backlog = match (self.backlog, other.backlog) {
+            (Some(one), Some(other)) => Some(one.larger(other)),
+            (one, other) => one.or(other),
+        };
+        Self { delivery: self.delivery.max(other.delivery), backlog }
+    }
+}
+
 /// What a Subscription has lost, and how near it is to losing more.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Backlog {
     /// Events lost to retention since the Subscription was made.
     pub lost_events: u64,
     /// Set while it holds back much of what it may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fill: Option<Fill>,
 }
 
+impl Backlog {
+    fn larger(self, other: Self) -> Self {
+        Self {
+            lost_events: self.lost_events.max(other.lost_events),
+            fill: self.fill.max(other.fill),
+        }
+    }
+}
+
 /// How much of what it may a Subscription holds back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Fill {
     /// Bytes held back.
     pub bytes: u64,
@@ -48,8 +75,10 @@ impl Fill {
     }
 }
 
-/// How the deliveries of a Subscription go, as push sees it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// How the deliveries of a Subscription go, as push sees it. In the order of what is worse: why
+/// nothing is delivered comes before what was lost because of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum DeliveryHealth {
     /// Nothing was delivered since push began, and nothing showed that it cannot be: what was said
     /// before still holds.
@@ -57,14 +86,14 @@ pub enum DeliveryHealth {
     Untried,
     /// Attempts succeed, or there is nothing to deliver.
     Delivering,
-    /// The endpoint is no URL that can be requested.
-    EndpointInvalid,
+    /// Nothing else is wrong, but events were lost to retention a short while ago.
+    BacklogTruncated,
     /// The last attempts in a row failed; the last one like this.
     Failing(Outcome),
     /// So many events wait for their retry that nothing fresh is delivered.
     WaitingFull,
-    /// Nothing else is wrong, but events were lost to retention a short while ago.
-    BacklogTruncated,
+    /// The endpoint is no URL that can be requested.
+    EndpointInvalid,
     /// The broker does not let push lease events.
     BrokerUnavailable,
 }
@@ -117,7 +146,7 @@ fn ready(subscription: &Subscription, world: World) -> Finding {
     let Health { delivery, backlog } = world.health;
     let mut finding = ready_but_for_backlog(subscription, world);
     if world.is_activated && delivery == DeliveryHealth::Untried {
-        // Only a delivery disproves these.
+        // Whoever said so may be gone, and that mends nothing.
         if let Some(said) = said_before(subscription, &FAILURES) {
             return said;
         }
@@ -175,8 +204,9 @@ fn ready_but_for_backlog(subscription: &Subscription, world: World) -> Finding {
 const NOT_ACTIVATED: &str = "NotActivated";
 const DELIVERING: &str = "Delivering";
 
-/// The reasons of what only a delivery disproves.
-const FAILURES: [&str; 3] = ["EndpointFailing", "WaitingFull", "BacklogTruncated"];
+/// The reasons of what only push disproves.
+const FAILURES: [&str; 5] =
+    ["BacklogTruncated", "EndpointFailing", "WaitingFull", "EndpointInvalid", "BrokerUnavailable"];
 
 /// What the present status says of deliveries by the present spec, if it gives one of `reasons`.
 fn said_before(subscription: &Subscription, reasons: &[&'static str]) -> Option<Finding> {
@@ -305,6 +335,57 @@ mod tests {
                 let first = reconcile(&subscription(SubscriptionStatus::default()), world, NOW_MS);
                 let again = reconcile(&subscription(first.clone()), world, NOW_MS + 60_000);
                 assert_eq!(again, first);
+            }
+        }
+    }
+
+    #[test]
+    fn whatever_is_wrong_holds_until_something_is_tried() {
+        let untried = world(true, DeliveryHealth::Untried);
+        let new = subscription(SubscriptionStatus::default());
+        for (is_activated, delivery, reason) in TROUBLES {
+            let said = reconcile(&new, world(is_activated, delivery), NOW_MS);
+            let now = reconcile(&subscription(said.clone()), untried, NOW_MS + 60_000);
+            let is_wrong = !["NotActivated", "Delivering"].contains(&reason);
+            assert_eq!(now.is_true(&ConditionType::Ready), !is_wrong, "{reason}");
+            assert_eq!(ready_of(&now) == ready_of(&said), is_activated, "{reason}");
+        }
+    }
+
+    /// All there is, from nothing to the worst.
+    const ORDER: [DeliveryHealth; 8] = [
+        DeliveryHealth::Untried,
+        DeliveryHealth::Delivering,
+        DeliveryHealth::BacklogTruncated,
+        DeliveryHealth::Failing(Outcome::Status(500)),
+        DeliveryHealth::Failing(Outcome::Timeout),
+        DeliveryHealth::WaitingFull,
+        DeliveryHealth::EndpointInvalid,
+        DeliveryHealth::BrokerUnavailable,
+    ];
+
+    #[test]
+    fn of_two_processes_the_worst_counts_in_whatever_order_they_are_heard() {
+        let fill = |bytes| Some(Fill { bytes, max_bytes: 1_000 });
+        let backlog = |lost_events, fill| Some(Backlog { lost_events, fill });
+        let (few, many) = (backlog(3, fill(519)), backlog(4, fill(600)));
+        let backlogs = [
+            (None, None, None),
+            (None, few, few),
+            (few, many, many),
+            (backlog(9, None), few, backlog(9, fill(519))),
+            (few, backlog(0, fill(900)), backlog(3, fill(900))),
+        ];
+        for (better, worse) in ORDER
+            .iter()
+            .enumerate()
+            .flat_map(|(at, worse)| ORDER[..=at].iter().map(move |better| (*better, *worse)))
+        {
+            for (one, other, together) in backlogs {
+                let one = Health { delivery: better, backlog: one };
+                let other = Health { delivery: worse, backlog: other };
+                let worst = Health { delivery: worse, backlog: together };
+                assert_eq!((one.worst(other), other.worst(one)), (worst, worst));
             }
         }
     }

@@ -64,10 +64,31 @@ pub(crate) struct Trouble {
     pub(crate) invalid: bool,
     /// The broker does not open, lease or settle.
     pub(crate) broker: bool,
-    /// The last attempts failed, and how.
-    pub(crate) failing: Option<Outcome>,
+    failed_in_a_row: u32,
+    /// So many attempts failed in a row that this is said, and how the last one did.
+    failing: Option<Outcome>,
+    /// Looks in a row that found nothing waiting.
+    idle_looks: u32,
     waiting_full: bool,
     backlog: Gauge,
+}
+
+/// What an attempt turned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The Subscription fails from now on.
+    Fails,
+    /// It does not fail any more.
+    Recovers,
+}
+
+/// What a look found that is worth a line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Found {
+    /// How full the backlog is, when that is worth a warning.
+    pub(crate) fill: Option<Fill>,
+    /// Nothing waits any more of a Subscription that failed.
+    pub(crate) recovers: bool,
 }
 
 impl Desk {
@@ -122,34 +143,60 @@ impl Trouble {
         self.backlog.begin(stats);
     }
 
+    /// Takes in how an attempt ended.
+    pub(crate) fn judge(&mut self, outcome: Outcome) -> Option<Turn> {
+        if outcome.is_success() {
+            self.tried = true;
+            return self.recover().then_some(Turn::Recovers);
+        }
+        self.idle_looks = 0;
+        self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
+        if self.failed_in_a_row >= limits::FAILURES_IN_A_ROW {
+            self.failing = Some(outcome);
+        }
+        (self.failed_in_a_row == limits::FAILURES_IN_A_ROW).then_some(Turn::Fails)
+    }
+
+    /// Forgets how attempts ended: there is another endpoint.
+    pub(crate) fn begin_anew(&mut self) {
+        self.tried = true;
+        self.recover();
+    }
+
     /// Takes in how the cursor is at `now`, time since the process began, of a Subscription that
-    /// is delivered or rests. Gives how full its backlog is when that is worth a warning.
-    pub(crate) fn look(
-        &mut self,
-        stats: &CursorStats,
-        is_delivered: bool,
-        now: Duration,
-    ) -> Option<Fill> {
-        self.tried |= is_delivered && stats.lag_events == 0;
+    /// is delivered or rests.
+    pub(crate) fn look(&mut self, stats: &CursorStats, is_delivered: bool, now: Duration) -> Found {
+        let is_idle = is_delivered && stats.lag_events == 0;
+        self.tried |= is_idle;
+        self.idle_looks = if is_idle { self.idle_looks.saturating_add(1) } else { 0 };
         self.waiting_full = is_delivered && stats.held_events >= limits::WAITING_EVENTS as u64;
-        self.backlog.look(stats, now)
+        Found {
+            // Else who is given no event any more would say for ever that it fails.
+            recovers: self.idle_looks >= limits::IDLE_LOOKS && self.recover(),
+            fill: self.backlog.look(stats, now),
+        }
+    }
+
+    /// Nothing fails; tells whether that is new.
+    fn recover(&mut self) -> bool {
+        self.failed_in_a_row = 0;
+        self.failing.take().is_some()
     }
 
     fn health(&self) -> Health {
         Health { delivery: self.delivery(), backlog: self.backlog.told() }
     }
 
-    /// The worst: why nothing is delivered comes before what was lost because of it.
     fn delivery(&self) -> DeliveryHealth {
-        match self {
-            Self { broker: true, .. } => DeliveryHealth::BrokerUnavailable,
-            Self { invalid: true, .. } => DeliveryHealth::EndpointInvalid,
-            Self { waiting_full: true, .. } => DeliveryHealth::WaitingFull,
-            Self { failing: Some(outcome), .. } => DeliveryHealth::Failing(*outcome),
-            Self { backlog, .. } if backlog.has_just_lost() => DeliveryHealth::BacklogTruncated,
-            Self { tried: true, .. } => DeliveryHealth::Delivering,
-            _ => DeliveryHealth::Untried,
-        }
+        let told = [
+            self.tried.then_some(DeliveryHealth::Delivering),
+            self.backlog.has_just_lost().then_some(DeliveryHealth::BacklogTruncated),
+            self.failing.map(DeliveryHealth::Failing),
+            self.waiting_full.then_some(DeliveryHealth::WaitingFull),
+            self.invalid.then_some(DeliveryHealth::EndpointInvalid),
+            self.broker.then_some(DeliveryHealth::BrokerUnavailable),
+        ];
+        told.into_iter().flatten().max().unwrap_or_default()
     }
 }
 
@@ -160,5 +207,62 @@ fn is_same_kind(one: DeliveryHealth, other: DeliveryHealth) -> bool {
             one.word() == other.word()
         }
         _ => one == other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FAILED: Outcome = Outcome::Status(503);
+
+    fn with_lag(lag_events: u64) -> CursorStats {
+        CursorStats { lag_events, ..CursorStats::default() }
+    }
+
+    fn look(trouble: &mut Trouble, lag_events: u64) -> bool {
+        trouble.look(&with_lag(lag_events), true, Duration::ZERO).recovers
+    }
+
+    fn failing() -> Trouble {
+        let mut trouble = Trouble::default();
+        assert_eq!((trouble.judge(FAILED), trouble.judge(FAILED)), (None, None));
+        assert_eq!(trouble.judge(FAILED), Some(Turn::Fails));
+        assert_eq!(trouble.delivery(), DeliveryHealth::Failing(FAILED));
+        trouble
+    }
+
+    #[test]
+    fn a_success_ends_what_failed() {
+        let mut trouble = failing();
+        assert_eq!(trouble.judge(FAILED), None, "it is said once");
+        assert_eq!(trouble.judge(Outcome::Status(204)), Some(Turn::Recovers));
+        assert_eq!(trouble.delivery(), DeliveryHealth::Delivering);
+        assert_eq!(trouble.judge(Outcome::Status(204)), None);
+    }
+
+    #[test]
+    fn what_another_process_delivered_fails_no_more() {
+        let mut trouble = failing();
+        for lag_events in [1, 0, 0, 1, 0, 0] {
+            assert!(!look(&mut trouble, lag_events));
+        }
+        assert_eq!(trouble.judge(FAILED), None);
+        assert!(!look(&mut trouble, 0), "what is known of the cursor may be older");
+        assert!(!look(&mut trouble, 0));
+        assert_eq!(trouble.delivery(), DeliveryHealth::Failing(FAILED));
+        assert!(look(&mut trouble, 0));
+        assert_eq!(trouble.delivery(), DeliveryHealth::Delivering);
+        assert!(!look(&mut trouble, 0), "it is said once");
+        assert_eq!(trouble.judge(FAILED), None, "the count begins anew");
+    }
+
+    #[test]
+    fn nothing_is_learnt_while_nothing_is_delivered() {
+        let mut trouble = failing();
+        for _ in 0..10 {
+            assert!(!trouble.look(&with_lag(0), false, Duration::ZERO).recovers);
+        }
+        assert_eq!(trouble.delivery(), DeliveryHealth::Failing(FAILED));
     }
 }

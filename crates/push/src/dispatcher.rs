@@ -20,7 +20,7 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Sleep, sleep};
 
 use crate::attempt::{Ended, Tools, attempt};
-use crate::desk::{Desk, Order, Plan};
+use crate::desk::{Desk, Order, Plan, Trouble, Turn};
 use crate::slots::Share;
 use crate::telemetry::{self, DeliveryAttempted};
 use crate::transport::Transport;
@@ -38,7 +38,6 @@ pub(crate) struct Dispatcher<T> {
     ready: Vec<Lease>,
     under_way: JoinSet<Ended>,
     share: Share,
-    failed_in_a_row: u32,
     pause: Option<Pause>,
 }
 
@@ -73,7 +72,6 @@ impl<T: Transport> Dispatcher<T> {
             leasing: None,
             ready: Vec::new(),
             under_way: JoinSet::new(),
-            failed_in_a_row: 0,
             pause: None,
         }
     }
@@ -140,8 +138,7 @@ impl<T: Transport> Dispatcher<T> {
 
     /// What was found out about another endpoint says nothing about this one.
     fn begin_anew(&mut self) {
-        self.failed_in_a_row = 0;
-        self.desk.tell(|trouble| (trouble.failing, trouble.tried) = (None, true));
+        self.desk.tell(Trouble::begin_anew);
         self.check_endpoint();
     }
 
@@ -251,22 +248,12 @@ impl<T: Transport> Dispatcher<T> {
     }
 
     /// Takes in how the endpoint is.
-    fn judge(&mut self, outcome: Outcome) {
+    fn judge(&self, outcome: Outcome) {
         let identity = &self.plan.subscription.identity;
-        if outcome.is_success() {
-            if self.failed_in_a_row >= limits::FAILURES_IN_A_ROW {
-                telemetry::subscription_recovered(identity);
-            }
-            self.failed_in_a_row = 0;
-            self.desk.tell(|trouble| (trouble.failing, trouble.tried) = (None, true));
-        } else {
-            self.failed_in_a_row = self.failed_in_a_row.saturating_add(1);
-            if self.failed_in_a_row == limits::FAILURES_IN_A_ROW {
-                telemetry::subscription_failing(identity, outcome);
-            }
-            if self.failed_in_a_row >= limits::FAILURES_IN_A_ROW {
-                self.desk.tell(|trouble| trouble.failing = Some(outcome));
-            }
+        match self.desk.tell(|trouble| trouble.judge(outcome)) {
+            Some(Turn::Fails) => telemetry::subscription_failing(identity, outcome),
+            Some(Turn::Recovers) => telemetry::subscription_recovered(identity),
+            None => {}
         }
     }
 

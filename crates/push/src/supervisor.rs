@@ -309,8 +309,12 @@ impl<T: Transport> Supervisor<T> {
                 let stats = cursor.stats();
                 let is_delivered = matches!(*ward.desk.order(), Order::Deliver(_));
                 let look = |trouble: &mut Trouble| trouble.look(&stats, is_delivered, now);
-                if let Some(fill) = ward.desk.tell(look) {
+                let found = ward.desk.tell(look);
+                if let Some(fill) = found.fill {
                     telemetry::backlog_fills(&subscription.identity, fill);
+                }
+                if found.recovers {
+                    telemetry::subscription_recovered(&subscription.identity);
                 }
             }
         }

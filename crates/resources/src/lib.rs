@@ -17,7 +17,7 @@ mod watch;
 pub use access::access;
 pub use definitions::{DEFINITIONS, Definition, Kind};
 pub use freshness::Freshness;
-pub use health::HealthBoard;
+pub use health::{HealthBoard, Teller};
 pub use lease::Leadership;
 pub use status::StatusWriter;
 pub use watch::{Versions, Watched, watch};
