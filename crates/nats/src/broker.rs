@@ -40,7 +40,7 @@ const BATCH_EVENTS: usize = 1_000;
 
 /// JetStream as a broker.
 pub struct Nats {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     tasks: TaskTracker,
     dead_letters: dead_letters::NatsDeadLetters,
 }

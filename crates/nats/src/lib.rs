@@ -15,6 +15,7 @@ mod config;
 mod cursor;
 mod dead_letters;
 mod delivery;
+mod health;
 mod inbox;
 mod levels;
 mod link;
@@ -34,3 +35,4 @@ mod upkeep;
 
 pub use broker::Nats;
 pub use config::{Access, NatsConfig, OpenError, Sync, Tls};
+pub use health::{Asked, Hearing};

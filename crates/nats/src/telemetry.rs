@@ -46,3 +46,7 @@ pub(crate) fn lost(consumer: &str, events: u64) {
 pub(crate) fn not_surveyed(error: &ApiError) {
     debug!(%error, "what the NATS server knows of the cursors could not be read whole");
 }
+
+pub(crate) fn not_a_report(reason: &str) {
+    warn!(reason, "what a process tells of its deliveries cannot be read: skipped");
+}

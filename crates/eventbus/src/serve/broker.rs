@@ -11,15 +11,21 @@ use super::data_dir;
 use super::settings::Settings;
 use crate::cli::{Fault, World};
 
+/// A broker, and the NATS that it is where it is one.
+pub(super) type Opened = (Arc<dyn Broker>, Option<Arc<Nats>>);
+
 /// Opens the broker that the settings name.
-pub(super) async fn open(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>, Fault> {
+pub(super) async fn open(settings: &Settings, world: &World) -> Result<Opened, Fault> {
     match &settings.nats {
-        None => open_log(settings, world).await,
-        Some(config) => open_nats(config.clone(), world).await,
+        None => Ok((open_log(settings, world).await?, None)),
+        Some(config) => {
+            let nats = open_nats(config.clone(), world).await?;
+            Ok((nats.clone(), Some(nats)))
+        }
     }
 }
 
-async fn open_nats(config: NatsConfig, world: &World) -> Result<Arc<dyn Broker>, Fault> {
+async fn open_nats(config: NatsConfig, world: &World) -> Result<Arc<Nats>, Fault> {
     let World { clock, entropy } = world.clone();
     let opened = Nats::open(config, clock, entropy).await;
     Ok(Arc::new(opened.map_err(|error| Fault::Usage(error.to_string()))?))

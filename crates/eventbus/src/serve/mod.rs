@@ -8,6 +8,7 @@ mod authority;
 mod broker;
 pub(crate) mod data_dir;
 mod descriptors;
+mod health;
 pub(crate) mod kubeconfig;
 mod resources;
 mod settings;

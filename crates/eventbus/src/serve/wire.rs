@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use super::health::Peer;
 use super::resources::Resources;
 use super::settings::{Role, Settings};
 use super::{broker, data_dir, descriptors};
@@ -53,7 +54,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let readiness = Readiness::default();
     let latches = Latches::take(&readiness);
     let budget = descriptors::raise();
-    let publish_port = match settings.has(Role::Publish) {
+    let public = match settings.has(Role::Publish) {
         true => Some(open("publish", settings.publish_listen, budget.port).await?),
         false => None,
     };
@@ -62,25 +63,24 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     if settings.nats.is_none() || settings.cluster.is_none() {
         data_dir::open(&settings.data_dir)?;
     }
-    let broker = broker::open(&settings, &world).await?;
+    let (broker, nats) = broker::open(&settings, &world).await?;
     let mut resources = Resources::open(&settings, &world, &api_port).await?;
     latches.resources.open();
     let usable = broker.clone();
     readiness.check("broker", move || !matches!(usable.stats().health, BrokerHealth::Unusable(_)));
 
     let (publishing, serving) = (CancellationToken::new(), CancellationToken::new());
-    let (publish_tasks, others) = (TaskTracker::new(), TaskTracker::new());
-    let judging = TaskTracker::new();
+    let (publish_port, judging, others) = <(TaskTracker, TaskTracker, TaskTracker)>::default();
     let draining = publishing.clone();
     readiness.check("not draining", move || !draining.is_cancelled());
     let client = resources.client.clone();
     let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
     let (failed, lost) = (CancellationToken::new(), CancellationToken::new());
     others.spawn(vital(watch, failed.clone()));
-    let addresses = (publish_port.as_ref().map(Port::address), api_port.address());
-    if let Some(port) = publish_port {
+    let addresses = (public.as_ref().map(Port::address), api_port.address());
+    if let Some(port) = public {
         let publish = publish(&settings, &world, &broker, &client, (&watched, &readiness));
-        publish_tasks.spawn(port.serve(Arc::new(publish).service(), publishing.clone()));
+        publish_port.spawn(port.serve(Arc::new(publish).service(), publishing.clone()));
     }
     let api = resources.serve(api_port, &readiness, (&others, &serving));
     let election = match settings.nats {
@@ -93,6 +93,10 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     };
     latches.lead.open();
     let health = Arc::new(HealthBoard::default());
+    if let Some(nats) = nats {
+        let peer = Peer::meet(nats, &health, &settings, &world).await?;
+        others.spawn(vital(peer.run(serving.clone()), failed.clone()));
+    }
     if settings.has(Role::SubValidator) {
         let control = control(&watched, &client, &health, &world);
         let judge = judge(control, election, serving.clone());
@@ -116,7 +120,6 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     }
     welcome(addresses, &settings);
     others.spawn(announce(readiness, serving.clone()));
-    let publish_port = publish_tasks;
     Ok(Bus { publishing, serving, publish_port, judging, others, push, api, broker, failed, lost })
 }
 

@@ -11,6 +11,7 @@ mod access;
 mod cluster;
 mod conformance;
 mod durability;
+mod health;
 mod server;
 mod streams;
 mod world;

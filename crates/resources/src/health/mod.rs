@@ -124,7 +124,15 @@ mod tests {
 
         fn says(&mut self, uid: &str, delivery: DeliveryHealth) -> Vec<Report> {
             self.board.report(&uid.into(), health(delivery));
+            self.changes()
+        }
+
+        fn changes(&mut self) -> Vec<Report> {
             self.teller.changes(self.board.here())
+        }
+
+        fn everything(&mut self) -> Vec<Report> {
+            self.teller.everything(self.board.here())
         }
     }
 
@@ -167,11 +175,12 @@ mod tests {
         assert_eq!((listener.is_told(), listener.of("a")), (true, FAILING));
         listener.hears(other.id, other.says("a", DELIVERING));
         assert_eq!((listener.is_told(), listener.of("a")), (true, DELIVERING));
-        let again = one.teller.everything(one.board.here());
+        let again = one.everything();
         listener.hears(one.id, again);
-        listener.hears(one.id, vec![one.teller.nothing_new()]);
+        listener.hears(one.id, one.changes());
         assert!(!listener.is_told(), "nothing is new");
-        assert!(other.says("a", DELIVERING).is_empty());
+        let silent = Report { round: 1, ..Report::default() };
+        assert_eq!(one.says("a", DELIVERING), [silent]);
     }
 
     #[test]
@@ -200,14 +209,14 @@ mod tests {
         listener.now += silent - Duration::from_millis(4);
         listener.board.drop_silent(listener.now);
         assert_eq!((listener.of("a"), listener.of("b")), (FAILING, FAILING));
-        listener.hears(other.id, vec![other.teller.nothing_new()]);
+        listener.hears(other.id, other.changes());
         assert!(listener.is_told());
         listener.now += Duration::from_millis(3);
         listener.board.drop_silent(listener.now);
         // Of the second nobody knows any more: what was said before holds.
         assert_eq!((listener.of("a"), listener.of("b")), (DELIVERING, UNTRIED));
         assert!(listener.is_told());
-        listener.hears(one.id, one.teller.everything(one.board.here()));
+        listener.hears(one.id, one.everything());
         assert_eq!((listener.of("a"), listener.of("b")), (FAILING, FAILING), "it lives");
     }
 
@@ -230,16 +239,16 @@ mod tests {
         for uid in ["a", "b", "c"] {
             one.says(uid, FAILING);
         }
-        listener.hears(one.id, vec![one.teller.nothing_new()]);
-        assert_eq!(listener.of("a"), UNTRIED);
-        let all = one.teller.everything(one.board.here());
+        listener.hears(one.id, one.changes());
+        assert_eq!(listener.of("a"), UNTRIED, "it was told before");
+        let all = one.everything();
         listener.hears(one.id, all);
         assert_eq!([listener.of("a"), listener.of("c")], [FAILING; 2]);
         // Lost: that one recovered, and that nothing is known of another any more.
         one.says("b", DELIVERING);
         one.says("c", UNTRIED);
         for round in 0..3 {
-            let all = one.teller.everything(one.board.here());
+            let all = one.everything();
             listener.hears(one.id, all);
             assert_eq!((listener.of("a"), listener.of("b")), (FAILING, DELIVERING));
             // One lost round takes nothing back; what two do not tell is over.
@@ -256,9 +265,7 @@ mod tests {
             one.board.report(&uid.to_string().into(), health(DELIVERING));
         }
         let mut listener = Listener::default();
-        for reports in
-            [one.teller.changes(one.board.here()), one.teller.everything(one.board.here())]
-        {
+        for reports in [one.changes(), one.everything()] {
             let sizes: Vec<_> = reports.iter().map(|report| report.subscriptions.len()).collect();
             assert_eq!(sizes, [limits::REPORT_SUBSCRIPTIONS, limits::REPORT_SUBSCRIPTIONS, 1]);
             listener.hears(one.id, reports);

@@ -19,15 +19,12 @@ impl Teller {
     /// Everything that is known `here`: the others may have missed any of it.
     pub fn everything(&mut self, here: HashMap<Text, Health>) -> Vec<Report> {
         self.round += 1;
-        let said: Vec<Said> = here.iter().map(|(uid, health)| said(uid, *health)).collect();
+        let all = here.iter().map(|(uid, health)| said(uid, *health)).collect();
         self.told = here;
-        if said.is_empty() {
-            return vec![self.nothing_new()];
-        }
-        self.reports(said)
+        self.reports(all)
     }
 
-    /// What is known `here` and was not told yet; nothing when that is nothing.
+    /// What is known `here` and was not told yet. Where that is nothing, that the process is there.
     pub fn changes(&mut self, here: HashMap<Text, Health>) -> Vec<Report> {
         let is_new = |(uid, health): &(&Text, &Health)| self.told.get(*uid) != Some(*health);
         let mut changes: Vec<Said> =
@@ -38,19 +35,20 @@ impl Teller {
         self.reports(changes)
     }
 
-    /// That the process is there, and what it said holds.
-    pub fn nothing_new(&self) -> Report {
-        Report { round: self.round, ..Report::default() }
-    }
-
     /// That the process ends, and what it said is over.
     pub fn farewell(&self) -> Report {
-        Report { farewell: true, ..self.nothing_new() }
+        Report { round: self.round, farewell: true, subscriptions: Vec::new() }
     }
 
-    fn reports(&self, said: Vec<Said>) -> Vec<Report> {
-        let parts = said.chunks(limits::REPORT_SUBSCRIPTIONS);
-        parts.map(|part| Report { subscriptions: part.to_vec(), ..self.nothing_new() }).collect()
+    /// At least one.
+    fn reports(&self, mut said: Vec<Said>) -> Vec<Report> {
+        let mut reports = Vec::new();
+        while !said.is_empty() || reports.is_empty() {
+            let rest = said.split_off(said.len().min(limits::REPORT_SUBSCRIPTIONS));
+            reports.push(Report { round: self.round, farewell: false, subscriptions: said });
+            said = rest;
+        }
+        reports
     }
 }
 
