@@ -1,6 +1,8 @@
 //! The bus as several processes over one NATS server and one API: two of each role.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -35,6 +37,105 @@ impl Roles {
             server,
         })
     }
+}
+
+/// After this time without a word a process is dropped, with some to spare.
+const SILENCE: Duration = Duration::from_secs(14);
+
+/// A bus whose sub-validator pushes nothing, and a subscriber that answers as it is told.
+struct Apart {
+    front: Bus,
+    url: String,
+    kubeconfig: String,
+    subscriber: Subscriber,
+    status: Arc<AtomicU16>,
+    server: NatsServer,
+}
+
+impl Apart {
+    /// The Subscription `orders` is there, and nobody pushes yet.
+    async fn start() -> Option<Self> {
+        let server = NatsServer::start(Options::default()).await?;
+        let url = server.url();
+        let role = ["--role", "publish,sub-validator"];
+        let nats = ["--broker", "nats", "--nats-url", &url];
+        let front = Bus::start_with(&[&nats[..], &role].concat()).await;
+        let status = Arc::new(AtomicU16::new(500));
+        let answer = status.clone();
+        let subscriber = Subscriber::answering(move |_| answer.load(Ordering::SeqCst)).await;
+        front.activate().await;
+        front.subscribe("orders", "order.created", &subscriber.url()).await;
+        let kubeconfig = front.data_dir().join("kubeconfig").to_str().unwrap().to_owned();
+        Some(Self { front, url, kubeconfig, subscriber, status, server })
+    }
+
+    async fn push(&self) -> Bus {
+        let Self { url, kubeconfig, .. } = self;
+        let nats = ["--broker", "nats", "--nats-url", url, "--role", "push"];
+        Bus::start_with(&[&nats[..], &["--kubeconfig", kubeconfig]].concat()).await
+    }
+
+    async fn publish(&self, events: u64) {
+        for event in 0..events {
+            let published = self.front.publish("order.created", &json!(event)).await;
+            assert_eq!(published, "published");
+        }
+    }
+
+    fn answers(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
+    }
+
+    async fn is_failing(&self) {
+        let ready = self.front.wait_for("orders", "ready", "False").await;
+        assert_eq!(ready["reason"], "EndpointFailing", "{ready}");
+        let text = ready["message"].as_str().unwrap();
+        assert!(text.contains("answers 500"), "{text}");
+    }
+
+    async fn is_delivering(&self) {
+        let ready = self.front.wait_for("orders", "ready", "True").await;
+        assert_eq!(ready["reason"], "Delivering", "{ready}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_fails_in_another_process_is_told() {
+    let Some(apart) = Apart::start().await else { return };
+    let (mut one, mut other) = (apart.push().await, apart.push().await);
+    // So many that at least one of the two sees three failures in a row.
+    apart.publish(10).await;
+    apart.is_failing().await;
+    apart.front.until_told("orders", "EndpointFailing").await;
+    apart.answers(200);
+    apart.is_delivering().await;
+    // One that said farewell is not waited for.
+    apart.answers(500);
+    apart.publish(10).await;
+    apart.is_failing().await;
+    assert_eq!(one.stop().await, 0);
+    apart.answers(200);
+    apart.is_delivering().await;
+    assert_eq!(other.stop().await, 0);
+    drop(apart.server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_said_that_was_killed_holds_until_another_delivers() {
+    let Some(apart) = Apart::start().await else { return };
+    let mut one = apart.push().await;
+    apart.publish(3).await;
+    apart.is_failing().await;
+    one.kill().await;
+    // While nobody pushes nothing is known, and that mends nothing.
+    tokio::time::sleep(SILENCE).await;
+    apart.is_failing().await;
+    apart.answers(200);
+    let got = apart.subscriber.payloads().len();
+    let other = apart.push().await;
+    until(|| numbers(&apart.subscriber.payloads()[got..]).len() == 3).await;
+    apart.is_delivering().await;
+    drop((other, apart.server));
 }
 
 /// Waits until something is so.

@@ -87,6 +87,8 @@ async fn what_cannot_be_read_is_skipped() {
     let broker = usable(NatsConfig::at(server.url())).await;
     let stranger = async_nats::connect(server.url()).await.unwrap();
     let (id, mut hearing) = (process(), broker.hear().await.unwrap());
+    assert!(broker.tell(id, &report(1)).await);
+    assert_eq!(heard(&mut hearing).await, (id, report(1)), "the server knows who listens");
     let strange = [
         (format!("health.said.{id}"), "no report"),
         (format!("health.said.{id}"), ""),
