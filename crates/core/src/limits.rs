@@ -121,8 +121,8 @@ pub const ATTEMPTS_REMEMBERED: usize = 10;
 /// One alone is everyday.
 pub const FAILURES_IN_A_ROW: u32 = 3;
 
-/// Looks in a row that find nothing waiting, with no failure between, after which a subscription no
-/// longer fails: another process delivered what failed here. Not one alone, because what a broker
+/// Looks in a row that find nothing waiting, with no failure between, after which nothing fails: what
+/// failed, here or before, was delivered by another process. Not one alone, because what a broker
 /// says of a cursor may be older than the last failure.
 pub const IDLE_LOOKS: u32 = 3;
 

@@ -166,15 +166,14 @@ impl Trouble {
     /// Takes in how the cursor is at `now`, time since the process began, of a Subscription that
     /// is delivered or rests.
     pub(crate) fn look(&mut self, stats: &CursorStats, is_delivered: bool, now: Duration) -> Found {
-        let is_idle = is_delivered && stats.lag_events == 0;
+        let finds_nothing = is_delivered && stats.lag_events == 0;
+        self.idle_looks = if finds_nothing { self.idle_looks.saturating_add(1) } else { 0 };
+        let is_idle = self.idle_looks >= limits::IDLE_LOOKS;
         self.tried |= is_idle;
-        self.idle_looks = if is_idle { self.idle_looks.saturating_add(1) } else { 0 };
         self.waiting_full = is_delivered && stats.held_events >= limits::WAITING_EVENTS as u64;
-        Found {
-            // Else who is given no event any more would say for ever that it fails.
-            recovers: self.idle_looks >= limits::IDLE_LOOKS && self.recover(),
-            fill: self.backlog.look(stats, now),
-        }
+        // Else who is given no event any more would say for ever that it fails.
+        let recovers = is_idle && self.recover();
+        Found { fill: self.backlog.look(stats, now), recovers }
     }
 
     /// Nothing fails; tells whether that is new.
@@ -250,7 +249,7 @@ mod tests {
         assert_eq!(trouble.judge(FAILED), None);
         assert!(!look(&mut trouble, 0), "what is known of the cursor may be older");
         assert!(!look(&mut trouble, 0));
-        assert_eq!(trouble.delivery(), DeliveryHealth::Failing(FAILED));
+        assert_eq!((trouble.delivery(), trouble.tried), (DeliveryHealth::Failing(FAILED), false));
         assert!(look(&mut trouble, 0));
         assert_eq!(trouble.delivery(), DeliveryHealth::Delivering);
         assert!(!look(&mut trouble, 0), "it is said once");
