@@ -121,9 +121,9 @@ pub const ATTEMPTS_REMEMBERED: usize = 10;
 /// One alone is everyday.
 pub const FAILURES_IN_A_ROW: u32 = 3;
 
-/// Looks in a row that find nothing waiting, with no failure between, after which nothing fails: what
-/// failed, here or before, was delivered by another process. Not one alone, because what a broker
-/// says of a cursor may be older than the last failure.
+/// Looks in a row that find nothing waiting, with no failure between, after which nothing fails:
+/// what failed, here or before, was delivered by another process. Not one alone, because what a
+/// broker says of a cursor may be older than the last failure.
 pub const IDLE_LOOKS: u32 = 3;
 
 /// Cursors being opened or forgotten at once: enough to share a broker's commits, few enough not to
@@ -303,8 +303,8 @@ pub const REPORT_ROUND: Duration = Duration::from_secs(30);
 /// Subscriptions in one report: with the longest uids far below the 1 MiB that NATS takes.
 pub const REPORT_SUBSCRIPTIONS: usize = 250;
 
-/// Characters of a Subscription's uid in a report. Kubernetes' have 36.
-pub const REPORT_UID_CHARS: usize = 128;
+/// Bytes of a Subscription's uid in a report. Kubernetes' have 36.
+pub const REPORT_UID_BYTES: usize = 128;
 
 /// Processes that are heard at once; one more is not. A bus has a few dozen at most.
 pub const REPORT_PROCESSES: usize = 64;

@@ -47,10 +47,10 @@ pub enum ReportError {
     #[error("it is no report: {0}")]
     Json(#[from] serde_json::Error),
     /// It tells of too many Subscriptions.
-    #[error("it tells of {0} Subscriptions, and {max} are the most", max = limits::REPORT_SUBSCRIPTIONS)]
+    #[error("it tells of {0} Subscriptions: more than {max}", max = limits::REPORT_SUBSCRIPTIONS)]
     Subscriptions(usize),
     /// A uid is too long.
-    #[error("a uid in it has {0} bytes, and {max} are the most", max = limits::REPORT_UID_CHARS)]
+    #[error("a uid in it has {0} bytes: more than {max}", max = limits::REPORT_UID_BYTES)]
     Uid(usize),
 }
 
@@ -99,7 +99,7 @@ impl Report {
             return Err(ReportError::Subscriptions(report.subscriptions.len()));
         }
         let longest = report.subscriptions.iter().map(|said| said.uid.len()).max().unwrap_or(0);
-        if longest > limits::REPORT_UID_CHARS {
+        if longest > limits::REPORT_UID_BYTES {
             return Err(ReportError::Uid(longest));
         }
         Ok(report)
@@ -163,13 +163,13 @@ mod tests {
         let unknown = br#"{"round":1,"subscriptions":[{"uid":"a","delivery":"dancing"}]}"#;
         assert!(matches!(Report::from_json(unknown), Err(ReportError::Json(_))));
         let one = said("a", DeliveryHealth::Delivering, None);
-        let mut report = Report::default();
-        report.subscriptions = vec![one; limits::REPORT_SUBSCRIPTIONS];
+        let subscriptions = vec![one; limits::REPORT_SUBSCRIPTIONS];
+        let mut report = Report { subscriptions, ..Report::default() };
         assert!(Report::from_json(written(&report).as_bytes()).is_ok());
         report.subscriptions.push(report.subscriptions[0].clone());
         let refused = Report::from_json(written(&report).as_bytes());
         assert!(matches!(refused, Err(ReportError::Subscriptions(251))));
-        let uid = "u".repeat(limits::REPORT_UID_CHARS + 1);
+        let uid = "u".repeat(limits::REPORT_UID_BYTES + 1);
         report.subscriptions = vec![said(&uid, DeliveryHealth::Delivering, None)];
         let refused = Report::from_json(written(&report).as_bytes());
         assert!(matches!(refused, Err(ReportError::Uid(129))));
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_largest_report_is_far_below_what_nats_takes() {
-        let uid = "u".repeat(limits::REPORT_UID_CHARS);
+        let uid = "u".repeat(limits::REPORT_UID_BYTES);
         let fill = Some(Fill { bytes: u64::MAX, max_bytes: u64::MAX });
         let full = Backlog { lost_events: u64::MAX, fill };
         let one = said(&uid, DeliveryHealth::Failing(Outcome::Status(599)), Some(full));

@@ -83,14 +83,11 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
         publish_port.spawn(port.serve(Arc::new(publish).service(), publishing.clone()));
     }
     let api = resources.serve(api_port, &readiness, (&others, &serving));
-    let election = match settings.nats {
+    let election = settings.nats.as_ref().map(|_| resources.leadership(&world));
+    if election.is_none() {
         // The log is this process's own: what is to be delivered from it, nobody else can deliver.
-        None => {
-            resources.lead(&world, lost.clone(), (&others, &serving)).await;
-            None
-        }
-        Some(_) => Some(resources.leadership(&world)),
-    };
+        resources.lead(&world, lost.clone(), (&others, &serving)).await;
+    }
     latches.lead.open();
     let health = Arc::new(HealthBoard::default());
     if let Some(nats) = nats {
