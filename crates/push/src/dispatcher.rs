@@ -1,8 +1,9 @@
 //! A dispatcher: one task that delivers the events of one Subscription.
 //!
 //! It works in turns. What ended is collected, freed slots are filled with leased events, and what
-//! ended is settled in one call. What costs something (a lock, a call of the broker, a wake-up) is
-//! paid once a turn; under load, turns grow.
+//! ended is settled in one call, while attempts go on: what ends meanwhile is settled together after
+//! it. What costs something (a lock, a call of the broker, a wake-up) is paid once a turn; under
+//! load, and with a broker that takes its time, turns grow.
 //!
 //! An event that waits for its retry is with the broker, so it holds no slot here.
 
@@ -37,11 +38,21 @@ pub(crate) struct Dispatcher<T> {
     /// Leased, waiting for a slot of the process's budget.
     ready: Vec<Lease>,
     under_way: JoinSet<Ended>,
+    /// Ended, and not being settled yet.
+    ended: Vec<Settled>,
+    /// Ended before, and being settled.
+    settling: Option<Settling>,
     share: Share,
     pause: Option<Pause>,
 }
 
 type Leasing = BoxFuture<'static, Result<Vec<Lease>, CursorError>>;
+
+/// Events on their way to be settled.
+struct Settling {
+    count: usize,
+    done: BoxFuture<'static, Result<(), CursorError>>,
+}
 
 /// The broker failed: it is not asked for events for a while, and then on probation for as long.
 struct Pause {
@@ -57,6 +68,7 @@ enum Woken {
     Rested,
     Ended(Result<Ended, JoinError>),
     Leased(Result<Vec<Lease>, CursorError>),
+    Settled(Result<(), CursorError>),
 }
 
 /// The cursor was forgotten, or the dispatcher was told to end.
@@ -72,6 +84,8 @@ impl<T: Transport> Dispatcher<T> {
             leasing: None,
             ready: Vec::new(),
             under_way: JoinSet::new(),
+            ended: Vec::new(),
+            settling: None,
             pause: None,
         }
     }
@@ -82,40 +96,45 @@ impl<T: Transport> Dispatcher<T> {
         self.check_endpoint();
         while let Ok(()) = self.turn().await {}
         self.under_way.shutdown().await;
+        // Should the broker refuse it, it comes again.
+        while self.is_settling() {
+            let _ = settled(&mut self.settling).await;
+            self.settle();
+        }
     }
 
     async fn turn(&mut self) -> Result<(), End> {
         match &*self.desk.order() {
             Order::Stop => return Err(End),
-            Order::Drain if self.under_way.is_empty() => return Err(End),
+            Order::Drain if self.under_way.is_empty() && !self.is_settling() => return Err(End),
             _ => {}
         }
         if self.may_begin() {
             self.ask();
         }
-        let woken = self.wait().await;
-        let mut turn = Vec::new();
-        match woken {
+        match self.wait().await {
             Woken::Ordered | Woken::Slot => {}
             Woken::Rested => self.end_pause(),
             Woken::Leased(leased) => self.take(leased)?,
+            Woken::Settled(settled) => self.settled(settled)?,
             Woken::Ended(ended) => {
-                self.record(ended, &mut turn);
+                self.record(ended);
                 // Whatever else can run runs first: attempts that end together settle together.
                 tokio::task::yield_now().await;
             }
         }
         while let Some(ended) = self.under_way.try_join_next() {
-            self.record(ended, &mut turn);
+            self.record(ended);
         }
         if self.may_begin() {
             self.lease_what_is_there()?;
-            self.begin(&mut turn);
+            self.begin();
         } else {
             let under_way = self.under_way.len();
             self.share.resize(under_way, under_way);
         }
-        self.settle(turn).await
+        self.settle();
+        Ok(())
     }
 
     /// Takes the latest order in; tells whether it lets attempts begin.
@@ -155,6 +174,7 @@ impl<T: Transport> Dispatcher<T> {
             biased;
             () = self.desk.changed() => Woken::Ordered,
             Some(ended) = self.under_way.join_next() => Woken::Ended(ended),
+            settled = settled(&mut self.settling) => Woken::Settled(settled),
             () = stand_in_line(is_in_line, &mut self.share) => Woken::Slot,
             () = look_again(is_starved) => Woken::Slot,
             () = rest(pause) => Woken::Rested,
@@ -172,13 +192,16 @@ impl<T: Transport> Dispatcher<T> {
         }
     }
 
-    /// How many events may be leased now.
+    /// How many events may be leased now. Of those that ended, as many as have slots may be
+    /// unsettled: more would be too many to come again, should the process be killed.
     fn lease_limit(&self) -> Option<NonZeroUsize> {
         if !self.ready.is_empty() || self.pause.as_ref().is_some_and(|pause| !pause.on_probation) {
             return None;
         }
         let slots = self.plan.subscription.max_inflight as usize;
-        NonZeroUsize::new(slots.saturating_sub(self.under_way.len()))
+        let settling = self.settling.as_ref().map_or(0, |settling| settling.count);
+        let unsettled = (self.ended.len() + settling).saturating_sub(slots);
+        NonZeroUsize::new(slots.saturating_sub(self.under_way.len() + unsettled))
     }
 
     /// Fills what is free with events that can be leased without waiting.
@@ -202,12 +225,13 @@ impl<T: Transport> Dispatcher<T> {
     }
 
     /// Begins attempts, as many as the Subscription and the process's budget allow.
-    fn begin(&mut self, turn: &mut Vec<Settled>) {
+    fn begin(&mut self) {
         let interest = &self.plan.subscription.interest;
         let unwanted = self.ready.extract_if(.., |lease| !lease.event().is_of(interest));
-        let before = turn.len();
-        turn.extend(unwanted.map(|lease| Settled { lease, attempt: None, verdict: Verdict::Skip }));
-        self.tools.telemetry.events_skipped((turn.len() - before) as u64);
+        let skip = |lease| Settled { lease, attempt: None, verdict: Verdict::Skip };
+        let before = self.ended.len();
+        self.ended.extend(unwanted.map(skip));
+        self.tools.telemetry.events_skipped((self.ended.len() - before) as u64);
         let slots = self.plan.subscription.max_inflight as usize;
         let under_way = self.under_way.len();
         let wanted = slots.min(under_way + self.ready.len()).max(under_way);
@@ -219,7 +243,7 @@ impl<T: Transport> Dispatcher<T> {
     }
 
     /// Decides what follows from an attempt.
-    fn record(&mut self, ended: Result<Ended, JoinError>, turn: &mut Vec<Settled>) {
+    fn record(&mut self, ended: Result<Ended, JoinError>) {
         let Ok(Ended { lease, plan, began_ms, took, outcome }) = ended else {
             // Its lease is dropped. The pause keeps a defect from spinning.
             telemetry::attempt_lost(self.desk.uid());
@@ -240,7 +264,7 @@ impl<T: Transport> Dispatcher<T> {
         }
         let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let now_ms = began_ms + took_ms;
-        turn.push(Settled {
+        self.ended.push(Settled {
             attempt: Some(Attempt::new(began_ms, took_ms, outcome)),
             verdict: verdict(outcome, lease.attempts(), now_ms, &*self.tools.entropy),
             lease,
@@ -257,11 +281,22 @@ impl<T: Transport> Dispatcher<T> {
         }
     }
 
-    async fn settle(&mut self, turn: Vec<Settled>) -> Result<(), End> {
-        if turn.is_empty() {
-            return Ok(());
+    /// Begins to settle what ended, when what ended before is settled.
+    fn settle(&mut self) {
+        if self.settling.is_none() && !self.ended.is_empty() {
+            let (cursor, turn) = (self.plan.cursor.clone(), std::mem::take(&mut self.ended));
+            let count = turn.len();
+            let done = async move { cursor.settle(turn).await }.boxed();
+            self.settling = Some(Settling { count, done });
         }
-        match self.plan.cursor.settle(turn).await {
+    }
+
+    fn is_settling(&self) -> bool {
+        self.settling.is_some() || !self.ended.is_empty()
+    }
+
+    fn settled(&mut self, settled: Result<(), CursorError>) -> Result<(), End> {
+        match settled {
             Ok(()) => {
                 self.broker_answered();
                 Ok(())
@@ -313,6 +348,18 @@ async fn lease(leasing: &mut Option<Leasing>) -> Result<Vec<Lease>, CursorError>
             let leased = asked.await;
             *leasing = None;
             leased
+        }
+        None => std::future::pending().await,
+    }
+}
+
+/// Waits until a turn is settled; for ever when none is on its way.
+async fn settled(settling: &mut Option<Settling>) -> Result<(), CursorError> {
+    match settling {
+        Some(Settling { done, .. }) => {
+            let settled = done.await;
+            *settling = None;
+            settled
         }
         None => std::future::pending().await,
     }

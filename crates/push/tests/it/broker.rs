@@ -64,6 +64,24 @@ async fn what_could_not_be_settled_comes_again() {
 }
 
 #[tokio::test]
+async fn attempts_go_on_while_what_ended_is_settled_and_not_without_a_bound() {
+    let subscriber = Subscriber::start().await;
+    let mut world = World::new();
+    let subscription = subscription("a", &subscriber.url());
+    let slots = subscription.max_inflight as usize;
+    world.declare_open(subscription).await;
+    let cursor = world.broker.cursor("a").unwrap();
+    cursor.place().settling_hangs = true;
+    world.publish((0..10 * slots).map(|number| number.to_string()));
+    eventually("attempts go on", || subscriber.count() == 2 * slots).await;
+    world.settle_down().await;
+    assert_eq!(subscriber.count(), 2 * slots, "more would come again after a kill");
+    cursor.place().settling_hangs = false;
+    eventually("all is settled", || world.lag("a") == 0).await;
+    assert_eq!(subscriber.count(), 10 * slots);
+}
+
+#[tokio::test]
 async fn a_cursor_forgotten_elsewhere_ends_its_dispatcher_alone() {
     use eventbus_core::Broker;
     use eventbus_core::broker::CursorId;

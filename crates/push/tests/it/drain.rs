@@ -29,6 +29,24 @@ async fn a_clean_stop_loses_nothing_and_repeats_nothing() {
 }
 
 #[tokio::test]
+async fn what_is_being_settled_at_the_end_is_waited_for() {
+    let subscriber = Subscriber::start().await;
+    let mut world = World::new();
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    let cursor = world.broker.cursor("a").unwrap();
+    cursor.place().settling_hangs = true;
+    world.publish(["1", "2", "3"]);
+    eventually("all arrive", || subscriber.count() == 3).await;
+    let mut draining = JoinSet::new();
+    draining.spawn(world.push.take().unwrap().drain());
+    world.settle_down().await;
+    assert_eq!(draining.len(), 1);
+    cursor.place().settling_hangs = false;
+    soon("the end", draining.join_next()).await.unwrap().unwrap();
+    assert_eq!((world.lag("a"), cursor.place().leased()), (0, 0));
+}
+
+#[tokio::test]
 async fn hung_attempts_are_abandoned_and_come_again() {
     let subscriber = Subscriber::start().await;
     subscriber.close_gate();
