@@ -210,7 +210,9 @@ impl Api {
             RequestErrorKind::TimedOut => {
                 ApiError::Away(format!("the NATS server did not answer within {time:?}"))
             }
-            RequestErrorKind::NoResponders => ApiError::Away("JetStream does not answer".into()),
+            RequestErrorKind::NoResponders => {
+                ApiError::Away("JetStream does not answer: is it enabled, with our streams?".into())
+            }
             RequestErrorKind::MaxPayloadExceeded => {
                 ApiError::Refused { code: code::MESSAGE_TOO_LARGE, description: error.to_string() }
             }

@@ -116,6 +116,12 @@ impl NatsConfig {
         if self.urls.is_empty() {
             return wrong("nats_url", "name a server: nats://host:port".to_owned());
         }
+        // Not shown: what stands before the @ may be a secret.
+        if self.urls.iter().any(|url| url.contains('@')) {
+            let why = "what stands before an @ in it is not used: set nats_user and nats_password, \
+                       or nats_token";
+            return wrong("nats_url", why.to_owned());
+        }
         if ![1, 3, 5].contains(&self.replicas) {
             return wrong("nats_replicas", format!("{}: it must be 1, 3 or 5", self.replicas));
         }
@@ -126,6 +132,12 @@ impl NatsConfig {
             return wrong("backlog_max_bytes", format!("{bytes}: nothing would be kept"));
         }
         Ok(())
+    }
+
+    /// Bytes to the end of the stream within which settled events stay. New ones come first: what
+    /// is settled is gone before the stream is full.
+    pub(crate) fn kept_bytes(&self) -> u64 {
+        self.history_bytes.min(self.max_bytes / 4 * 3)
     }
 
     /// Bytes that one cursor may hold back.
@@ -159,4 +171,17 @@ pub enum OpenError {
         /// What.
         reason: String,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_in_a_url_is_refused_and_not_shown() {
+        let wrong = NatsConfig::at("nats://bus:secret@localhost:4222").check().unwrap_err();
+        let text = wrong.to_string();
+        assert!(text.contains("nats_user") && !text.contains("secret"), "{text}");
+        assert_eq!(NatsConfig::at("nats://localhost:4222").check(), Ok(()));
+    }
 }

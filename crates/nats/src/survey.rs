@@ -4,6 +4,7 @@
 //! One process sweeps, by a lease that it renews on the server itself; all look.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -127,7 +128,11 @@ pub(crate) async fn run(shared: Arc<Shared>) {
         let overview = match overview(&shared).await {
             Ok(overview) => overview,
             Err(error) => {
-                shared.overview().trouble = Some(error.to_string());
+                let trouble = Some(error.to_string());
+                let before = mem::replace(&mut shared.overview().trouble, trouble.clone());
+                if before != trouble {
+                    telemetry::not_surveyed_at_all(&error);
+                }
                 continue;
             }
         };

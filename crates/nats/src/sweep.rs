@@ -1,5 +1,6 @@
-//! Retention: what every cursor has settled goes when it is beyond the history, what is too old
-//! goes for everybody, and a cursor that holds back more than it may loses its own oldest.
+//! Retention: what every cursor has settled goes when it is beyond the history or in the way of new
+//! events, what is too old goes for everybody, and a cursor that holds back more than it may loses
+//! its own oldest.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,7 +15,8 @@ use serde_json::{Value, json};
 use crate::api::{ApiError, code};
 use crate::shared::{Overview, Shared};
 use crate::survey::{self, ConsumerState, Known};
-use crate::{streams, subject, upkeep};
+use crate::upkeep::{self, Lost};
+use crate::{streams, subject};
 
 /// Who sweeps.
 const LEASE: &str = "lease.sweep";
@@ -44,7 +46,7 @@ impl Sweeper {
         known: &Known,
     ) -> Result<(), ApiError> {
         let too_old = younger_than(shared, overview, shared.config.age).await?;
-        let history = overview.position_before(shared.config.history_bytes);
+        let history = overview.position_before(shared.config.kept_bytes());
         if too_old <= overview.first && history <= overview.first {
             return Ok(());
         }
@@ -153,14 +155,11 @@ async fn all_retries(
 type Retry = (Position, String);
 
 async fn retries(shared: &Shared, consumer: &str) -> Result<Vec<Retry>, ApiError> {
-    let mut all = Vec::new();
-    for lane in ["sched", "due"] {
-        let filter = format!("{lane}.{consumer}.*");
-        let subjects = survey::subjects(shared, streams::RETRY, &filter).await?;
-        let found = subjects.into_iter();
-        all.extend(found.filter_map(|one| subject::position(&one).map(|position| (position, one))));
-    }
-    Ok(all)
+    // Scheduled and due in one answer: a retry goes from the one to the other and back.
+    let filter = format!("*.{consumer}.*");
+    let subjects = survey::subjects(shared, streams::RETRY, &filter).await?.into_iter();
+    let with_position = |one: String| subject::position(&one).map(|position| (position, one));
+    Ok(subjects.filter_map(with_position).collect())
 }
 
 /// Loses the retries of events before `upto`, which are not there any more.
@@ -171,7 +170,7 @@ async fn lose_retries(
     upto: Position,
 ) -> Result<(), ApiError> {
     for (position, subject) in retries.iter().filter(|retry| retry.0 < upto) {
-        upkeep::count_lost(shared, consumer, 1, *position).await?;
+        upkeep::count_lost(shared, consumer, Lost::At(*position)).await?;
         let verb = format!("STREAM.PURGE.{}", streams::RETRY);
         let _: Value = shared.api.call(&verb, &json!({ "filter": subject })).await?;
     }
@@ -208,7 +207,8 @@ async fn count_lost(
     let before = shared.api.count(streams::EVENTS, filter, from.0).await?;
     let after = shared.api.count(streams::EVENTS, filter, upto.0).await?;
     if before > after {
-        upkeep::count_lost(shared, &state.name, before - after, upto).await?;
+        let lost = Lost::Before(upto, before - after);
+        upkeep::count_lost(shared, &state.name, lost).await?;
     }
     Ok(())
 }

@@ -94,7 +94,7 @@ fn look_after(shared: &Shared, cursor: &NatsCursor) -> Vec<(Origin, &'static str
             asked.lost();
         }
     }
-    let starves = place.lessees > 0 && place.asked.iter().any(|asked| asked.is_nothing());
+    let starves = place.lessees > 0 && place.starves();
     drop(place);
     if starves {
         cursor.notify.notify_one();
@@ -123,7 +123,7 @@ async fn do_chore(shared: &Arc<Shared>, chore: Chore) -> Result<(), ApiError> {
         Chore::GiveBack(origin) => shared.api.tell(origin.reply, NAK).await,
         Chore::StepOver(origin) => shared.api.tell_and_wait(origin.reply, ACK).await,
         Chore::Lost { consumer, position, origin } => {
-            count_lost(shared, &consumer, 1, position).await?;
+            count_lost(shared, &consumer, Lost::At(position)).await?;
             shared.api.tell_and_wait(origin.reply, ACK).await
         }
         Chore::Examine { cursor } => {
@@ -136,17 +136,42 @@ async fn do_chore(shared: &Arc<Shared>, chore: Chore) -> Result<(), ApiError> {
     }
 }
 
-/// Counts events that a cursor has lost, the last of them before `upto` or there: once, however
-/// often it is said.
+/// Events that a cursor has lost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Lost {
+    /// The one at this position, which waited for a retry.
+    At(Position),
+    /// So many before this position, which it was never given.
+    Before(Position, u64),
+}
+
+impl Lost {
+    fn events(self) -> u64 {
+        match self {
+            Self::At(_) => 1,
+            Self::Before(_, events) => events,
+        }
+    }
+
+    /// What the same loss is known by when it is told again, and no other.
+    fn id(self, consumer: &str) -> String {
+        match self {
+            Self::At(position) => format!("{consumer}.at.{position}"),
+            Self::Before(position, _) => format!("{consumer}.before.{position}"),
+        }
+    }
+}
+
+/// Counts what a cursor has lost: once, however often it is said.
 pub(crate) async fn count_lost(
     shared: &Shared,
     consumer: &str,
-    events: u64,
-    upto: Position,
+    lost: Lost,
 ) -> Result<(), ApiError> {
+    let events = lost.events();
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Incr", format!("+{events}"));
-    headers.insert(stored::MESSAGE_ID, format!("{consumer}.{upto}.{}", events > 1));
+    headers.insert(stored::MESSAGE_ID, lost.id(consumer));
     shared.api.publish(subject::dropped(consumer), headers, Bytes::new()).await?;
     telemetry::lost(consumer, events);
     Ok(())
@@ -194,4 +219,18 @@ pub(crate) async fn forget_retries(shared: &Shared, consumer: &str) -> Result<()
     let verb = format!("STREAM.PURGE.{}", streams::COUNTS);
     let _: Value = shared.api.call(&verb, &json!({ "filter": subject::dropped(consumer) })).await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_loss_is_not_taken_for_another() {
+        let at = Position(7);
+        let losses = [Lost::At(at), Lost::Before(at, 1), Lost::Before(Position(8), 1)];
+        let ids: std::collections::HashSet<_> = losses.map(|lost| lost.id("uid")).into();
+        assert_eq!(ids.len(), losses.len(), "{ids:?}");
+        assert_eq!(Lost::Before(at, 1).id("uid"), Lost::Before(at, 2).id("uid"), "told again");
+    }
 }

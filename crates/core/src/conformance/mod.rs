@@ -156,6 +156,7 @@ suite! {
             who_waits_hears_that_the_cursor_is_forgotten;
         retention:
             settled_events_make_room,
+            history_gives_way_to_new_events,
             who_lags_too_far_loses_its_own_oldest,
             age_ends_events,
             a_full_storage_refuses_publishers_alone;

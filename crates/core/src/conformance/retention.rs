@@ -14,7 +14,16 @@ const BYTES: usize = 16 * 1024;
 
 /// Settled events make room for new ones: more goes through a storage than it holds.
 pub async fn settled_events_make_room(harness: &dyn Harness) {
-    let limits = Limits { history_bytes: 1 << 20, max_bytes: 4 << 20, ..Limits::default() };
+    makes_room(harness, 1 << 20).await;
+}
+
+/// History is kept where there is room for it: new events come first.
+pub async fn history_gives_way_to_new_events(harness: &dyn Harness) {
+    makes_room(harness, u64::MAX).await;
+}
+
+async fn makes_room(harness: &dyn Harness, history_bytes: u64) {
+    let limits = Limits { history_bytes, max_bytes: 4 << 20, ..Limits::default() };
     let broker = harness.start(limits).await;
     let orders = open(harness, &broker, "orders", "a").await;
     for _ in 0..20 {

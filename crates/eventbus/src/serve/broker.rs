@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use eventbus_core::broker::{BrokerHealth, Capabilities};
 use eventbus_core::{Broker, limits};
 use eventbus_log::{Log, LogConfig, OpenError, TraceObserver};
 use eventbus_nats::{Nats, NatsConfig};
@@ -19,16 +20,44 @@ pub(super) async fn open(settings: &Settings, world: &World) -> Result<Opened, F
     match &settings.nats {
         None => Ok((open_log(settings, world).await?, None)),
         Some(config) => {
-            let nats = open_nats(config.clone(), world).await?;
+            let nats = open_nats(config.clone(), settings, world).await?;
             Ok((nats.clone(), Some(nats)))
         }
     }
 }
 
-async fn open_nats(config: NatsConfig, world: &World) -> Result<Arc<Nats>, Fault> {
+async fn open_nats(
+    config: NatsConfig,
+    settings: &Settings,
+    world: &World,
+) -> Result<Arc<Nats>, Fault> {
     let World { clock, entropy } = world.clone();
     let opened = Nats::open(config, clock, entropy).await;
-    Ok(Arc::new(opened.map_err(|error| Fault::Usage(error.to_string()))?))
+    let nats = opened.map_err(|error| Fault::Usage(error.to_string()))?;
+    // A server that is not there yet has promised nothing: publishers hear of it then.
+    if !matches!(nats.stats().health, BrokerHealth::Unusable(_)) {
+        check_durability(settings, &nats.capabilities(), "the NATS server, as far as is known,")?;
+    }
+    Ok(Arc::new(nats))
+}
+
+/// Refuses a default that the broker cannot promise: each publish would fail.
+fn check_durability(
+    settings: &Settings,
+    capabilities: &Capabilities,
+    broker: &str,
+) -> Result<(), Fault> {
+    match settings.durability {
+        Some(level) if !capabilities.durabilities.contains(&level) => {
+            let words: Vec<_> =
+                capabilities.durabilities.iter().map(|level| level.as_str()).collect();
+            Err(Fault::Usage(format!(
+                "durability is {level}, and {broker} can promise {}",
+                words.join(", ")
+            )))
+        }
+        _ => Ok(()),
+    }
 }
 
 async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>, Fault> {
@@ -57,15 +86,7 @@ async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>,
         )));
     }
     let capabilities = log.capabilities();
-    if let Some(level) = settings.durability
-        && !capabilities.durabilities.contains(&level)
-    {
-        let words: Vec<_> = capabilities.durabilities.iter().map(|level| level.as_str()).collect();
-        return Err(Fault::Usage(format!(
-            "durability is {level}, and the embedded log can promise {}",
-            words.join(", ")
-        )));
-    }
+    check_durability(settings, &capabilities, "the embedded log")?;
     let durability = settings.durability.unwrap_or(capabilities.default_durability);
     info!(%durability, "events are kept in the embedded log");
     Ok(Arc::new(log))
