@@ -46,7 +46,7 @@ pub(crate) struct Given {
     kubeconfig: Option<PathBuf>,
 
     /// The context of the kubeconfig to use, in place of its current one
-    #[arg(long, value_name = "NAME", env = "EVENTBUS_CONTEXT", requires = "kubeconfig")]
+    #[arg(long, value_name = "NAME", env = "EVENTBUS_CONTEXT")]
     context: Option<String>,
 
     /// Take the resources from the API server of the cluster this process runs in
@@ -68,11 +68,12 @@ pub(crate) struct Given {
     broker: Option<BrokerKind>,
 
     /// NATS servers, as nats://HOST:PORT or tls://HOST:PORT; may be repeated
+    /// [default: nats://127.0.0.1:4222]
     #[arg(long, value_name = "URL", env = "EVENTBUS_NATS_URL", value_delimiter = ',')]
     nats_url: Option<Vec<String>>,
 
     /// The user on the NATS servers
-    #[arg(long, value_name = "NAME", env = "EVENTBUS_NATS_USER", requires = "nats_password")]
+    #[arg(long, value_name = "NAME", env = "EVENTBUS_NATS_USER")]
     nats_user: Option<String>,
 
     /// Its password; the environment and the file keep it out of the list of processes
@@ -91,16 +92,17 @@ pub(crate) struct Given {
     #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_CREDENTIALS")]
     nats_credentials: Option<PathBuf>,
 
-    /// Certificates (PEM) by which the NATS servers are trusted, besides the system's
+    /// Certificates (PEM) by which the NATS servers are trusted, in place of the system's;
+    /// with it, or with a certificate of our own, TLS is required
     #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_CA")]
     nats_ca: Option<PathBuf>,
 
     /// Our own certificate (PEM) for the NATS servers
-    #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_CERT", requires = "nats_key")]
+    #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_CERT")]
     nats_cert: Option<PathBuf>,
 
     /// Its key (PEM)
-    #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_KEY", requires = "nats_cert")]
+    #[arg(long, value_name = "FILE", env = "EVENTBUS_NATS_KEY")]
     nats_key: Option<PathBuf>,
 
     /// NATS servers that keep each event: 1, 3 or 5 [default: 1]
@@ -122,12 +124,7 @@ pub(crate) struct Given {
     nats_monitor_url: Option<Vec<String>>,
 
     /// A user of the NATS servers' system account, which tells how they sync as well
-    #[arg(
-        long,
-        value_name = "NAME",
-        env = "EVENTBUS_NATS_SYSTEM_USER",
-        requires = "nats_system_password"
-    )]
+    #[arg(long, value_name = "NAME", env = "EVENTBUS_NATS_SYSTEM_USER")]
     nats_system_user: Option<String>,
 
     /// Its password
@@ -363,6 +360,10 @@ impl Given {
                  could publish: listen on 127.0.0.1, or say --allow-unauthenticated-publish"
             )));
         }
+        if self.context.is_some() && self.kubeconfig.is_none() {
+            let why = "context chooses from a kubeconfig: name that as well, with kubeconfig";
+            return Err(Fault::Usage(why.to_owned()));
+        }
         let cluster = match (self.kubeconfig.take(), self.in_cluster == Some(true)) {
             (Some(_), true) => {
                 let why = "kubeconfig and in_cluster each name an API server: say one of them";
@@ -496,6 +497,7 @@ mod tests {
             assert!(complaint(wrong).contains("invalid type"), "{wrong}");
         }
         assert!(complaint("data_dir = \"\"").contains("data_dir is empty"));
+        assert!(complaint("context = \"a\"").contains("with kubeconfig"));
         for name in ["history_bytes", "backlog_max_bytes"] {
             let complaint = complaint(&format!("{name} = 1000001\nmax_bytes = 1000000"));
             assert!(complaint.starts_with(&format!("{name} is 1000001")), "{complaint}");

@@ -19,13 +19,14 @@ impl Given {
             return Err(Fault::Usage(why.to_owned()));
         }
         let defaults = NatsConfig::at("nats://127.0.0.1:4222");
+        let client = both(("nats_cert", &self.nats_cert), ("nats_key", &self.nats_key))?;
         Ok(Some(NatsConfig {
             urls: if named.is_empty() { defaults.urls } else { named },
             access: self.nats_access()?,
             tls: Tls {
                 roots: self.nats_ca.clone(),
-                client: self.nats_cert.clone().zip(self.nats_key.clone()),
-                required: self.nats_ca.is_some() || self.nats_cert.is_some(),
+                required: self.nats_ca.is_some() || client.is_some(),
+                client,
             },
             replicas: self.nats_replicas.unwrap_or(defaults.replicas),
             sync: self.nats_sync()?,
@@ -42,9 +43,9 @@ impl Given {
     /// Who we are on the NATS servers.
     fn nats_access(&self) -> Result<Access, Fault> {
         let mut ways = Vec::new();
-        if let (Some(name), Some(password)) = (&self.nats_user, &self.nats_password) {
-            ways.push(Access::User { name: name.clone(), password: password.clone() });
-        }
+        let password = ("nats_password", &self.nats_password);
+        let user = both(("nats_user", &self.nats_user), password)?;
+        ways.extend(user.map(|(name, password)| Access::User { name, password }));
         ways.extend(self.nats_token.clone().map(Access::Token));
         if let Some(path) = &self.nats_nkey {
             let seed = std::fs::read_to_string(path).map_err(|error| {
@@ -65,10 +66,9 @@ impl Given {
     fn nats_sync(&self) -> Result<Sync, Fault> {
         let mut ways = Vec::new();
         ways.extend(self.nats_monitor_url.clone().map(Sync::Monitored));
-        if let (Some(name), Some(password)) = (&self.nats_system_user, &self.nats_system_password) {
-            let (name, password) = (name.clone(), password.clone());
-            ways.push(Sync::System(Access::User { name, password }));
-        }
+        let password = ("nats_system_password", &self.nats_system_password);
+        let user = both(("nats_system_user", &self.nats_system_user), password)?;
+        ways.extend(user.map(|(name, password)| Sync::System(Access::User { name, password })));
         let credentials = self.nats_system_credentials.clone();
         ways.extend(credentials.map(|file| Sync::System(Access::Credentials(file))));
         ways.extend(self.nats_sync.map(|how| Sync::Stated { always: how == NatsSync::Always }));
@@ -78,6 +78,18 @@ impl Given {
             return Err(Fault::Usage(why.to_owned()));
         }
         Ok(ways.pop().unwrap_or_default())
+    }
+}
+
+/// Two settings of which one is worth nothing without the other, wherever each was given.
+fn both<T: Clone>(
+    (first, one): (&str, &Option<T>),
+    (second, other): (&str, &Option<T>),
+) -> Result<Option<(T, T)>, Fault> {
+    match (one, other) {
+        (Some(_), None) => Err(Fault::Usage(format!("{first} is said without {second}"))),
+        (None, Some(_)) => Err(Fault::Usage(format!("{second} is said without {first}"))),
+        (one, other) => Ok(one.clone().zip(other.clone())),
     }
 }
 
@@ -112,6 +124,10 @@ mod tests {
                 "say one of them",
             ),
             ("broker = 'nats'\nnats_nkey = '/not/there'", "/not/there cannot be read"),
+            ("broker = 'nats'\nnats_user = 'u'", "nats_user is said without nats_password"),
+            ("broker = 'nats'\nnats_password = 'p'", "nats_password is said without nats_user"),
+            ("broker = 'nats'\nnats_key = 'k'", "nats_key is said without nats_cert"),
+            ("broker = 'nats'\nnats_system_user = 'u'", "without nats_system_password"),
         ] {
             let told = given(wrong).unwrap_err();
             assert!(told.contains(complaint), "{wrong}: {told}");
