@@ -136,6 +136,10 @@ pub const BROKER_PAUSE_FIRST: Duration = Duration::from_millis(100);
 /// The longest pause before the broker is asked again.
 pub const BROKER_PAUSE_MAX: Duration = Duration::from_secs(5);
 
+/// How long the deletion of a Subscription may be on its way to a process that finds its cursor
+/// gone: a watch that was lost is there again by then. After that the cursor was removed by mistake.
+pub const DELETION_TIME: Duration = Duration::from_secs(15);
+
 /// How often each active subscription's cursor is looked at for full waiting rooms and losses, and
 /// idle connections for their age.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);

@@ -49,6 +49,7 @@ pub(crate) fn not_surveyed(error: &ApiError) {
 
 pub(crate) fn not_a_report(reason: &str) {
     warn!(reason, "what a process tells of its deliveries cannot be read: skipped");
+}
 
 pub(crate) fn not_surveyed_at_all(error: &ApiError) {
     warn!(%error, "the NATS server does not tell how the events are: the broker is not usable");

@@ -65,9 +65,9 @@ enum Stage {
     Living,
     /// It does not exist any more: its cursor is to be forgotten.
     Deleted,
-    /// Somebody else forgot its cursor: its deletion is on its way here. Remembered until no
-    /// snapshot lists it.
-    Forgotten,
+    /// Somebody else forgot its cursor, at this time: its deletion is on its way here. Remembered
+    /// until no snapshot lists it; or too long, and it was removed by mistake.
+    Forgotten(Duration),
 }
 
 /// A call of the broker has ended.
@@ -134,9 +134,8 @@ impl<T: Transport> Supervisor<T> {
         }
         if self.wards.len() > catalog.subscriptions().len() {
             let snapshot = self.snapshot;
-            self.wards.retain(|_, ward| {
-                ward.listed == snapshot || ward.stage != Stage::Forgotten || ward.is_busy
-            });
+            self.wards
+                .retain(|_, ward| ward.listed == snapshot || !ward.is_forgotten() || ward.is_busy);
             let absent = self.wards.iter_mut().filter(|(_, ward)| ward.listed != snapshot);
             for (uid, ward) in absent {
                 if ward.ends_by(&catalog) || ward.listed + 1 == snapshot {
@@ -293,8 +292,8 @@ impl<T: Transport> Supervisor<T> {
                 // Its leases are given back: another one begins where it ended.
                 Stage::Living if has_panicked => self.put_right(uid),
                 // Its cursor was forgotten elsewhere: the deletion is on its way here.
-                Stage::Living | Stage::Forgotten => {
-                    ward.stage = Stage::Forgotten;
+                Stage::Living | Stage::Forgotten(_) => {
+                    ward.stage = Stage::Forgotten(self.tools.clock.elapsed());
                     ward.desk.clear();
                 }
             }
@@ -319,6 +318,25 @@ impl<T: Transport> Supervisor<T> {
             }
         }
         self.tools.transport.tidy();
+        self.reopen(now);
+    }
+
+    /// Opens the cursors anew that are gone while their Subscriptions are not.
+    fn reopen(&mut self, now: Duration) {
+        let mut reopened = Vec::new();
+        for (uid, ward) in &mut self.wards {
+            let Stage::Forgotten(since) = ward.stage else { continue };
+            let is_late = now.saturating_sub(since) > limits::DELETION_TIME;
+            if is_late && ward.listed == self.snapshot && !ward.is_busy {
+                ward.stage = Stage::Living;
+                ward.cursor = None;
+                telemetry::cursor_lost(uid);
+                reopened.push(uid.clone());
+            }
+        }
+        for uid in reopened {
+            self.put_right(&uid);
+        }
     }
 
     async fn drain(mut self) {
@@ -374,6 +392,10 @@ impl Ward {
             self.stage = Stage::Deleted;
         }
         ends
+    }
+
+    fn is_forgotten(&self) -> bool {
+        matches!(self.stage, Stage::Forgotten(_))
     }
 
     /// What its dispatcher is to do.

@@ -135,6 +135,14 @@ pub(crate) fn broker_failed(cursor: &Text, error: &dyn std::error::Error) {
     warn!(cursor = &**cursor, error = &*error.to_string(), "the broker failed: it is asked again");
 }
 
+pub(crate) fn cursor_lost(cursor: &Text) {
+    error!(
+        cursor = &**cursor,
+        "the cursor was removed while its Subscription exists: a new one begins where the \
+         Subscription did, and what is kept comes again"
+    );
+}
+
 pub(crate) fn attempt_lost(cursor: &Text) {
     error!(cursor = &**cursor, "an attempt panicked: its event comes again");
 }

@@ -98,6 +98,25 @@ async fn a_cursor_forgotten_elsewhere_ends_its_dispatcher_alone() {
 }
 
 #[tokio::test]
+async fn a_cursor_that_is_gone_while_its_subscription_stays_is_opened_again() {
+    use eventbus_core::Broker;
+    use eventbus_core::broker::CursorId;
+    use eventbus_core::testing::ManualClock;
+
+    let subscriber = Subscriber::start().await;
+    let clock = std::sync::Arc::new(ManualClock::at(1_700_000_000_000));
+    let mut world = World::with(|parts| parts.clock = clock.clone());
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    world.broker.forget(CursorId("a".into())).await.unwrap();
+    world.publish(["1"]);
+    world.settle_down().await;
+    assert_eq!(subscriber.count(), 0, "its deletion may be on its way");
+    clock.advance(limits::DELETION_TIME * 2);
+    eventually("it is delivered", || subscriber.payloads() == ["1"]).await;
+    assert_eq!((world.broker.opens(), world.broker.forgotten().len()), (2, 1));
+}
+
+#[tokio::test]
 async fn full_waiting_rooms_and_losses_are_told() {
     let subscriber = Subscriber::start().await;
     let mut world = World::new();
