@@ -177,7 +177,8 @@ pub(crate) struct Given {
     #[arg(long, value_name = "BYTES", env = "EVENTBUS_HISTORY_BYTES", value_parser = whole::<u64>)]
     history_bytes: Option<u64>,
 
-    /// Bytes of storage beyond which publishing is answered 507 [default: 80 % of the volume]
+    /// Bytes of storage beyond which publishing is answered 507 [default: 80 % of the volume;
+    /// over NATS 8 GiB]
     #[arg(long, value_name = "BYTES", env = "EVENTBUS_MAX_BYTES", value_parser = whole::<u64>)]
     max_bytes: Option<u64>,
 
@@ -303,6 +304,10 @@ fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "give a whole number, such as 1024".to_owned())
 }
 
+/// What is logged unasked. Each attempt to connect that fails is a line of the NATS client; the
+/// broker says why, once.
+const DEFAULT_LOG_LEVEL: &str = "info,async_nats=warn,async_nats::connector=off";
+
 /// The largest `max_event_bytes`: what is read of a body that is refused.
 const EVENT_BYTES_MAX: usize = limits::REFUSED_BODY_BYTES as usize;
 
@@ -404,7 +409,7 @@ impl Given {
             backlog_max_bytes: self.backlog_max_bytes,
             age: self.age_s.map(Duration::from_secs),
             deduplication: self.deduplication_s.map(Duration::from_secs),
-            log_level: self.log_level.unwrap_or_else(|| "info,async_nats=warn".to_owned()),
+            log_level: self.log_level.unwrap_or_else(|| DEFAULT_LOG_LEVEL.to_owned()),
             log_format: self.log_format.unwrap_or_default(),
             applications: Applications::new(self.applications)
                 .map_err(|error| Fault::Usage(error.to_string()))?,

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, over_each_api_server};
 use crate::nats_server::{NatsServer, Options};
+use crate::program::run;
 use crate::program::within;
 use crate::served::Bus;
 use crate::subscriber::Subscriber;
@@ -221,6 +222,18 @@ async fn a_server_that_goes_is_told_of_and_waited_for() {
     }
     subscriber.wait_for(2).await;
     assert_eq!(bus.stop().await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_default_durability_that_the_server_cannot_promise_is_told_at_the_start() {
+    let Some(server) = NatsServer::start(Options::default()).await else { return };
+    let (url, dir) = (server.url(), tempfile::tempdir().unwrap());
+    let dir = dir.path().to_str().unwrap();
+    let flags = ["serve", "--broker", "nats", "--nats-url", &url, "--data-dir", dir];
+    let ports = ["--publish-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"];
+    let ended = run(&[&flags[..], &ports, &["--durability", "synced"]].concat(), "").await;
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.stderr.contains("can promise accepted, written"), "{ended:?}");
 }
 
 fn get(base: &str, path: &str) -> http::Request<http_body_util::Full<bytes::Bytes>> {
