@@ -137,7 +137,7 @@ pub const BROKER_PAUSE_FIRST: Duration = Duration::from_millis(100);
 pub const BROKER_PAUSE_MAX: Duration = Duration::from_secs(5);
 
 /// How long the deletion of a Subscription may be on its way to a process that finds its cursor
-/// gone: a watch that was lost is there again by then. After that the cursor was removed by mistake.
+/// gone: a watch that was lost is there again by then. After that it was removed by mistake.
 pub const DELETION_TIME: Duration = Duration::from_secs(15);
 
 /// How often each active subscription's cursor is looked at for full waiting rooms and losses, and
