@@ -61,7 +61,7 @@ impl Asked {
     }
 
     /// Is nothing asked for?
-    fn is_nothing(&self) -> bool {
+    pub(crate) fn is_nothing(&self) -> bool {
         self.open == 0
     }
 
@@ -81,13 +81,6 @@ impl Asked {
 }
 
 impl Place {
-    /// Is there a lane on which nothing is asked for?
-    pub(crate) fn starves(&self) -> bool {
-        let is_there = |lane: &Lane| *lane == Lane::Events || self.has_due_lane;
-        let mut lanes = Lane::ALL.into_iter().filter(is_there);
-        lanes.any(|lane| self.asked[lane as usize].is_nothing())
-    }
-
     /// How many events to ask for on a lane, so that up to `limit` may come.
     fn missing(&mut self, lane: Lane, limit: usize, now: Duration) -> usize {
         let here = self.ready.len();
