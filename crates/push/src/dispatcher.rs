@@ -2,8 +2,8 @@
 //!
 //! It works in turns. What ended is collected, freed slots are filled with leased events, and what
 //! ended is settled in one call, while attempts go on: what ends meanwhile is settled together
-//! after it. What costs something (a lock, a call of the broker, a wake-up) is paid once a turn; under
-//! load, and with a broker that takes its time, turns grow.
+//! after it. What costs something (a lock, a call of the broker, a wake-up) is paid once a turn;
+//! under load, and with a broker that takes its time, turns grow.
 //!
 //! An event that waits for its retry is with the broker, so it holds no slot here.
 
