@@ -30,20 +30,21 @@ def program():
 class Server:
     """A NATS server that can be killed and started again on the same store and ports."""
 
-    def __init__(self, program, place, name, cluster=""):
+    def __init__(self, program, place, name, cluster="", sync=""):
         self.name, self.at = name, f"127.0.0.1:{rig.free_port()}"
         self.monitor = f"127.0.0.1:{rig.free_port()}"
-        self._config = place / f"{name}.conf"
+        self._config, self.store = place / f"{name}.conf", place / f"store-{name}"
         self._config.write_text(
             f'listen: "{self.at}"\nhttp: "{self.monitor}"\nserver_name: "{name}"\n'
-            f'jetstream {{ store_dir: "{place / f"store-{name}"}", max_file_store: 16GB }}\n'
+            f'jetstream {{ store_dir: "{self.store}", max_file_store: 16GB, {sync} }}\n'
             f"{cluster}"
         )
+        self.tracer = []  # a command that looks on while the server runs
         self._command = [program, "-c", self._config, "-l", place / f"{name}.log"]
         self.child = None
 
     def start(self):
-        self.child = subprocess.Popen(self._command, stdin=subprocess.DEVNULL,
+        self.child = subprocess.Popen([*self.tracer, *self._command], stdin=subprocess.DEVNULL,
                                       preexec_fn=rig.die_with_us)
 
     def kill(self):

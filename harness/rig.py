@@ -340,6 +340,11 @@ def create(bus, collection, resource):
         raise Failed(f"creating {resource['kind']}: {status} {body[:500]}")
 
 
+def is_active(subscription):
+    conditions = subscription.get("status", {}).get("conditions", [])
+    return any(one["type"] == "events-activated" and one["status"] == "True" for one in conditions)
+
+
 def until(holds, what, patience_s=PATIENCE_S, while_=lambda: True):
     """Waits until `holds()`; fails when it does not come to that, returns when `while_` ends."""
     end = time.monotonic() + patience_s
