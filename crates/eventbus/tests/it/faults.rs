@@ -67,3 +67,8 @@ async fn five_faults_of_three_nats_servers_lose_nothing() {
     let faults = ["cluster", "--faults", "5", "--pause-s", "6", "--seed", "1", "--rate", "100"];
     harness("nats-faults", &faults).await;
 }
+
+#[tokio::test]
+async fn a_power_cut_takes_what_was_not_synced_and_nothing_else() {
+    harness("nats-power-cut", &["--cuts", "1", "--seed", "1"]).await;
+}
