@@ -2,16 +2,19 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 
 use crate::cluster::{Cluster, over_each_api_server};
 use crate::nats_server::{NatsServer, Options};
 use crate::program::run;
 use crate::program::within;
+use crate::resources::subscription;
 use crate::served::Bus;
+use crate::server::{Server, answer};
 use crate::subscriber::Subscriber;
 
 /// The processes of a bus. Where there is no cluster the first sub-validator serves the API of all.
@@ -119,6 +122,37 @@ async fn an_endpoint_that_fails_in_another_process_is_told() {
     apart.is_delivering().await;
     assert_eq!(other.stop().await, 0);
     drop(apart.server);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_push_process_has_max_inflight_for_itself() {
+    let Some(apart) = Apart::start().await else { return };
+    let (gate, under_way) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicUsize::new(0)));
+    let (closed, counted) = (gate.clone(), under_way.clone());
+    let slow = Server::start(move |_| {
+        let (closed, counted) = (closed.clone(), counted.clone());
+        async move {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let _passed = closed.acquire().await;
+            counted.fetch_sub(1, Ordering::SeqCst);
+            answer(200, "")
+        }
+    })
+    .await;
+    let mut slots = subscription("slots", "order.shipped", &slow.url("/"));
+    slots["spec"]["max_inflight"] = 3.into();
+    slots["spec"]["push_request_timeout_ms"] = 60_000.into();
+    apart.front.create(&slots).await;
+    let pushers = (apart.push().await, apart.push().await);
+    for event in 0..20 {
+        apart.front.publish("order.shipped", &json!(event)).await;
+    }
+    until(|| under_way.load(Ordering::SeqCst) == 6).await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    assert_eq!(under_way.load(Ordering::SeqCst), 6, "two processes with three slots each");
+    gate.close();
+    until(|| under_way.load(Ordering::SeqCst) == 0).await;
+    drop((pushers, apart.server));
 }
 
 #[tokio::test(flavor = "multi_thread")]
