@@ -27,6 +27,7 @@ const PATHS: &[&str] = &[
     "/apis/*",
     "/healthz",
     "/livez",
+    "/metrics",
     "/openapi",
     "/openapi/*",
     "/readyz",

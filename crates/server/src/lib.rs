@@ -12,6 +12,7 @@ pub mod telemetry;
 mod tls;
 pub mod unread;
 
+pub use admin::Admin;
 pub use listen::Port;
 pub use readiness::{Latch, Readiness};
 pub use tls::Identity;

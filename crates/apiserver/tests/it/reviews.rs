@@ -146,7 +146,7 @@ async fn whoever_asks_is_told_who_and_what() {
     let (_, there) = fixture.send_as(viewer.clone(), "POST", RULES, asks("other")).await;
     assert!(!there["status"]["resourceRules"].as_array().unwrap().contains(&widgets), "{there}");
     let path = |path| json!({ "nonResourceAttributes": { "path": path, "verb": "get" } });
-    for (place, allowed) in [("/apis/x", true), ("/metrics", false)] {
+    for (place, allowed) in [("/apis/x", true), ("/metrics", true), ("/elsewhere", false)] {
         let review = access_review(path(place));
         let (_, answer) = fixture.send_as(viewer.clone(), "POST", ACCESS, review).await;
         assert_eq!(answer["status"]["allowed"], allowed, "{place}");

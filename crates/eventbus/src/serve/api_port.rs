@@ -7,7 +7,7 @@ use std::future::Future;
 use bytes::Bytes;
 use eventbus_apiserver::{Gate, Service as Resources};
 use eventbus_server::unread::{self, Lent};
-use eventbus_server::{Readiness, admin};
+use eventbus_server::{Admin, admin};
 use http::{Request, Response};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
@@ -16,9 +16,10 @@ use tower::{Layer, Service, ServiceExt};
 
 type BodyError = Box<dyn Error + Send + Sync>;
 
-/// The port's service where the resources are on a real API server: probes alone.
-pub(super) fn probes(
-    readiness: Readiness,
+/// The port's service where the resources are on a real API server: the operators' endpoints alone.
+/// Who may ask there is the cluster's to say: we know no users.
+pub(super) fn operators(
+    admin: Admin,
 ) -> TowerToHyperService<
     impl Service<
         Request<Incoming>,
@@ -28,8 +29,8 @@ pub(super) fn probes(
     > + Clone,
 > {
     TowerToHyperService::new(tower::service_fn(move |request: Request<Incoming>| {
-        let probed = admin::probe(request.uri().path(), &readiness);
-        async move { Ok::<_, Infallible>(probed.unwrap_or_else(admin::not_found)) }
+        let answer = admin.answer(&request).unwrap_or_else(admin::not_found);
+        async move { Ok::<_, Infallible>(answer) }
     }))
 }
 
@@ -37,7 +38,7 @@ pub(super) fn probes(
 pub(super) fn service(
     resources: Resources,
     gate: Gate,
-    readiness: Readiness,
+    admin: Admin,
 ) -> TowerToHyperService<
     impl Service<
         Request<Incoming>,
@@ -48,9 +49,9 @@ pub(super) fn service(
 > {
     let inside = tower::service_fn(move |request: Request<Lent<Incoming>>| {
         let resources = resources.clone();
-        let probed = admin::probe(request.uri().path(), &readiness);
+        let answered = admin.answer(&request);
         async move {
-            match probed {
+            match answered {
                 Some(answer) => Ok(answer.map(Either::<_, Full<Bytes>>::Right)),
                 None => {
                     let answer = resources.oneshot(request).await?;

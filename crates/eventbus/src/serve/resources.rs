@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate, OpenError, StoreError, Users};
 use eventbus_resources::{DEFINITIONS, Leadership};
-use eventbus_server::{Identity, Port, Readiness};
+use eventbus_server::{Admin, Identity, Port};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config};
@@ -95,18 +95,18 @@ impl Resources {
         Ok(Self { client, namespace, embedded: None, is_embedded: false })
     }
 
-    /// Serves the API port until `stop`: the embedded API, or probes alone.
+    /// Serves the API port until `stop`: the operators' endpoints, and the embedded API where it is.
     pub(super) fn serve(
         &mut self,
         port: Port,
-        readiness: &Readiness,
+        admin: Admin,
         (tasks, stop): (&TaskTracker, &CancellationToken),
     ) -> Option<ApiServer> {
         let Some(Embedded { server, gate, identity }) = self.embedded.take() else {
-            tasks.spawn(port.serve(api_port::probes(readiness.clone()), stop.clone()));
+            tasks.spawn(port.serve(api_port::operators(admin), stop.clone()));
             return None;
         };
-        let service = api_port::service(server.service(), gate, readiness.clone());
+        let service = api_port::service(server.service(), gate, admin);
         tasks.spawn(port.with_identity(identity).serve(service, stop.clone()));
         Some(server)
     }

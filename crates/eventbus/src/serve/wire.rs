@@ -10,10 +10,11 @@ use eventbus_core::broker::BrokerHealth;
 use eventbus_core::{Broker, limits};
 use eventbus_push::{Parts as PushParts, Push};
 use eventbus_resources::{Freshness, HealthBoard, Leadership, StatusWriter, Watched};
+use eventbus_server::admin::BrokerGauges;
 use eventbus_server::control::Control;
 use eventbus_server::publish::Publish;
 use eventbus_server::telemetry::Telemetry;
-use eventbus_server::{Latch, Port, Readiness};
+use eventbus_server::{Admin, Latch, Port, Readiness};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -51,8 +52,8 @@ pub(super) struct Bus {
 
 /// Starts everything, in the order in which parts need each other.
 pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault> {
-    let readiness = Readiness::default();
-    let latches = Latches::take(&readiness);
+    let admin = Admin::default();
+    let latches = Latches::take(&admin.readiness);
     let budget = descriptors::raise();
     let public = match settings.has(Role::Publish) {
         true => Some(open("publish", settings.publish_listen, budget.port).await?),
@@ -66,23 +67,22 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let (broker, nats) = broker::open(&settings, &world).await?;
     let mut resources = Resources::open(&settings, &world, &api_port).await?;
     latches.resources.open();
-    let usable = broker.clone();
-    readiness.check("broker", move || !matches!(usable.stats().health, BrokerHealth::Unusable(_)));
+    show(&broker, &settings, &admin);
 
     let (publishing, serving) = (CancellationToken::new(), CancellationToken::new());
     let (publish_port, judging, others) = <(TaskTracker, TaskTracker, TaskTracker)>::default();
     let draining = publishing.clone();
-    readiness.check("not draining", move || !draining.is_cancelled());
+    admin.readiness.check("not draining", move || !draining.is_cancelled());
     let client = resources.client.clone();
     let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
     let (failed, lost) = (CancellationToken::new(), CancellationToken::new());
     others.spawn(vital(watch, failed.clone()));
     let addresses = (public.as_ref().map(Port::address), api_port.address());
     if let Some(port) = public {
-        let publish = publish(&settings, &world, &broker, &client, (&watched, &readiness));
+        let publish = publish(&settings, &world, &broker, &client, (&watched, &admin));
         publish_port.spawn(port.serve(Arc::new(publish).service(), publishing.clone()));
     }
-    let api = resources.serve(api_port, &readiness, (&others, &serving));
+    let api = resources.serve(api_port, admin.clone(), (&others, &serving));
     let election = settings.nats.as_ref().map(|_| resources.leadership(&world));
     if election.is_none() {
         // The log is this process's own: what is to be delivered from it, nobody else can deliver.
@@ -116,7 +116,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
         latches.catalog.open();
     }
     welcome(addresses, &settings);
-    others.spawn(announce(readiness, serving.clone()));
+    others.spawn(announce(admin.readiness, serving.clone()));
     Ok(Bus { publishing, serving, publish_port, judging, others, push, api, broker, failed, lost })
 }
 
@@ -190,6 +190,14 @@ impl Latches {
             catalog: readiness.latch("catalog"),
         }
     }
+}
+
+/// Shows operators how the broker is.
+fn show(broker: &Arc<dyn Broker>, settings: &Settings, admin: &Admin) {
+    let asked = broker.clone();
+    let is_usable = move || !matches!(asked.stats().health, BrokerHealth::Unusable(_));
+    admin.readiness.check("broker", is_usable);
+    admin.metrics.export(BrokerGauges::new(broker.clone(), settings.durability));
 }
 
 async fn open(name: &'static str, address: SocketAddr, connections: usize) -> Result<Port, Fault> {
@@ -272,8 +280,10 @@ fn publish(
     world: &World,
     broker: &Arc<dyn Broker>,
     client: &kube::Client,
-    (watched, readiness): (&Watched, &Readiness),
+    (watched, admin): (&Watched, &Admin),
 ) -> Publish {
+    let telemetry = Arc::<Telemetry>::default();
+    admin.metrics.export(telemetry.clone());
     Publish {
         broker: broker.clone(),
         catalog: watched.catalog.clone(),
@@ -284,7 +294,7 @@ fn publish(
         event_bytes: settings.max_event_bytes,
         in_work: Semaphore::new(settings.max_requests),
         arriving: Semaphore::new(limits::ARRIVING_BYTES),
-        readiness: readiness.clone(),
-        telemetry: Arc::new(Telemetry::default()),
+        readiness: admin.readiness.clone(),
+        telemetry,
     }
 }

@@ -17,6 +17,7 @@ mod faults;
 mod kubectl;
 mod listen;
 mod losses;
+mod metrics;
 #[path = "../../../nats/tests/it/server.rs"]
 #[expect(dead_code, reason = "the tests of the broker use all of it")]
 mod nats_server;

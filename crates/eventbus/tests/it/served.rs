@@ -87,6 +87,7 @@ impl Bus {
             match line.split_whitespace().collect::<Vec<_>>()[..] {
                 ["publish", url] => self.publish = url.trim_end_matches("/v1/events").to_owned(),
                 ["API", url] => self.api = url.to_owned(),
+                ["probes", url] => self.api = url.trim_end_matches("/readyz").to_owned(),
                 ["ready"] | ["waiting", ..] => break,
                 _ => {}
             }

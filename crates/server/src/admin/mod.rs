@@ -1,11 +1,36 @@
 //! The operators' endpoints of the API port.
 
+mod broker;
+mod metrics;
+
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderValue, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 
+pub use broker::BrokerGauges;
+pub use metrics::Metrics;
+
 use crate::readiness::Readiness;
+
+/// What the operators' endpoints tell of. Cheap to clone.
+#[derive(Clone, Default)]
+pub struct Admin {
+    /// Is the process ready?
+    pub readiness: Readiness,
+    /// What it counts and measures.
+    pub metrics: Metrics,
+}
+
+impl Admin {
+    /// Answers `/metrics`, and what [`probe`] answers. `None` for every other path.
+    pub fn answer<B>(&self, request: &Request<B>) -> Option<Response<Full<Bytes>>> {
+        match request.uri().path() {
+            "/metrics" => Some(self.metrics.answer(request.headers())),
+            path => probe(path, &self.readiness),
+        }
+    }
+}
 
 /// Answers what asks how the process is: `/healthz` and `/livez` say that it lives, `/readyz`
 /// whether it is ready, with its conditions. `None` for every other path.

@@ -106,7 +106,8 @@ impl Publish {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let answer = match FrontPath::of(head.uri.path()) {
+        let path = FrontPath::of(head.uri.path());
+        let answer = match path {
             None => return respond::not_found(),
             Some(FrontPath::Events(name)) if head.method == Method::POST => {
                 self.front(name, head, body).await
@@ -117,10 +118,11 @@ impl Publish {
             Some(FrontPath::Unknown) => Err(FrontRefusal::NotFound),
             Some(_) => Err(FrontRefusal::MethodNotAllowed),
         };
-        answer.unwrap_or_else(|refusal| {
-            self.telemetry.published(Published::Refused(refusal.status()));
-            respond::front_refusal(&refusal)
-        })
+        let answer = answer.unwrap_or_else(|refusal| respond::front_refusal(&refusal));
+        if matches!(path, Some(FrontPath::Events(_))) {
+            self.telemetry.published(Published::Answered(answer.status().as_u16()));
+        }
+        answer
     }
 
     /// `/v1/events`: the contract's publish.
@@ -143,10 +145,9 @@ impl Publish {
             let submission = contract::decode(body, source_id.as_deref(), trace, &*self.entropy)?;
             self.store(submission, &head.headers).await
         };
-        published.await.unwrap_or_else(|refusal| {
-            self.telemetry.published(Published::Refused(refusal.status()));
-            respond::refusal(&refusal)
-        })
+        let answer = published.await.unwrap_or_else(|refusal| respond::refusal(&refusal));
+        self.telemetry.published(Published::Answered(answer.status().as_u16()));
+        answer
     }
 
     /// `/{application}/v1/events`: the Application Connector's front.
@@ -192,9 +193,9 @@ impl Publish {
                 let payload_bytes = event.payload.len();
                 let Receipts { receipts, durability } =
                     self.broker.append(Batch::of_one(event), durability).await?;
-                self.telemetry.published(Published::Stored { payload_bytes });
                 match receipts.first().ok_or(Refusal::Internal)? {
                     Receipt::Stored(_) | Receipt::Accepted => {
+                        self.telemetry.published(Published::Stored { payload_bytes });
                         Ok(respond::published(&id, durability))
                     }
                     Receipt::Duplicate => Ok(respond::duplicate(&id, durability)),

@@ -10,11 +10,7 @@ use http::{Method, Request};
 use http_body_util::Full;
 use proptest::prelude::*;
 
-use crate::world::World;
-
-const ORDER: &str = r#"{"source-id":"shop","event-type":"order.created","event-type-version":"v1",
-    "event-id":"31109198-4d69-4ae0-972d-76117f3748c8","event-time":"2012-11-01T22:08:41Z",
-    "data":{ "a" : 1 }}"#;
+use crate::world::{ORDER, World};
 
 const FRONT_ORDER: &str = r#"{"event-type":"order.created","event-type-version":"v1",
     "event-time":"2012-11-01T22:08:41Z","data":{"a":1}}"#;

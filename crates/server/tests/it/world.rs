@@ -23,9 +23,13 @@ use http_body_util::{BodyExt, Full};
 use hyper::service::Service;
 use tokio::sync::{Semaphore, watch};
 
+pub(crate) const ORDER: &str = r#"{"source-id":"shop","event-type":"order.created",
+    "event-type-version":"v1","event-id":"31109198-4d69-4ae0-972d-76117f3748c8",
+    "event-time":"2012-11-01T22:08:41Z","data":{ "a" : 1 }}"#;
+
 /// What a test has in its hands.
 pub(crate) struct World {
-    publish: Arc<Publish>,
+    pub(crate) publish: Arc<Publish>,
     pub(crate) broker: Arc<Remembering>,
     pub(crate) catalog: watch::Sender<Arc<Catalog>>,
     pub(crate) versions: watch::Sender<Option<[u64; 4]>>,
@@ -48,6 +52,8 @@ pub(crate) struct Remembering {
     events: Mutex<Vec<Event>>,
     pub(crate) failure: Mutex<Option<AppendError>>,
     pub(crate) hangs: AtomicBool,
+    pub(crate) repeats: AtomicBool,
+    pub(crate) stats: Mutex<BrokerStats>,
 }
 
 impl World {
@@ -143,7 +149,11 @@ impl Broker for Remembering {
             if let Some(error) = self.failure.lock().unwrap().clone() {
                 return Err(error);
             }
-            let receipts = batch.events.iter().map(|_| Receipt::Stored(Position(1))).collect();
+            let receipt = match self.repeats.load(Ordering::SeqCst) {
+                true => Receipt::Duplicate,
+                false => Receipt::Stored(Position(1)),
+            };
+            let receipts = vec![receipt; batch.events.len()];
             self.events.lock().unwrap().extend(batch.events);
             Ok(Receipts { receipts, durability })
         })
@@ -166,7 +176,7 @@ impl Broker for Remembering {
     }
 
     fn stats(&self) -> BrokerStats {
-        BrokerStats::default()
+        self.stats.lock().unwrap().clone()
     }
 
     fn close(&self) -> BoxFuture<'_, Result<(), CloseError>> {
