@@ -95,7 +95,8 @@ impl Resources {
         Ok(Self { client, namespace, embedded: None, is_embedded: false })
     }
 
-    /// Serves the API port until `stop`: the operators' endpoints, and the embedded API where it is.
+    /// Serves the API port until `stop`: the operators' endpoints, and the embedded API if there is
+    /// one.
     pub(super) fn serve(
         &mut self,
         port: Port,
