@@ -34,6 +34,35 @@ pub trait Broker: Send + Sync {
         durability: Durability,
     ) -> BoxFuture<'_, Result<Receipts, AppendError>>;
 
+    /// Keeps an event that is to be stored when `due_ms` (wall-clock milliseconds since 1970, by
+    /// the broker's clock) has come: never before, and about a second later at most; at once when
+    /// it is past already. What falls due while the broker is away or full is stored as soon as it
+    /// can be. The future ends when the event is kept with `durability` or better; dropping it does
+    /// not undo that.
+    ///
+    /// Until then the event has no position. When it is stored it counts as published at that
+    /// moment: a cursor that begins before it gets it.
+    ///
+    /// An event whose publisher gave it an id ([`Event::id_given`]) is not kept again while one of
+    /// the same source and id waits, or is remembered as stored: it is a [`Receipt::Duplicate`].
+    /// An [`append`](Self::append) does not look at what waits: it stores its event, and of two
+    /// events of one id the later is left out as any repeat is, for as long as the broker remembers
+    /// the earlier.
+    ///
+    /// One event that waits is stored once, whatever ends the process meanwhile; twice only if the
+    /// process ends between storing it and forgetting that it waits, and the broker has forgotten
+    /// its id before it is opened again.
+    fn delay(
+        &self,
+        event: Event,
+        due_ms: u64,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
+        let _ = (event, due_ms, durability);
+        let reason = "this broker keeps no event until it is due";
+        Box::pin(std::future::ready(Err(AppendError::Unavailable(reason.into()))))
+    }
+
     /// Opens a cursor, making it where there is none. Idempotent: the same id with another spec
     /// updates the cursor in place, keeping its position.
     fn open(&self, spec: CursorSpec) -> BoxFuture<'_, Result<Arc<dyn Cursor>, OpenError>>;
@@ -112,6 +141,8 @@ pub enum Receipt {
     Stored(Position),
     /// It is in memory and will be stored, unless its id is known (durability `accepted`).
     Accepted,
+    /// It waits, kept at the durability asked for or better, and will be stored when it is due.
+    Delayed,
     /// Its id is known: it was stored before and is not stored again. What was stored has reached
     /// the durability asked for.
     Duplicate,

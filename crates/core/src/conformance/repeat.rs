@@ -18,7 +18,7 @@ fn stored(receipts: &[Receipt]) -> Vec<bool> {
     let is_new = |receipt: &Receipt| match receipt {
         Receipt::Stored(_) => true,
         Receipt::Duplicate => false,
-        Receipt::Accepted => panic!("nothing was only accepted"),
+        Receipt::Accepted | Receipt::Delayed => panic!("this is no answer: {receipt:?}"),
     };
     receipts.iter().map(is_new).collect()
 }

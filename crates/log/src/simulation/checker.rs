@@ -88,7 +88,7 @@ impl Checker {
         match receipt {
             Receipt::Stored(position) => self.at(position, id)?,
             Receipt::Duplicate => return self.repeated(id),
-            Receipt::Accepted => return Err(format!("{id} waited to be told nothing")),
+            receipt => return Err(format!("{id} was only told: {receipt:?}")),
         }
         self.sent.entry(id).and_modify(Sent::keep);
         Ok(())

@@ -194,7 +194,7 @@ impl Publish {
                 let Receipts { receipts, durability } =
                     self.broker.append(Batch::of_one(event), durability).await?;
                 match receipts.first().ok_or(Refusal::Internal)? {
-                    Receipt::Stored(_) | Receipt::Accepted => {
+                    Receipt::Stored(_) | Receipt::Accepted | Receipt::Delayed => {
                         self.telemetry.published(Published::Stored { payload_bytes });
                         Ok(respond::published(&id, durability))
                     }
