@@ -7,6 +7,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use crate::attributes::Attributes;
 use crate::wire::trace::Trace;
 
 /// UTF-8 text that shares its bytes with the buffer it was parsed from.
@@ -19,20 +20,51 @@ pub struct Event {
     pub source: Source,
     /// Its type, such as `order.created`.
     pub event_type: Text,
-    /// The version of its type, such as `v1`.
+    /// The version of its type, such as `v1`. A CloudEvent may have none: empty.
     pub event_type_version: Text,
     /// Its id: the publisher's spelling, or a version 4 UUID made on arrival.
     pub id: Text,
     /// Did the publisher give it its id? Only then can a repeat be told from another event.
     pub id_given: bool,
-    /// When it happened, in the publisher's spelling (RFC 3339).
+    /// When it happened, in the publisher's spelling (RFC 3339). A CloudEvent may have none: empty.
     pub time: Text,
-    /// Media type of the payload; goes out as the delivery's `Content-Type`.
+    /// Media type of the payload; goes out as the delivery's `Content-Type`. Empty: none was given.
     pub content_type: Text,
+    /// What else the publisher says of it.
+    pub attributes: Attributes,
+    /// The version of CloudEvents in which it is passed on.
+    pub spec_version: SpecVersion,
     /// The publisher's tracing context, carried through to the subscriber.
     pub trace: Trace,
     /// The business payload, byte for byte.
     pub payload: Bytes,
+    /// Is there a payload at all? A CloudEvent may have none, which is not the same as an empty one.
+    pub has_payload: bool,
+}
+
+/// A version of CloudEvents.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum SpecVersion {
+    /// 1.0
+    #[default]
+    V1,
+    /// 0.3, of 2019
+    V03,
+}
+
+impl SpecVersion {
+    /// How it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "1.0",
+            Self::V03 => "0.3",
+        }
+    }
+
+    /// Reads [`SpecVersion::as_str`] back.
+    pub fn of(text: &str) -> Option<Self> {
+        [Self::V1, Self::V03].into_iter().find(|version| version.as_str() == text)
+    }
 }
 
 impl Event {

@@ -3,6 +3,7 @@
 //! Nothing in here does I/O, starts a task, reads a clock or rolls a die: time and randomness come
 //! in as arguments. That is why every rule of the bus can be tested as a plain function.
 
+pub mod attributes;
 pub mod broker;
 pub mod catalog;
 #[cfg(feature = "conformance")]
@@ -23,6 +24,7 @@ pub mod subscription;
 pub mod testing;
 pub mod wire;
 
+pub use attributes::Attributes;
 pub use broker::{Batch, Broker, Cursor, Lease, Position, Receipt, Receipts, Settled, Stored};
 pub use catalog::Catalog;
 pub use dead_letters::{DeadLetter, DeadLetters};

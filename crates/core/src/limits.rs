@@ -27,6 +27,32 @@ pub const NAME_CHARS: usize = 253;
 /// Characters of an event type version.
 pub const VERSION_CHARS: usize = 64;
 
+/// Characters of an attribute's name in the contract's event: as long as CloudEvents recommends.
+pub const ATTRIBUTE_NAME_CHARS: usize = 20;
+
+/// Bytes of an attribute's value in the contract's event: it travels as a header.
+pub const ATTRIBUTE_VALUE_BYTES: usize = 1024;
+
+/// Attributes of the contract's event.
+pub const ATTRIBUTES: usize = 32;
+
+/// Attributes of a CloudEvent beside its source, type, id and time. CloudEvents has no such limit;
+/// each travels as a header, of which servers take some hundred.
+pub const EXTENSIONS: usize = 128;
+
+/// Bytes of all that describes a CloudEvent, names and values together. With the tracing context it
+/// stays below [`STORED_HEAD_BYTES`].
+pub const DESCRIPTION_BYTES: usize = 48 * 1024;
+
+/// Bytes of a batch's request body: as many as are read of a body that is too large (a setting).
+pub const BATCH_BYTES: usize = 16 * 1024 * 1024;
+
+/// Events of a batch (a setting): each is answered by a line of its own.
+pub const BATCH_EVENTS: usize = 10_000;
+
+/// How long an event may be delayed: a year. What is planned longer belongs into a calendar.
+pub const DELAY_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Characters of a tracing header that are carried through; a longer one is left out.
 /// W3C Trace Context asks for at least 512 of `tracestate`.
 pub const TRACE_HEADER_CHARS: usize = 1024;

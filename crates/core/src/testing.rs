@@ -9,9 +9,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 
+use crate::attributes::Attributes;
 use crate::broker::{CursorId, Position};
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetterKey, DeadLetters};
-use crate::event::{Event, Interest, Source};
+use crate::event::{Event, Interest, Source, SpecVersion};
 use crate::manifest::SubscriptionStatus;
 use crate::seams::{Clock, Entropy};
 use crate::subscription::{Identity, Subscription};
@@ -50,8 +51,11 @@ pub fn event(event_type: &str, payload: impl Into<Bytes>) -> Event {
         id_given: false,
         time: "2026-01-01T00:00:00Z".into(),
         content_type: "application/json".into(),
+        attributes: Attributes::default(),
+        spec_version: SpecVersion::V1,
         trace: Trace::default(),
         payload: payload.into(),
+        has_payload: true,
     }
 }
 

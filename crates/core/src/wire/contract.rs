@@ -8,57 +8,72 @@ use std::fmt;
 
 use bytes::Bytes;
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
+use serde_json::Number;
 use serde_json::value::RawValue;
 
-use crate::event::{Event, Source, SourceParts, Text, is_name};
+use crate::attributes::{Attributes, DELAY_S, DELIVER_AT, Value};
+use crate::event::{Event, Source, SourceParts, SpecVersion, Text, is_name};
 use crate::limits;
 use crate::seams::Entropy;
 use crate::wire::error::Refusal;
-use crate::wire::trace::Trace;
+use crate::wire::json::{self, DEPTH_MAX, Word, is_too_deep, shared, worth_keeping};
+use crate::wire::submission::{self, BatchLimits, Rejected, RequestHead, Submission, Submissions};
+use crate::wire::time::is_rfc3339;
+use crate::wire::timing;
 
 /// The media type of the contract's payloads.
 pub const CONTENT_TYPE: &str = "application/json";
 
-/// A body up to this size is kept whole beside its event. A larger one is kept when half of it is
-/// payload.
-const SMALL_BODY_BYTES: usize = 1024;
-
-/// JSON that is nested deeper than this is refused: parsers of subscribers have such limits.
-const DEPTH_MAX: usize = 128;
-
-/// What a publish request asks for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Submission {
-    /// The event to be stored.
-    pub event: Event,
-    /// The member `durability`, as it was written.
-    pub durability: Option<Text>,
+/// Reads an event out of a publish request.
+pub fn decode(body: Bytes, head: &RequestHead<'_>) -> Result<Submission, Refusal> {
+    let body = submission::text(body)?;
+    decode_document(&body, &body, head).map_err(|rejected| rejected.refusal)
 }
 
-/// Reads an event out of a publish request.
-///
-/// `source_id_header` is the value of the header `Source-Id`: used where the body names no source.
-pub fn decode(
+/// Reads the events out of a batch: a JSON array of them, or one a line.
+pub fn decode_batch(
     body: Bytes,
-    source_id_header: Option<&str>,
-    trace: Trace,
-    entropy: &dyn Entropy,
-) -> Result<Submission, Refusal> {
-    let body = Text::try_from(body).map_err(|_| Refusal::BadPayload)?;
-    let members = Members::parse(&body).map_err(|_| Refusal::BadPayload)?;
-    let parts = members.parts()?;
-    let source = members.source(parts.as_ref(), source_id_header)?;
-    into_event(&body, &members, source, trace, entropy)
+    head: &RequestHead<'_>,
+    limits: BatchLimits,
+) -> Result<Submissions, Refusal> {
+    let body = submission::text(body)?;
+    let documents = if body.trim_ascii_start().starts_with('[') {
+        submission::array(&body, limits)?
+    } else {
+        json::lines(&body, limits.events)
+    };
+    submission::batch(documents, limits, |document| decode_document(&body, document, head))
+}
+
+fn decode_document(
+    body: &Text,
+    document: &str,
+    head: &RequestHead<'_>,
+) -> Result<Submission, Rejected> {
+    let unread = |_| Rejected { id: None, refusal: Refusal::BadPayload };
+    let members = Members::parse(document).map_err(unread)?;
+    let submission = members.parts().and_then(|parts| {
+        let source = members.source(parts.as_ref(), head.source_id)?;
+        into_event(Parsed { body, document, members: &members }, source, head)
+    });
+    submission
+        .map_err(|refusal| Rejected { id: members.event_id.as_deref().map(Text::from), refusal })
+}
+
+/// An event's part of a body, and what it says.
+pub(crate) struct Parsed<'b> {
+    pub(crate) body: &'b Text,
+    pub(crate) document: &'b str,
+    pub(crate) members: &'b Members<'b>,
 }
 
 /// The checks after the source's presence, and the event.
 pub(crate) fn into_event(
-    body: &Text,
-    members: &Members<'_>,
+    parsed: Parsed<'_>,
     source: Claimed<'_>,
-    trace: Trace,
-    entropy: &dyn Entropy,
+    head: &RequestHead<'_>,
 ) -> Result<Submission, Refusal> {
+    let Parsed { body, document, members } = parsed;
     let event_type = required(&members.event_type, "event-type")?;
     let version = required(&members.event_type_version, "event-type-version")?;
     let time = required(&members.event_time, "event-time")?;
@@ -77,28 +92,25 @@ pub(crate) fn into_event(
         }
         None => None,
     };
-    let body = body_worth_keeping(body, payload);
+    let body = worth_keeping(body, document, payload.len());
     let event = Event {
         source: source.into_source(body),
         event_type: shared(body, event_type),
         event_type_version: shared(body, version),
         id_given: id.is_some(),
-        id: id.map_or_else(|| new_id(entropy), |id| shared(body, id)),
+        id: id.map_or_else(|| new_id(head.entropy), |id| shared(body, id)),
         time: shared(body, time),
         content_type: Text::from_static(CONTENT_TYPE),
-        trace,
+        attributes: members.attributes(head.attributes.clone())?,
+        spec_version: SpecVersion::V1,
+        trace: head.trace.clone(),
         payload: match body {
             Some(body) => body.as_bytes().slice_ref(payload.as_bytes()),
             None => Bytes::copy_from_slice(payload.as_bytes()),
         },
+        has_payload: true,
     };
     Ok(Submission { event, durability: members.durability.as_deref().map(Text::from) })
-}
-
-/// The body, when the event may keep all of it in memory: most of it is payload, or it is small.
-/// Otherwise members that do not count would be kept as well, uncounted, as long as the event is.
-fn body_worth_keeping<'b>(body: &'b Text, payload: &str) -> Option<&'b Text> {
-    (body.len() <= SMALL_BODY_BYTES || payload.len() >= body.len() / 2).then_some(body)
 }
 
 /// The members of the request that count. `null` is absent, the last duplicate wins.
@@ -113,6 +125,10 @@ pub(crate) struct Members<'a> {
     pub(crate) event_time: Option<Cow<'a, str>>,
     data: Option<&'a RawValue>,
     durability: Option<Cow<'a, str>>,
+    /// In the order of the request; checked when they are asked for.
+    attributes: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    delay_s: Option<Number>,
+    deliver_at: Option<Cow<'a, str>>,
 }
 
 #[derive(Default)]
@@ -141,6 +157,31 @@ impl<'a> Members<'a> {
     fn parts(&self) -> Result<Option<SourceMembers<'a>>, Refusal> {
         let parts = self.source.map(|source| serde_json::from_str(source.get()));
         parts.transpose().map_err(|_| Refusal::BadPayload)
+    }
+
+    /// What the request says of the event beside the contract's fields, added to what its headers
+    /// say.
+    fn attributes(&self, from_headers: Attributes) -> Result<Attributes, Refusal> {
+        let mut attributes = from_headers;
+        for (name, value) in &self.attributes {
+            let set = attributes.set_by_contract((&**name).into(), (&**value).into());
+            set.map_err(|error| Refusal::attribute(name, error))?;
+        }
+        if let Some(at) = self.deliver_at.as_deref() {
+            attributes.remove(DELAY_S);
+            attributes.set(Text::from_static(DELIVER_AT), at.into());
+        }
+        if let Some(delay) = &self.delay_s {
+            // What is no such number is text that is refused.
+            let seconds = delay.as_i64().and_then(|seconds| i32::try_from(seconds).ok());
+            let delay = seconds.map_or_else(|| delay.to_string().as_str().into(), Value::Integer);
+            if self.deliver_at.is_none() {
+                attributes.remove(DELIVER_AT);
+            }
+            attributes.set(Text::from_static(DELAY_S), delay);
+        }
+        timing::check(&attributes)?;
+        Ok(attributes)
     }
 
     fn source<'b>(
@@ -227,17 +268,6 @@ fn check_length(field: &'static str, text: &str, max_chars: usize) -> Result<(),
     Ok(())
 }
 
-/// `text` as a slice of `body` where it lies inside it, else (it had escapes) a copy.
-fn shared(body: Option<&Text>, text: &str) -> Text {
-    let Some(body) = body else { return text.into() };
-    let (body_at, text_at) = (body.as_ptr() as usize, text.as_ptr() as usize);
-    if text_at >= body_at && text_at + text.len() <= body_at + body.len() {
-        body.slice_ref(text)
-    } else {
-        text.into()
-    }
-}
-
 fn new_id(entropy: &dyn Entropy) -> Text {
     let (high, low) = (u128::from(entropy.next_u64()), u128::from(entropy.next_u64()));
     let bytes = (high << 64 | low).to_be_bytes();
@@ -256,99 +286,6 @@ pub(crate) fn is_uuid(text: &str) -> bool {
             8 | 13 | 18 | 23 => byte == b'-',
             _ => byte.is_ascii_hexdigit(),
         })
-}
-
-/// RFC 3339 as the original read it: upper-case `T` and `Z`, a fraction of any length, a day that
-/// exists, no second 60.
-pub(crate) fn is_rfc3339(text: &str) -> bool {
-    let bytes = text.as_bytes();
-    let Some((head, rest)) = bytes.split_at_checked(19) else { return false };
-    let shape = head.iter().enumerate().all(|(at, byte)| match at {
-        4 | 7 => *byte == b'-',
-        10 => *byte == b'T',
-        13 | 16 => *byte == b':',
-        _ => byte.is_ascii_digit(),
-    });
-    if !shape {
-        return false;
-    }
-    let (year, month, day) = (number(&head[..4]), number(&head[5..7]), number(&head[8..10]));
-    let (hour, minute, second) =
-        (number(&head[11..13]), number(&head[14..16]), number(&head[17..]));
-    let in_range = (1..=days_in_month(year, month)).contains(&day);
-    in_range && hour < 24 && minute < 60 && second < 60 && is_zone(after_fraction(rest))
-}
-
-fn number(digits: &[u8]) -> u32 {
-    digits.iter().fold(0, |sum, digit| sum * 10 + u32::from(digit - b'0'))
-}
-
-fn days_in_month(year: u32, month: u32) -> u32 {
-    let leap = year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400));
-    match month {
-        1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-        4 | 6 | 9 | 11 => 30,
-        2 if leap => 29,
-        2 => 28,
-        _ => 0,
-    }
-}
-
-fn after_fraction(rest: &[u8]) -> &[u8] {
-    let Some(digits) = rest.strip_prefix(b".") else { return rest };
-    let count = digits.iter().take_while(|byte| byte.is_ascii_digit()).count();
-    // A point without digits is no fraction: what is returned then is no zone either.
-    if count == 0 { rest } else { &digits[count..] }
-}
-
-fn is_zone(zone: &[u8]) -> bool {
-    match zone {
-        b"Z" => true,
-        [b'+' | b'-', h1, h2, b':', m1, m2] => {
-            let digits = [*h1, *h2, *m1, *m2];
-            digits.iter().all(u8::is_ascii_digit)
-                && number(&digits[..2]) < 24
-                && number(&digits[2..]) < 60
-        }
-        _ => false,
-    }
-}
-
-/// Is the JSON nested deeper than [`DEPTH_MAX`]? Counts first, since few bodies have so many
-/// brackets at all.
-fn is_too_deep(json: &str) -> bool {
-    if memchr::memchr2_iter(b'[', b'{', json.as_bytes()).nth(DEPTH_MAX).is_none() {
-        return false;
-    }
-    let (mut depth, mut in_string, mut escaped) = (0usize, false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => {
-                depth += 1;
-                if depth > DEPTH_MAX {
-                    return true;
-                }
-            }
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    false
-}
-
-/// A string member: borrowed from the body where it has no escapes.
-struct Word<'a>(Option<Cow<'a, str>>);
-
-impl<'de> Deserialize<'de> for Word<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(serde::Deserialize)]
-        struct Borrowed<'a>(#[serde(borrow)] Cow<'a, str>);
-        let word: Option<Borrowed<'de>> = Deserialize::deserialize(deserializer)?;
-        Ok(Self(word.map(|word| word.0)))
-    }
 }
 
 impl<'de> Deserialize<'de> for Members<'de> {
@@ -380,12 +317,50 @@ impl<'de> Visitor<'de> for MembersVisitor {
                 "event-time" => members.event_time = map.next_value::<Word<'de>>()?.0,
                 "durability" => members.durability = map.next_value::<Word<'de>>()?.0,
                 "data" => members.data = Some(map.next_value()?),
+                "attributes" => {
+                    let said: Option<Said<'de>> = map.next_value()?;
+                    members.attributes = said.map(|said| said.0).unwrap_or_default();
+                }
+                "delay_s" => members.delay_s = map.next_value()?,
+                "deliver_at" => members.deliver_at = map.next_value::<Word<'de>>()?.0,
                 _ => {
                     map.next_value::<IgnoredAny>()?;
                 }
             }
         }
         Ok(members)
+    }
+}
+
+/// The member `attributes`: an object of strings; a member of it that is `null` is absent.
+struct Said<'a>(Vec<(Cow<'a, str>, Cow<'a, str>)>);
+
+impl<'de> Deserialize<'de> for Said<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(SaidVisitor)
+    }
+}
+
+struct SaidVisitor;
+
+impl<'de> Visitor<'de> for SaidVisitor {
+    type Value = Said<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("attributes: a JSON object of strings")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut said = Vec::new();
+        while let Some(name) = map.next_key::<Word<'de>>()? {
+            let (name, value) = (name.0.unwrap_or_default(), map.next_value::<Word<'de>>()?.0);
+            // One that is given again replaces the first, so there may be more here than count.
+            if said.len() >= 2 * limits::ATTRIBUTES {
+                return Err(serde::de::Error::custom("too many attributes"));
+            }
+            said.extend(value.map(|value| (name, value)));
+        }
+        Ok(Said(said))
     }
 }
 

@@ -1,9 +1,11 @@
 //! The contract's tables for the publish request, as tests.
 
+use http::HeaderMap;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::wire::trace::Trace;
 
 struct Dice;
 
@@ -18,7 +20,16 @@ fn decode_text(body: &str) -> Result<Event, Refusal> {
 }
 
 fn submit(body: &str) -> Result<Submission, Refusal> {
-    decode(Bytes::copy_from_slice(body.as_bytes()), None, Trace::default(), &Dice)
+    submit_with(body, &HeaderMap::new())
+}
+
+fn head(source_id: Option<&str>) -> RequestHead<'_> {
+    let (attributes, trace) = (Attributes::default(), Trace::default());
+    RequestHead { source_id, attributes, trace, entropy: &Dice }
+}
+
+fn submit_with(body: &str, headers: &HeaderMap) -> Result<Submission, Refusal> {
+    decode(Bytes::copy_from_slice(body.as_bytes()), &RequestHead::read(headers, &Dice)?)
 }
 
 fn decode_json(body: &Value) -> Result<Event, Refusal> {
@@ -150,7 +161,7 @@ fn lengths_come_before_patterns() {
 fn the_source_may_come_from_the_header_and_the_body_wins() {
     let decode_with = |event: &Value, header| {
         let body = event.to_string().into();
-        decode(body, header, Trace::default(), &Dice).map(|submission| submission.event.source)
+        decode(body, &head(header)).map(|submission| submission.event.source)
     };
     let id = |id: &str| Ok(Source::from_id(id.into()));
     let none = with(era_b(), "source-id", None);
@@ -186,7 +197,7 @@ fn json_is_read_as_leniently_as_the_contract_says_and_no_more() {
     let not_utf8 = Bytes::from(good.replace("json\"", "\u{1}").into_bytes());
     let not_utf8: Vec<u8> =
         not_utf8.iter().map(|byte| if *byte == 1 { 0xff } else { *byte }).collect();
-    assert_eq!(decode(not_utf8.into(), None, Trace::default(), &Dice), Err(Refusal::BadPayload));
+    assert_eq!(decode(not_utf8.into(), &head(None)), Err(Refusal::BadPayload));
     let twice = good.replacen('{', "{\"event-type\":\"first\",\"unknown\":[{}],", 1);
     assert_eq!(decode_text(&format!(" {twice} \n")).unwrap().event_type, "order.created");
     // Member names are case-sensitive, and escapes in them count.
@@ -257,7 +268,7 @@ proptest! {
 
     #[test]
     fn any_body_is_an_event_or_a_refusal(body in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let _ = decode(body.into(), None, Trace::default(), &Dice);
+        let _ = decode(body.into(), &head(None));
     }
 
     #[test]
@@ -269,7 +280,7 @@ proptest! {
         let mut body = era_a().to_string().into_bytes();
         let at = at.index(body.len());
         body[at] = byte;
-        let submitted = decode(body.into(), Some(&header), Trace::default(), &Dice);
+        let submitted = decode(body.into(), &head(Some(&header)));
         if let Ok(Submission { event, .. }) = submitted {
             prop_assert!(serde_json::from_slice::<Value>(&event.payload).is_ok());
             prop_assert!(event.source.parts().is_some());
@@ -284,9 +295,106 @@ fn members_that_do_not_count_are_not_kept_in_memory() {
         [(padded, false), (with(era_b(), "data", Some(json!("x".repeat(5000)))), true)]
     {
         let body = Bytes::from(body.to_string().into_bytes());
-        let event = decode(body.clone(), None, Trace::default(), &Dice).unwrap();
+        let event = decode(body.clone(), &head(None)).unwrap();
         assert_eq!(!body.is_unique(), keeps, "{} bytes", body.len());
         drop(event);
         assert!(body.is_unique());
+    }
+}
+
+fn refused(member: &str, value: Value) -> Option<String> {
+    decode_json(&with(era_b(), member, Some(value))).err().map(|refusal| refusal.reason())
+}
+
+#[test]
+fn attributes_are_strings_under_names_of_their_own() {
+    let said = json!({"tenant": "acme", "note": "ü \"x\"", "gone": null});
+    let event = decode_json(&with(era_b(), "attributes", Some(said))).unwrap();
+    let texts: Vec<_> =
+        event.attributes.iter().map(|a| format!("{}={}", a.name, a.value)).collect();
+    assert_eq!(texts, ["note=ü \"x\"", "tenant=acme"]);
+    let reason = |said: Value| refused("attributes", said).unwrap();
+    assert!(reason(json!({"a-b": ""})).starts_with("attributes.a-b: a name has 1 to 20"));
+    assert!(reason(json!({"id": ""})).starts_with("attributes.id: CloudEvents uses"));
+    assert!(reason(json!({"a": "x".repeat(1025)})).contains("at most 1024 bytes"));
+    let many: serde_json::Map<_, _> = (0..33).map(|n| (format!("a{n}"), json!(""))).collect();
+    assert!(reason(Value::Object(many)).contains("at most 32"));
+    for bad in [json!([]), json!("a"), json!({"a": 1})] {
+        assert_eq!(decode_json(&with(era_b(), "attributes", Some(bad))), Err(Refusal::BadPayload));
+    }
+}
+
+#[test]
+fn what_the_body_says_counts_before_what_a_header_says() {
+    let mut headers = HeaderMap::new();
+    headers.insert("eventbus-attribute-tenant", "%22acme%22 inc".parse().unwrap());
+    headers.insert("eventbus-attribute-region", "eu".parse().unwrap());
+    headers.insert("eventbus-delay-s", "7".parse().unwrap());
+    let mut body = with(era_b(), "attributes", Some(json!({"region": "us"})));
+    let event = submit_with(&body.to_string(), &headers).unwrap().event;
+    let texts: Vec<_> =
+        event.attributes.iter().map(|a| format!("{}={}", a.name, a.value)).collect();
+    assert_eq!(texts, ["delays=7", "region=us", "tenant=\"acme\" inc"]);
+    body["deliver_at"] = json!("2030-01-01T00:00:00Z");
+    let event = submit_with(&body.to_string(), &headers).unwrap().event;
+    assert_eq!(event.attributes.get("delays"), None);
+    assert_eq!(event.attributes.text("deliverat").unwrap(), "2030-01-01T00:00:00Z");
+    for (name, value) in
+        [("eventbus-attribute-id", "x"), ("eventbus-delay-s", "soon"), ("eventbus-deliver-at", "")]
+    {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, value.parse().unwrap());
+        assert!(submit_with(&era_b().to_string(), &headers).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn a_delay_is_a_whole_number_of_seconds() {
+    let event = decode_json(&with(era_b(), "delay_s", Some(json!(30)))).unwrap();
+    assert_eq!(event.attributes.get("delays"), Some(&crate::attributes::Value::Integer(30)));
+    for bad in [json!(-1), json!(1.5), json!(1e12), json!(31_622_401)] {
+        assert!(refused("delay_s", bad).unwrap().starts_with("delays: whole seconds"));
+    }
+    assert_eq!(decode_json(&with(era_b(), "delay_s", Some(json!("30")))), Err(Refusal::BadPayload));
+    assert!(refused("deliver_at", json!("soon")).unwrap().starts_with("deliverat: a point"));
+    let both = with(era_b(), "delay_s", Some(json!(1)));
+    let both = with(both, "deliver_at", Some(json!("2030-01-01T00:00:00Z")));
+    assert!(decode_json(&both).is_err());
+}
+
+#[test]
+fn a_batch_is_an_array_or_lines_and_each_event_is_judged_alone() {
+    let (good, mut bad) = (era_b(), era_b());
+    bad["event-type"] = json!("!");
+    let limits = BatchLimits { event_bytes: 1000, events: 5 };
+    let large = with(era_b(), "data", Some(json!("x".repeat(1000))));
+    let array = json!([good, bad, 7, {}, large]).to_string();
+    let lines = format!("{good}\r\n{bad}\n\n7\n{{}}\n{large}");
+    for body in [array, lines] {
+        let batch = decode_batch(body.clone().into(), &head(None), limits).unwrap();
+        assert_eq!(batch[0].as_ref().unwrap().event, decode_json(&good).unwrap());
+        let rejected: Vec<_> = batch[1..].iter().map(|one| one.clone().unwrap_err()).collect();
+        assert_eq!(rejected[0].id.as_deref(), good["event-id"].as_str());
+        let refusals: Vec<_> = rejected.into_iter().map(|one| one.refusal).collect();
+        let invalid = Refusal::Invalid("event-type");
+        let large = Refusal::TooLarge;
+        assert_eq!(refusals, [invalid, Refusal::BadPayload, Refusal::NoSource, large]);
+        let fewer = BatchLimits { events: 4, ..limits };
+        let batch = decode_batch(body.into(), &head(None), fewer);
+        assert_eq!(batch, Err(Refusal::TooManyEvents(4)));
+    }
+    assert_eq!(decode_batch("[]".into(), &head(None), limits), Ok(Vec::new()));
+    assert!(decode_batch("[{}".into(), &head(None), limits).is_err());
+}
+
+#[test]
+fn the_events_of_a_batch_share_its_bytes() {
+    let body = Bytes::from(json!([era_b(), era_a()]).to_string());
+    let limits = BatchLimits { event_bytes: 1000, events: 5 };
+    let within = body.as_ptr_range();
+    for event in decode_batch(body.clone(), &head(None), limits).unwrap() {
+        let event = event.unwrap().event;
+        assert!(within.contains(&event.payload.as_ptr()));
+        assert!(within.contains(&event.event_type.as_ptr()));
     }
 }

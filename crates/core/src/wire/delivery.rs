@@ -1,12 +1,13 @@
-//! The delivery request of the contract: the event's metadata as `Kyma-*` headers.
-
-use std::fmt::Write as _;
+//! The delivery request: in the contract's form, the event's metadata as `Kyma-*` headers, or as a
+//! CloudEvent.
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::attributes::Value;
 use crate::event::{Event, Text};
+use crate::wire::{cloudevents, percent};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("kyma-event-id");
 const EVENT_TIME: HeaderName = HeaderName::from_static("kyma-event-time");
@@ -17,77 +18,105 @@ const SOURCE_ID: HeaderName = HeaderName::from_static("kyma-source-id");
 const SOURCE_NAMESPACE: HeaderName = HeaderName::from_static("kyma-source-namespace");
 const SOURCE_TYPE: HeaderName = HeaderName::from_static("kyma-source-type");
 const SUBSCRIPTION: HeaderName = HeaderName::from_static("kyma-subscription");
+/// How the names of headers of attributes begin.
+const ATTRIBUTE: &str = "kyma-attribute-";
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The headers of one attempt.
+const STRUCTURED: HeaderValue = HeaderValue::from_static(cloudevents::MEDIA_TYPE);
+
+/// How a subscriber gets its events.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Format {
+    /// The contract's: metadata in `Kyma-*` headers, the payload as the body.
+    #[default]
+    Kyma,
+    /// CloudEvents in binary mode: attributes in `ce-*` headers, the payload as the body.
+    CloudEventsBinary,
+    /// CloudEvents in structured mode: one JSON document.
+    CloudEventsStructured,
+}
+
+/// The headers and the body of one attempt.
 ///
 /// `subscription_name` is given when the Subscription asks for it; `request_id` is fresh for each
 /// attempt. Metadata that is empty has no header.
-pub fn headers(event: &Event, subscription_name: Option<&str>, request_id: u128) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(16);
-    let mut put = |name, text: &Text| {
-        if !text.is_empty() {
-            headers.insert(name, shared_value(text));
+pub fn request(
+    event: &Event,
+    format: Format,
+    subscription_name: Option<&str>,
+    request_id: u128,
+) -> (HeaderMap, Bytes) {
+    let mut headers = HeaderMap::with_capacity(16 + event.attributes.len());
+    let body = match format {
+        Format::Kyma => {
+            kyma(event, &mut headers);
+            event.payload.clone()
+        }
+        Format::CloudEventsBinary => {
+            cloudevents::binary_headers(event, &mut headers);
+            event.payload.clone()
+        }
+        Format::CloudEventsStructured => {
+            headers.insert(CONTENT_TYPE, STRUCTURED);
+            cloudevents::structured_body(event).into()
         }
     };
-    put(CONTENT_TYPE, &event.content_type);
+    for (header, text) in event.trace.iter() {
+        headers.insert(header.name(), plain(text));
+    }
+    if let Some(name) = subscription_name {
+        headers.insert(SUBSCRIPTION, percent::encode_str(name));
+    }
+    headers.insert(REQUEST_ID, request_id_value(request_id));
+    (headers, body)
+}
+
+fn kyma(event: &Event, headers: &mut HeaderMap) {
+    if !event.content_type.is_empty() {
+        headers.insert(CONTENT_TYPE, plain(&event.content_type));
+    }
+    let mut put = |name, text: &Text| {
+        if !text.is_empty() {
+            headers.insert(name, percent::encode(text));
+        }
+    };
     put(EVENT_ID, &event.id);
     put(EVENT_TIME, &event.time);
     put(EVENT_TYPE, &event.event_type);
     put(EVENT_TYPE_VERSION, &event.event_type_version);
-    for (header, text) in event.trace.iter() {
-        put(header.name(), text);
-    }
     match event.source.parts() {
         Some(parts) => {
-            headers.insert(SOURCE_ENVIRONMENT, value(parts.environment));
-            headers.insert(SOURCE_NAMESPACE, value(parts.namespace));
-            headers.insert(SOURCE_TYPE, value(parts.source_type));
+            headers.insert(SOURCE_ENVIRONMENT, percent::encode_str(parts.environment));
+            headers.insert(SOURCE_NAMESPACE, percent::encode_str(parts.namespace));
+            headers.insert(SOURCE_TYPE, percent::encode_str(parts.source_type));
         }
-        None => drop(headers.insert(SOURCE_ID, shared_value(event.source.text()))),
+        None => drop(headers.insert(SOURCE_ID, percent::encode(event.source.text()))),
     }
-    if let Some(name) = subscription_name {
-        headers.insert(SUBSCRIPTION, value(name));
+    for attribute in event.attributes.iter() {
+        // A name of lower-case letters and digits makes the name of a header.
+        let Ok(name) = HeaderName::try_from([ATTRIBUTE, &attribute.name].concat()) else {
+            continue;
+        };
+        headers.insert(
+            name,
+            match &attribute.value {
+                Value::Text(text) => percent::encode(text),
+                value => percent::encode_str(&value.as_text()),
+            },
+        );
     }
-    headers.insert(REQUEST_ID, request_id_value(request_id));
-    headers
 }
 
-/// A header value that shares the bytes of `text` where they may stand in a header as they are.
-fn shared_value(text: &Text) -> HeaderValue {
-    if text.bytes().all(is_visible) {
-        HeaderValue::from_maybe_shared(text.as_bytes().clone()).unwrap_or_else(|_| value(text))
-    } else {
-        value(text)
-    }
-}
-
-/// A header value; every byte that is not printable ASCII, and the percent sign beside such bytes,
-/// is percent-encoded, as CloudEvents does it. So no text can forge a header.
-fn value(text: &str) -> HeaderValue {
-    let mut encoded = String::new();
-    let plain = text.bytes().all(is_visible);
-    for byte in text.bytes().filter(|_| !plain) {
-        match byte {
-            b'%' => encoded.push_str("%25"),
-            byte if is_visible(byte) => encoded.push(char::from(byte)),
-            byte => drop(write!(encoded, "%{byte:02X}")),
-        }
-    }
-    let bytes = if plain { text.to_owned() } else { encoded };
-    // Printable ASCII is always a header value.
-    HeaderValue::from_maybe_shared(Bytes::from(bytes))
-        .unwrap_or_else(|_| HeaderValue::from_static(""))
-}
-
-fn is_visible(byte: u8) -> bool {
-    (b' '..=b'~').contains(&byte)
+/// What was a header of the publisher's, as it was. (Anything else is encoded.)
+fn plain(text: &Text) -> HeaderValue {
+    HeaderValue::from_maybe_shared(text.as_bytes().clone())
+        .unwrap_or_else(|_| percent::encode(text))
 }
 
 /// A version 4 UUID in its usual spelling.
 fn request_id_value(random: u128) -> HeaderValue {
     let id = uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid();
-    value(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()))
+    percent::encode_str(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()))
 }
 
 #[cfg(test)]
@@ -96,22 +125,24 @@ mod tests {
 
     use super::*;
     use crate::event::{Source, SourceParts};
-    use crate::wire::trace::{Trace, TraceHeader};
+    use crate::testing;
+    use crate::wire::trace::TraceHeader;
 
     fn event(source: Source, event_type: &str) -> Event {
-        let mut trace = Trace::default();
-        trace.push(TraceHeader::B3TraceId, "80f198ee56343ba8".into());
-        Event {
+        let mut event = Event {
             source,
-            event_type: event_type.into(),
-            event_type_version: "v1".into(),
             id: "31109198-4d69-4ae0-972d-76117f3748c8".into(),
-            id_given: true,
             time: "2012-11-01T22:08:41+00:00".into(),
-            content_type: "application/json".into(),
-            trace,
-            payload: Bytes::from_static(b"{}"),
-        }
+            ..testing::event(event_type, "{}")
+        };
+        event.trace.push(TraceHeader::B3TraceId, "80f198ee56343ba8".into());
+        event
+    }
+
+    fn headers(event: &Event, subscription_name: Option<&str>, request_id: u128) -> HeaderMap {
+        let (headers, body) = request(event, Format::Kyma, subscription_name, request_id);
+        assert_eq!(body, event.payload);
+        headers
     }
 
     fn lines(headers: &HeaderMap) -> Vec<String> {
@@ -154,6 +185,55 @@ mod tests {
         assert!(!headers.contains_key("kyma-subscription"));
     }
 
+    #[test]
+    fn a_cloud_event_has_its_attributes_as_metadata() {
+        let mut event = event(Source::from_id("https://shop/ü".into()), "com.shop.order 1");
+        (event.time, event.event_type_version) = ("".into(), "".into());
+        event.attributes.set("subject".into(), "order/7".into());
+        event.attributes.set("note".into(), "50% \"off\"".into());
+        event.attributes.set("rank".into(), Value::Integer(3));
+        let mut expected = vec![
+            "content-type: application/json",
+            "kyma-attribute-note: 50%25%20%22off%22",
+            "kyma-attribute-rank: 3",
+            "kyma-attribute-subject: order/7",
+            "kyma-event-id: 31109198-4d69-4ae0-972d-76117f3748c8",
+            "kyma-event-type: com.shop.order%201",
+            "kyma-source-id: https://shop/%C3%BC",
+            "x-b3-traceid: 80f198ee56343ba8",
+            "x-request-id: 00000000-0000-4000-8000-000000000000",
+        ];
+        assert_eq!(lines(&headers(&event, None, 0)), expected);
+        let (headers, body) = request(&event, Format::CloudEventsBinary, Some("mine"), 0);
+        assert_eq!(body, event.payload);
+        expected = vec![
+            "ce-id: 31109198-4d69-4ae0-972d-76117f3748c8",
+            "ce-note: 50%25%20%22off%22",
+            "ce-rank: 3",
+            "ce-source: https://shop/%C3%BC",
+            "ce-specversion: 1.0",
+            "ce-subject: order/7",
+            "ce-type: com.shop.order%201",
+            "content-type: application/json",
+            "kyma-subscription: mine",
+            "x-b3-traceid: 80f198ee56343ba8",
+            "x-request-id: 00000000-0000-4000-8000-000000000000",
+        ];
+        assert_eq!(lines(&headers), expected);
+        let (headers, body) = request(&event, Format::CloudEventsStructured, None, 0);
+        assert_eq!(headers["content-type"], cloudevents::MEDIA_TYPE);
+        let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            document,
+            serde_json::json!({
+                "specversion": "1.0", "id": "31109198-4d69-4ae0-972d-76117f3748c8",
+                "source": "https://shop/ü", "type": "com.shop.order 1", "subject": "order/7",
+                "note": "50% \"off\"", "rank": 3, "datacontenttype": "application/json",
+                "data": {},
+            })
+        );
+    }
+
     proptest! {
         #[test]
         fn no_text_forges_a_header(source in "\\PC{0,30}", event_type in "(?s).{0,30}") {
@@ -161,7 +241,7 @@ mod tests {
             let headers = headers(&event, None, 1);
             prop_assert!(headers.len() <= 8);
             for value in headers.values() {
-                prop_assert!(value.as_bytes().iter().copied().all(is_visible));
+                prop_assert!(value.as_bytes().iter().all(|byte| (b' '..=b'~').contains(byte)));
             }
         }
     }

@@ -9,8 +9,10 @@ use std::borrow::Cow;
 
 use serde::Serialize;
 
+use crate::attributes::AttributeError;
 use crate::broker::AppendError;
 use crate::durability::Durability;
+use crate::event::Text;
 use crate::limits;
 
 /// Why publish refuses an event.
@@ -26,6 +28,17 @@ pub enum Refusal {
     NoSource,
     /// A field has a value that it may not have.
     Invalid(&'static str),
+    /// A field has a value that it may not have; this is why.
+    Wrong {
+        /// The field.
+        field: Text,
+        /// Why.
+        why: Cow<'static, str>,
+    },
+    /// The body is not what its media type says; the text says where: `bad_payload_syntax`.
+    Malformed(String),
+    /// A batch has more events than allowed.
+    TooManyEvents(usize),
     /// The header `Source-Id` has a value that it may not have.
     InvalidSourceHeader,
     /// A field has more characters than allowed.
@@ -93,7 +106,7 @@ pub struct ErrorBody {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ErrorDetail {
     /// The field.
-    pub field: &'static str,
+    pub field: Cow<'static, str>,
     /// What is wrong with it, a word of the contract.
     #[serde(rename = "type")]
     pub kind: &'static str,
@@ -120,6 +133,8 @@ impl Refusal {
     pub fn status(&self) -> u16 {
         match self {
             Self::BadPayload
+            | Self::Malformed(_)
+            | Self::Wrong { .. }
             | Self::NotPost
             | Self::Missing(_)
             | Self::NoSource
@@ -128,7 +143,7 @@ impl Refusal {
             | Self::TooLong { .. }
             | Self::Durability(_) => 400,
             Self::TooSlow => 408,
-            Self::TooLarge => 413,
+            Self::TooLarge | Self::TooManyEvents(_) => 413,
             Self::TooManyRequests => 429,
             Self::Internal => 500,
             Self::Unavailable(_) => 503,
@@ -149,22 +164,33 @@ impl Refusal {
             Self::BadPayload => plain("bad_payload_syntax", CONTACT_SUPPORT),
             Self::NotPost => plain("bad_request", CONTACT_SUPPORT),
             Self::Internal => plain("internal_server_error", CONTACT_SUPPORT),
+            Self::Malformed(why) => ErrorBody {
+                more_info: why.clone().into(),
+                ..plain("bad_payload_syntax", CONTACT_SUPPORT)
+            },
             Self::TooLarge => plain("request_body_too_large", TOO_LARGE),
+            Self::TooManyEvents(max) => ErrorBody {
+                more_info: format!("A batch has at most {max} events").into(),
+                ..plain("request_body_too_large", TOO_LARGE)
+            },
             Self::TooSlow => plain("request_timeout", "The request body did not arrive in time."),
             Self::TooManyRequests => {
                 plain("too_many_requests", "Too many requests are in work, try again later.")
             }
             Self::Unavailable(why) => self.plain("service_unavailable", why.clone()),
             Self::Full(why) => self.plain("insufficient_storage", why.clone()),
-            Self::Missing(field) => self.field(field, "missing_field", COMPLETE),
-            Self::Invalid(field) => self.field(field, "invalid_field", CORRECT),
+            Self::Missing(field) => self.field(*field, "missing_field", COMPLETE),
+            Self::Invalid(field) => self.field(*field, "invalid_field", CORRECT),
             Self::NoSource => {
                 self.field("source-id/Source-Id", "missing_field/missing_header", NO_SOURCE)
             }
             Self::InvalidSourceHeader => self.field("Source-Id", "invalid_header", CORRECT),
+            Self::Wrong { field, why } => {
+                self.explained(field.to_string(), "invalid_field", why.to_string())
+            }
             Self::TooLong { field, max_chars } => {
                 let more_info = format!("Field length must be at max: {max_chars}");
-                self.explained(field, "invalid_field_length", more_info)
+                self.explained(*field, "invalid_field_length", more_info)
             }
             Self::Durability(offered) => {
                 let offered: Vec<_> = offered.iter().map(|level| level.as_str()).collect();
@@ -174,7 +200,29 @@ impl Refusal {
         }
     }
 
-    fn explained(&self, field: &'static str, kind: &'static str, more_info: String) -> ErrorBody {
+    /// The contract takes no such attribute.
+    pub(crate) fn attribute(name: &str, error: AttributeError) -> Self {
+        // Names are short; what is not is no name, and the answer need not repeat it all.
+        let shown: String = name.chars().take(2 * limits::ATTRIBUTE_NAME_CHARS).collect();
+        Self::Wrong { field: format!("attributes.{shown}").into(), why: error.to_string().into() }
+    }
+
+    /// What is wrong in one line of text.
+    pub fn reason(&self) -> String {
+        let body = self.body();
+        let Some([detail]) = &body.details else {
+            return [&*body.message, &*body.more_info].join(" ").trim_end().to_owned();
+        };
+        let why = if detail.more_info.is_empty() { &detail.message } else { &detail.more_info };
+        format!("{}: {why}", detail.field)
+    }
+
+    fn explained(
+        &self,
+        field: impl Into<Cow<'static, str>>,
+        kind: &'static str,
+        more_info: String,
+    ) -> ErrorBody {
         let mut body = self.field(field, kind, CORRECT);
         for detail in body.details.iter_mut().flatten() {
             detail.more_info = Cow::from(more_info.clone());
@@ -186,8 +234,13 @@ impl Refusal {
         ErrorBody { status: self.status(), kind, message, more_info: "".into(), details: None }
     }
 
-    fn field(&self, field: &'static str, kind: &'static str, words: &'static str) -> ErrorBody {
-        let more_info = Cow::from("");
+    fn field(
+        &self,
+        field: impl Into<Cow<'static, str>>,
+        kind: &'static str,
+        words: &'static str,
+    ) -> ErrorBody {
+        let (field, more_info) = (field.into(), Cow::from(""));
         let detail = ErrorDetail { field, kind, message: words.into(), more_info };
         ErrorBody { details: Some([detail]), ..self.plain("validation_violation", words.into()) }
     }
@@ -242,9 +295,9 @@ impl FrontRefusal {
             more_info,
             details: None,
         };
-        let field = |field, kind, words: &'static str| ErrorBody {
+        let field = |field: &'static str, kind, words: &'static str| ErrorBody {
             details: Some([ErrorDetail {
-                field,
+                field: field.into(),
                 kind,
                 message: words.into(),
                 more_info: "".into(),
@@ -309,7 +362,7 @@ impl<'a> From<&'a ErrorDetail> for Sparse<'a> {
     fn from(detail: &'a ErrorDetail) -> Self {
         Self {
             status: None,
-            field: detail.field,
+            field: &detail.field,
             kind: detail.kind,
             message: &detail.message,
             more_info: &detail.more_info,

@@ -6,17 +6,16 @@
 use bytes::Bytes;
 
 use crate::event::{Source, Text};
-use crate::seams::Entropy;
-use crate::wire::contract::{self, Claimed, Members, Submission};
+use crate::wire::contract::{self, Claimed, Members, Parsed};
 use crate::wire::error::FrontRefusal;
-use crate::wire::trace::Trace;
+use crate::wire::submission::{RequestHead, Submission};
+use crate::wire::time::is_rfc3339;
 
 /// Reads an event out of a request to the front and enriches it with `source`.
 pub fn decode(
     body: Bytes,
     source: &Source,
-    trace: Trace,
-    entropy: &dyn Entropy,
+    head: &RequestHead<'_>,
 ) -> Result<Submission, FrontRefusal> {
     if body.is_empty() {
         return Err(FrontRefusal::EmptyBody);
@@ -26,8 +25,8 @@ pub fn decode(
     let members =
         Members::parse(&body).map_err(|error| FrontRefusal::BadPayload(error.to_string()))?;
     check(&members)?;
-    contract::into_event(&body, &members, Claimed::Settled(source), trace, entropy)
-        .map_err(FrontRefusal::Relayed)
+    let parsed = Parsed { body: &body, document: &body, members: &members };
+    contract::into_event(parsed, Claimed::Settled(source), head).map_err(FrontRefusal::Relayed)
 }
 
 fn check(members: &Members<'_>) -> Result<(), FrontRefusal> {
@@ -46,7 +45,7 @@ fn check(members: &Members<'_>) -> Result<(), FrontRefusal> {
     let version = text(&members.event_type_version);
     fits(version.bytes().any(|byte| byte.is_ascii_alphanumeric()), "event-type-version")?;
     present(&members.event_time, "event-time")?;
-    fits(contract::is_rfc3339(&text(&members.event_time)), "event-time")?;
+    fits(is_rfc3339(&text(&members.event_time)), "event-time")?;
     let id = text(&members.event_id);
     fits(id.is_empty() || contract::is_uuid(&id), "event-id")?;
     members.data().map(|_| ()).ok_or(FrontRefusal::Missing("data"))
@@ -54,8 +53,11 @@ fn check(members: &Members<'_>) -> Result<(), FrontRefusal> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
+
     use super::*;
     use crate::event::Event;
+    use crate::seams::Entropy;
     use crate::wire::error::Refusal;
 
     struct Zero;
@@ -69,7 +71,9 @@ mod tests {
     fn decode(body: &str) -> Result<Event, FrontRefusal> {
         let source = Source::from_id("ec-qa".into());
         let body = Bytes::copy_from_slice(body.as_bytes());
-        super::decode(body, &source, Trace::default(), &Zero).map(|submission| submission.event)
+        let headers = HeaderMap::new();
+        let head = RequestHead::read(&headers, &Zero).unwrap();
+        super::decode(body, &source, &head).map(|submission| submission.event)
     }
 
     const GOOD: &str = r#"{"event-type":"order.created","event-type-version":"v1",

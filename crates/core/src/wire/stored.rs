@@ -12,7 +12,8 @@
 
 use bytes::Bytes;
 
-use crate::event::{Event, Source, Text};
+use crate::attributes::{Attribute, Attributes, Value};
+use crate::event::{Event, Source, SpecVersion, Text};
 use crate::wire::trace::{Trace, TraceHeader};
 
 const FORM: u8 = 1;
@@ -25,6 +26,14 @@ const ID: u8 = 4;
 const TIME: u8 = 5;
 const CONTENT_TYPE: u8 = 6;
 const ID_MADE: u8 = 7;
+/// Name, `=`, value.
+const ATTRIBUTE_TEXT: u8 = 8;
+const ATTRIBUTE_INTEGER: u8 = 9;
+const ATTRIBUTE_BOOLEAN: u8 = 10;
+/// A version of CloudEvents other than 1.0.
+const SPEC_VERSION: u8 = 11;
+/// There is no payload, not even an empty one. Its value means nothing.
+const NO_PAYLOAD: u8 = 12;
 const FIRST_OPTIONAL: u8 = 128;
 
 /// Bytes that are no stored event.
@@ -42,6 +51,9 @@ pub enum StoredError {
     /// A field is not text.
     #[error("field {0} of the stored event is not UTF-8")]
     NotText(u8),
+    /// A field is text, but not of its kind.
+    #[error("field {0} of the stored event says nothing that this program knows")]
+    Unknown(u8),
 }
 
 /// Appends the head of `event` to `out`. The head and [`Event::payload`] together are the event.
@@ -55,6 +67,15 @@ pub fn encode_head(event: &Event, out: &mut Vec<u8>) {
     field(out, if event.id_given { ID } else { ID_MADE }, &event.id);
     field(out, TIME, &event.time);
     field(out, CONTENT_TYPE, &event.content_type);
+    for attribute in event.attributes.iter() {
+        field_of_attribute(out, attribute);
+    }
+    if event.spec_version != SpecVersion::V1 {
+        field(out, SPEC_VERSION, event.spec_version.as_str());
+    }
+    if !event.has_payload {
+        field(out, NO_PAYLOAD, "-");
+    }
     for (header, value) in event.trace.iter() {
         field(out, header as u8, value);
     }
@@ -69,6 +90,20 @@ fn field(out: &mut Vec<u8>, tag: u8, value: &str) {
     out.push(tag);
     out.extend_from_slice(&(value.len() as u32).to_le_bytes());
     out.extend_from_slice(value.as_bytes());
+}
+
+fn field_of_attribute(out: &mut Vec<u8>, attribute: &Attribute) {
+    let Attribute { name, value } = attribute;
+    let text = value.as_text();
+    out.push(match value {
+        Value::Text(_) => ATTRIBUTE_TEXT,
+        Value::Integer(_) => ATTRIBUTE_INTEGER,
+        Value::Boolean(_) => ATTRIBUTE_BOOLEAN,
+    });
+    out.extend_from_slice(&((name.len() + 1 + text.len()) as u32).to_le_bytes());
+    out.extend_from_slice(name.as_bytes());
+    out.push(b'=');
+    out.extend_from_slice(text.as_bytes());
 }
 
 /// Reads an event back. Its text and payload share the bytes of `stored`.
@@ -114,12 +149,30 @@ fn set(event: &mut Event, tag: u8, value: Text) -> Result<(), StoredError> {
         ID_MADE => (event.id, event.id_given) = (value, false),
         TIME => event.time = value,
         CONTENT_TYPE => event.content_type = value,
+        ATTRIBUTE_TEXT | ATTRIBUTE_INTEGER | ATTRIBUTE_BOOLEAN => {
+            let (name, value) = attribute(tag, &value).ok_or(StoredError::Unknown(tag))?;
+            event.attributes.set(name, value);
+        }
+        SPEC_VERSION => {
+            event.spec_version = SpecVersion::of(&value).ok_or(StoredError::Unknown(tag))?;
+        }
+        NO_PAYLOAD => event.has_payload = false,
         _ => match TraceHeader::from_tag(tag) {
             Some(header) => event.trace.push(header, value),
             None => return Err(StoredError::Field(tag)),
         },
     }
     Ok(())
+}
+
+fn attribute(tag: u8, field: &Text) -> Option<(Text, Value)> {
+    let (name, value) = field.split_once('=')?;
+    let value = match tag {
+        ATTRIBUTE_INTEGER => Value::Integer(value.parse().ok()?),
+        ATTRIBUTE_BOOLEAN => Value::Boolean(value.parse().ok()?),
+        _ => Value::Text(field.slice_ref(value)),
+    };
+    Some((field.slice_ref(name), value))
 }
 
 fn empty(payload: Bytes) -> Event {
@@ -131,8 +184,11 @@ fn empty(payload: Bytes) -> Event {
         id_given: true,
         time: Text::new(),
         content_type: Text::new(),
+        attributes: Attributes::default(),
+        spec_version: SpecVersion::V1,
         trace: Trace::default(),
         payload,
+        has_payload: true,
     }
 }
 
@@ -154,7 +210,8 @@ mod tests {
             texts in proptest::array::uniform6(".{0,40}"),
             traced in proptest::collection::vec((0usize..8, "[!-~]{1,40}"), 0..4),
             payload in proptest::collection::vec(any::<u8>(), 0..200),
-            id_made in any::<bool>(),
+            attributes in proptest::collection::vec(any_attribute(), 0..4),
+            [id_made, is_old, has_payload] in any::<[bool; 3]>(),
         ) -> Event {
             let [source, event_type, event_type_version, id, time, content_type] =
                 texts.map(Text::from);
@@ -172,10 +229,22 @@ mod tests {
                 id,
                 time,
                 content_type,
+                attributes: attributes.into_iter().collect(),
+                spec_version: if is_old { SpecVersion::V03 } else { SpecVersion::V1 },
                 trace,
                 payload,
+                has_payload,
             }
         }
+    }
+
+    fn any_attribute() -> impl Strategy<Value = Attribute> {
+        let value = prop_oneof![
+            ".{0,20}".prop_map(|text| Value::Text(text.into())),
+            any::<i32>().prop_map(Value::Integer),
+            any::<bool>().prop_map(Value::Boolean),
+        ];
+        ("[a-z0-9]{1,5}", value).prop_map(|(name, value)| Attribute { name: name.into(), value })
     }
 
     proptest! {

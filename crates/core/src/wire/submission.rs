@@ -1,0 +1,128 @@
+//! What a publish request asks for, whichever form it has.
+
+use http::{HeaderMap, HeaderName};
+
+use crate::attributes::{Attributes, DELAY_S, DELIVER_AT, Value};
+use crate::event::{Event, Text};
+use crate::seams::Entropy;
+use crate::wire::error::Refusal;
+use crate::wire::json::{self, Documents};
+use crate::wire::percent;
+use crate::wire::trace::Trace;
+
+/// Says how long an event is to be delayed, in whole seconds.
+pub const DELAY_S_HEADER: HeaderName = HeaderName::from_static("eventbus-delay-s");
+
+/// Says when an event is to be delivered (RFC 3339).
+pub const DELIVER_AT_HEADER: HeaderName = HeaderName::from_static("eventbus-deliver-at");
+
+const ATTRIBUTE_HEADERS: &str = "eventbus-attribute-";
+
+/// One event to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Submission {
+    /// The event to be stored.
+    pub event: Event,
+    /// The durability asked for beside the headers, as it was written.
+    pub durability: Option<Text>,
+}
+
+/// An event of a batch that is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rejected {
+    /// Its id, where it could be read.
+    pub id: Option<Text>,
+    /// Why.
+    pub refusal: Refusal,
+}
+
+impl From<Refusal> for Rejected {
+    /// Of an event of which nothing could be read.
+    fn from(refusal: Refusal) -> Self {
+        Self { id: None, refusal }
+    }
+}
+
+/// The events of a batch in its order, each as it was understood.
+pub type Submissions = Vec<Result<Submission, Rejected>>;
+
+/// What a publish request says beside its body, and what reading it takes.
+#[derive(Clone)]
+pub struct RequestHead<'a> {
+    /// The header `Source-Id`: used where the body names no source.
+    pub source_id: Option<&'a str>,
+    /// Attributes said in headers: what the body says of the same name counts.
+    pub attributes: Attributes,
+    /// The tracing context.
+    pub trace: Trace,
+    /// Where ids of events without one come from.
+    pub entropy: &'a dyn Entropy,
+}
+
+/// How large a batch may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Bytes of one event's part of the body.
+    pub event_bytes: usize,
+    /// Events.
+    pub events: usize,
+}
+
+impl<'a> RequestHead<'a> {
+    /// Takes what concerns the event out of a request's headers.
+    pub fn read(headers: &'a HeaderMap, entropy: &'a dyn Entropy) -> Result<Self, Refusal> {
+        // A value that is not text counts as one that may not be, not as none at all.
+        let unreadable = "\u{fffd}";
+        let source_id = headers.get("source-id").map(|id| id.to_str().unwrap_or(unreadable));
+        let mut attributes = Attributes::default();
+        for (name, value) in headers {
+            let wrong = |why: &str| Refusal::Wrong {
+                field: name.as_str().into(),
+                why: why.to_owned().into(),
+            };
+            let value = || percent::decode(value.as_bytes()).ok_or_else(|| wrong("not UTF-8"));
+            let set = if let Some(name) = name.as_str().strip_prefix(ATTRIBUTE_HEADERS) {
+                attributes.set_by_contract(name.into(), value()?)
+            } else if name == DELAY_S_HEADER {
+                attributes.set_by_contract(DELAY_S.into(), value()?)
+            } else if name == DELIVER_AT_HEADER {
+                attributes.set_by_contract(DELIVER_AT.into(), value()?)
+            } else {
+                Ok(())
+            };
+            set.map_err(|error| wrong(&error.to_string()))?;
+        }
+        if let Some(seconds) = attributes.text(DELAY_S).and_then(|text| text.parse().ok()) {
+            attributes.set(Text::from_static(DELAY_S), Value::Integer(seconds));
+        }
+        Ok(Self { source_id, attributes, trace: Trace::from_headers(headers), entropy })
+    }
+}
+
+/// Takes the events of a batch, each by `decode`, which gets its part of the body.
+pub(crate) fn batch<'b>(
+    documents: Documents<'b>,
+    limits: BatchLimits,
+    decode: impl Fn(&'b str) -> Result<Submission, Rejected>,
+) -> Result<Submissions, Refusal> {
+    let Documents::These(documents) = documents else {
+        return Err(Refusal::TooManyEvents(limits.events));
+    };
+    let each = documents.into_iter().map(|document| {
+        if document.len() > limits.event_bytes {
+            return Err(Refusal::TooLarge.into());
+        }
+        decode(document)
+    });
+    Ok(each.collect())
+}
+
+/// The text of a body; anything else is refused.
+pub(crate) fn text(body: bytes::Bytes) -> Result<Text, Refusal> {
+    Text::try_from(body).map_err(|_| Refusal::BadPayload)
+}
+
+/// The parts of an array, at most `limits.events`.
+pub(crate) fn array(body: &Text, limits: BatchLimits) -> Result<Documents<'_>, Refusal> {
+    json::elements(body, limits.events).map_err(|error| Refusal::Malformed(error.to_string()))
+}
