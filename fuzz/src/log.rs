@@ -8,8 +8,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use eventbus_core::broker::{Batch, CursorId, CursorSpec, Start};
 use eventbus_core::delivery::Verdict;
+use eventbus_core::event::SpecVersion;
 use eventbus_core::wire::trace::Trace;
-use eventbus_core::{Broker, Cursor, Durability, Event, Settled, Source};
+use eventbus_core::{Attributes, Broker, Cursor, Durability, Event, Settled, Source};
 use eventbus_log::disk::{Disk, MemoryDisk};
 use eventbus_log::{Log, LogConfig, LogEvent, Observer};
 use tokio::runtime::Runtime;
@@ -141,7 +142,10 @@ fn event(number: usize) -> Event {
         id: number.to_string().into(),
         time: "2026-01-01T00:00:00Z".into(),
         content_type: "application/json".into(),
+        attributes: Attributes::default(),
+        spec_version: SpecVersion::V1,
         trace: Trace::default(),
         payload: Bytes::from(format!("\"{number:->2000}\"")),
+        has_payload: true,
     }
 }

@@ -1,9 +1,12 @@
 //! The wire formats: what publishers send, and what the log keeps.
 
 use bytes::Bytes;
+use eventbus_core::manifest::DeliveryFormat;
+use eventbus_core::wire::error::FrontDialect;
+use eventbus_core::wire::submission::RequestHead;
 use eventbus_core::wire::trace::Trace;
 use eventbus_core::wire::{contract, delivery, front, stored};
-use eventbus_core::{Event, Source};
+use eventbus_core::{Attributes, Entropy, Event, Source};
 
 use super::Still;
 
@@ -12,7 +15,7 @@ pub fn contract(bytes: &[u8]) {
     let mut parts = bytes.splitn(2, |byte| *byte == 0xFF);
     let body = Bytes::copy_from_slice(parts.next().unwrap_or_default());
     let header = parts.next().map(|header| String::from_utf8_lossy(header).into_owned());
-    match contract::decode(body.clone(), header.as_deref(), trace(), &Still::default()) {
+    match contract::decode(body.clone(), &head(header.as_deref(), &Still::default())) {
         Ok(submission) => taken(&submission.event, &body),
         Err(refusal) => {
             assert!((400..500).contains(&refusal.status()), "{refusal:?}");
@@ -25,11 +28,12 @@ pub fn contract(bytes: &[u8]) {
 pub fn front(bytes: &[u8]) {
     let body = Bytes::copy_from_slice(bytes);
     let source = Source::from_id("shop".into());
-    match front::decode(body.clone(), &source, trace(), &Still::default()) {
+    match front::decode(body.clone(), &source, &head(None, &Still::default())) {
         Ok(submission) => taken(&submission.event, &body),
         Err(refusal) => {
             assert!((400..500).contains(&refusal.status()), "{refusal:?}");
-            let told = serde_json::from_slice::<serde_json::Value>(&refusal.json());
+            let (_, answer) = refusal.answer(FrontDialect::Connector);
+            let told = serde_json::from_slice::<serde_json::Value>(&answer);
             assert!(told.is_ok_and(|told| told.is_object()), "{refusal:?}");
         }
     }
@@ -45,8 +49,9 @@ pub fn stored(bytes: &[u8]) {
     }
 }
 
-fn trace() -> Trace {
-    Trace::default()
+fn head<'a>(source_id: Option<&'a str>, entropy: &'a dyn Entropy) -> RequestHead<'a> {
+    let (attributes, trace) = (Attributes::default(), Trace::default());
+    RequestHead { source_id, attributes, trace, entropy }
 }
 
 /// What holds of every event that is taken.
@@ -59,8 +64,14 @@ fn taken(event: &Event, body: &Bytes) {
 
 /// It can be sent: header names and values are legal, and there are not many of them.
 fn deliverable(event: &Event) {
-    let headers = delivery::headers(event, Some("orders"), 1);
-    assert!(headers.len() < 30, "{event:?}");
+    for format in [
+        DeliveryFormat::Kyma,
+        DeliveryFormat::CloudEventsBinary,
+        DeliveryFormat::CloudEventsStructured,
+    ] {
+        let (headers, _) = delivery::request(event, format, Some("orders"), 1);
+        assert!(headers.len() < 30 + event.attributes.len(), "{event:?}");
+    }
 }
 
 /// What is stored is read back the same.

@@ -47,7 +47,7 @@ pub const DESCRIPTION_BYTES: usize = 48 * 1024;
 /// Bytes of a batch's request body: as many as are read of a body that is too large (a setting).
 pub const BATCH_BYTES: usize = 16 * 1024 * 1024;
 
-/// Events of a batch (a setting): each is answered by a line of its own.
+/// Events of a batch (a setting): each has a result of its own in the answer.
 pub const BATCH_EVENTS: usize = 10_000;
 
 /// How long an event may be delayed: a year. What is planned longer belongs into a calendar.
@@ -231,8 +231,13 @@ pub const TAIL_CACHE_BYTES: usize = 32 * 1024 * 1024;
 pub const STORED_HEAD_BYTES: usize = 64 * 1024;
 
 /// Bytes of one stored event, or of one atomic batch: as much as the largest body that a setting
-/// allows. About a quarter of a segment, so that no segment is left half empty.
-pub const STORED_BATCH_BYTES: usize = REFUSED_BODY_BYTES as usize + STORED_HEAD_BYTES;
+/// allows, and what each of its events takes on disk beside its part of the body. Below a third of
+/// a segment, so that no segment is left half empty.
+pub const STORED_BATCH_BYTES: usize =
+    REFUSED_BODY_BYTES as usize + STORED_HEAD_BYTES + BATCH_EVENTS * STORED_RECORD_BYTES;
+
+/// Bytes that a small event of a batch takes on disk beside its part of the request body, at most.
+pub const STORED_RECORD_BYTES: usize = 256;
 
 /// How long the ids are remembered that publishers gave: a repeat within this time is not stored
 /// again. Long enough for a publisher to try again after a restart; as JetStream does by itself.

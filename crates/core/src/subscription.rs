@@ -6,8 +6,8 @@ use crate::broker::CursorId;
 use crate::event::{Interest, Source, SourceParts, Text};
 use crate::limits;
 use crate::manifest::{
-    ActivationSource, ConditionType, EventActivationSpec, SubscriptionSource, SubscriptionSpec,
-    SubscriptionStatus,
+    ActivationSource, ConditionType, DeliveryFormat, EventActivationSpec, SubscriptionSource,
+    SubscriptionSpec, SubscriptionStatus,
 };
 
 /// One Subscription, of either API group.
@@ -25,6 +25,8 @@ pub struct Subscription {
     pub timeout: Duration,
     /// Does each delivery name the Subscription?
     pub names_itself: bool,
+    /// In which form events are delivered.
+    pub format: DeliveryFormat,
     /// What the bus last said about it.
     pub status: SubscriptionStatus,
 }
@@ -81,6 +83,7 @@ impl TryFrom<(Identity, SubscriptionSpec, SubscriptionStatus)> for Subscription 
             max_inflight: spec.max_inflight.unsigned_abs().clamp(1, limits::MAX_INFLIGHT_MAX),
             timeout: Duration::from_millis(timeout_ms.into()),
             names_itself: spec.include_subscription_name_header,
+            format: spec.delivery.unwrap_or_default().format,
             identity,
             status,
         })
@@ -128,6 +131,7 @@ impl Subscription {
             && self.max_inflight == other.max_inflight
             && self.timeout == other.timeout
             && self.names_itself == other.names_itself
+            && self.format == other.format
             && self.is_active() == other.is_active()
     }
 }

@@ -13,7 +13,7 @@ use crate::attributes::Attributes;
 use crate::broker::{CursorId, Position};
 use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetterKey, DeadLetters};
 use crate::event::{Event, Interest, Source, SpecVersion};
-use crate::manifest::SubscriptionStatus;
+use crate::manifest::{DeliveryFormat, SubscriptionStatus};
 use crate::seams::{Clock, Entropy};
 use crate::subscription::{Identity, Subscription};
 use crate::wire::trace::Trace;
@@ -36,6 +36,7 @@ pub fn subscription(uid: &str) -> Subscription {
         max_inflight: 10,
         timeout: Duration::from_secs(1),
         names_itself: false,
+        format: DeliveryFormat::default(),
         status: SubscriptionStatus::default(),
     }
 }

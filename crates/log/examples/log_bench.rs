@@ -16,10 +16,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use eventbus_core::broker::{CursorId, CursorSpec, Start};
 use eventbus_core::delivery::Verdict;
-use eventbus_core::wire::trace::Trace;
+use eventbus_core::testing;
 use eventbus_core::{
     Batch, Broker, Clock, Cursor, Durability, Entropy, Event, Settled, Source, limits,
 };
@@ -201,14 +200,8 @@ fn now() -> Instant {
 fn event(id: u64) -> Event {
     Event {
         source: Source::from_id("shop.example".into()),
-        event_type: "order.created".into(),
-        event_type_version: "v1".into(),
         id: format!("{id:036}").into(),
-        id_given: false,
-        time: "2026-01-01T00:00:00Z".into(),
-        content_type: "application/json".into(),
-        trace: Trace::default(),
-        payload: Bytes::from(vec![b'x'; PAYLOAD_BYTES]),
+        ..testing::event("order.created", vec![b'x'; PAYLOAD_BYTES])
     }
 }
 

@@ -12,9 +12,8 @@ use std::sync::Arc;
 
 use eventbus_core::broker::{CursorId, CursorSpec, Start};
 use eventbus_core::delivery::{Attempt, Outcome, Verdict};
-use eventbus_core::testing::{ManualClock, SeededEntropy};
-use eventbus_core::wire::trace::Trace;
-use eventbus_core::{Batch, Broker, Durability, Event, Settled, Source, limits};
+use eventbus_core::testing::{self, ManualClock, SeededEntropy};
+use eventbus_core::{Batch, Broker, Durability, Event, Settled, limits};
 use eventbus_log::{Log, LogConfig, TraceObserver};
 
 const START_MS: u64 = 1_700_000_000_000;
@@ -51,14 +50,8 @@ async fn main() {
 
 fn event(payload: &'static str) -> Event {
     Event {
-        source: Source::from_id("shop".into()),
-        event_type: "order.created".into(),
-        event_type_version: "v1".into(),
-        id_given: false,
         id: "an-id".into(),
         time: "2026-01-01T00:00:00Z".into(),
-        content_type: "application/json".into(),
-        trace: Trace::default(),
-        payload: payload.into(),
+        ..testing::event("order.created", payload)
     }
 }

@@ -21,9 +21,11 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use eventbus_core::broker::{CursorSpec, Start};
-use eventbus_core::manifest::{Condition, ConditionStatus, ConditionType, SubscriptionStatus};
+use eventbus_core::manifest::{
+    Condition, ConditionStatus, ConditionType, DeliveryFormat, SubscriptionStatus,
+};
 use eventbus_core::subscription::Identity;
-use eventbus_core::testing::SeededEntropy;
+use eventbus_core::testing::{self, SeededEntropy};
 use eventbus_core::wire::{delivery, stored};
 use eventbus_core::{Broker, Catalog, Clock, Event, Interest, Source, Subscription};
 use eventbus_push::{Parts, Push};
@@ -165,7 +167,7 @@ async fn bare(port: u16, events: usize, in_flight: usize) {
     connector.set_nodelay(true);
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     let event = event(0);
-    let headers: HeaderMap = delivery::headers(&event, None, 1);
+    let (headers, _): (HeaderMap, Bytes) = delivery::request(&event, DeliveryFormat::Kyma, None, 1);
     let url: http::Uri = url(port).parse().expect("a URL");
     let left = Arc::new(AtomicUsize::new(events));
     let mut loops = JoinSet::new();
@@ -298,9 +300,7 @@ fn event(number: usize) -> Event {
         id_given: true,
         id: format!("31109198-4d69-4ae0-972d-{number:012}").into(),
         time: "2012-11-01T22:08:41+00:00".into(),
-        content_type: "application/json".into(),
-        trace: Default::default(),
-        payload: Bytes::from_static(&[b'x'; PAYLOAD_BYTES]),
+        ..testing::event("", &[b'x'; PAYLOAD_BYTES][..])
     };
     let mut bytes = Vec::new();
     stored::encode_head(&event, &mut bytes);
@@ -331,6 +331,7 @@ fn subscription(port: u16, in_flight: usize) -> Subscription {
         max_inflight: in_flight as u32,
         timeout: Duration::from_secs(10),
         names_itself: false,
+        format: DeliveryFormat::default(),
         status: SubscriptionStatus { conditions: vec![is_activated], observed_generation: None },
     }
 }

@@ -45,6 +45,7 @@ pub(crate) async fn attempt<T: Transport>(
             let delivery = Delivery {
                 endpoint,
                 event: lease.event(),
+                format: plan.subscription.format,
                 subscription_name: plan
                     .subscription
                     .names_itself

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use eventbus_core::broker::CursorError;
 use eventbus_core::delivery::{Attempt, Outcome, Verdict, verdict};
+use eventbus_core::wire::timing::expires_ms;
 use eventbus_core::{Lease, Settled, limits};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -226,12 +227,7 @@ impl<T: Transport> Dispatcher<T> {
 
     /// Begins attempts, as many as the Subscription and the process's budget allow.
     fn begin(&mut self) {
-        let interest = &self.plan.subscription.interest;
-        let unwanted = self.ready.extract_if(.., |lease| !lease.event().is_of(interest));
-        let skip = |lease| Settled { lease, attempt: None, verdict: Verdict::Skip };
-        let before = self.ended.len();
-        self.ended.extend(unwanted.map(skip));
-        self.tools.telemetry.events_skipped((self.ended.len() - before) as u64);
+        self.skip();
         let slots = self.plan.subscription.max_inflight as usize;
         let under_way = self.under_way.len();
         let wanted = slots.min(under_way + self.ready.len()).max(under_way);
@@ -239,6 +235,28 @@ impl<T: Transport> Dispatcher<T> {
         let free = self.share.held().saturating_sub(under_way).min(self.ready.len());
         for lease in self.ready.drain(..free) {
             self.under_way.spawn(attempt(self.tools.clone(), self.plan.clone(), lease));
+        }
+    }
+
+    /// Settles what is not to be delivered: what the Subscription no longer asks for, and what has
+    /// expired.
+    fn skip(&mut self) {
+        let interest = &self.plan.subscription.interest;
+        let now_ms = self.tools.clock.now_ms();
+        let (mut unwanted, mut expired) = (0, 0);
+        let skipped = self.ready.extract_if(.., |lease| {
+            let is_unwanted = !lease.event().is_of(interest);
+            let has_expired = || expires_ms(lease.event()).is_some_and(|at_ms| at_ms <= now_ms);
+            let is_expired = !is_unwanted && has_expired();
+            unwanted += u64::from(is_unwanted);
+            expired += u64::from(is_expired);
+            is_unwanted || is_expired
+        });
+        let skip = |lease| Settled { lease, attempt: None, verdict: Verdict::Skip };
+        self.ended.extend(skipped.map(skip));
+        self.tools.telemetry.events_skipped(unwanted);
+        if expired > 0 {
+            self.tools.telemetry.events_expired(&self.plan.subscription.identity, expired);
         }
     }
 

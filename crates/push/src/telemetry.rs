@@ -3,6 +3,7 @@
 //! Whatever a publisher or a manifest wrote is logged as a field, never as part of the text: the
 //! subscriber of the log escapes it, so that nobody forges a line.
 
+use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -10,6 +11,10 @@ use eventbus_core::delivery::Outcome;
 use eventbus_core::reconcile::Fill;
 use eventbus_core::subscription::Identity;
 use eventbus_core::{Position, Text};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::counter::ConstCounter;
 use tracing::{debug, error, info, warn};
 
 /// Every word of [`Outcome::word`], in the order in which they are counted.
@@ -34,6 +39,7 @@ pub struct Telemetry {
     attempts: [AtomicU64; WORDS.len()],
     attempts_us: AtomicU64,
     skipped: AtomicU64,
+    expired: AtomicU64,
     settle_failures: AtomicU64,
 }
 
@@ -46,6 +52,8 @@ pub struct Counts {
     pub attempts_took: Duration,
     /// Events that were not delivered because the Subscription no longer asks for them.
     pub skipped: u64,
+    /// Events that were not delivered because they had expired.
+    pub expired: u64,
     /// Turns whose verdicts the broker did not take; their events come again.
     pub settle_failures: u64,
 }
@@ -70,6 +78,7 @@ impl Telemetry {
             attempts: attempts.map(|(word, count)| (*word, load(count))).collect(),
             attempts_took: Duration::from_micros(load(&self.attempts_us)),
             skipped: load(&self.skipped),
+            expired: load(&self.expired),
             settle_failures: load(&self.settle_failures),
         }
     }
@@ -97,8 +106,31 @@ impl Telemetry {
         self.skipped.fetch_add(count, Ordering::Relaxed);
     }
 
+    pub(crate) fn events_expired(&self, subscription: &Identity, count: u64) {
+        self.expired.fetch_add(count, Ordering::Relaxed);
+        info!(
+            namespace = &*subscription.namespace,
+            subscription = &*subscription.name,
+            count,
+            "events have expired before they could be delivered: they are dropped"
+        );
+    }
+
     pub(crate) fn turn_not_settled(&self) {
         self.settle_failures.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl Collector for Telemetry {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut dropped = encoder.encode_descriptor(
+            "eventbus_dropped_events",
+            "Events that a Subscription asked for and will not be delivered, by reason.",
+            None,
+            MetricType::Counter,
+        )?;
+        let labels = [("reason", "expired")];
+        ConstCounter::new(load(&self.expired)).encode(dropped.encode_family(&labels)?)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use eventbus_core::Event;
 use eventbus_core::delivery::Outcome;
+use eventbus_core::manifest::DeliveryFormat;
 use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;
@@ -23,6 +24,8 @@ pub struct Delivery<'a> {
     pub endpoint: &'a Endpoint,
     /// What.
     pub event: &'a Event,
+    /// In which form.
+    pub format: DeliveryFormat,
     /// The name of the Subscription, when it asks for being named.
     pub subscription_name: Option<&'a str>,
     /// Fresh for each attempt.

@@ -11,8 +11,8 @@ use tracing::debug;
 
 /// The statuses a publish is answered with, and a last word for any other: whatever is answered one
 /// day, there are no more series than these.
-const STATUSES: [&str; 11] =
-    ["200", "400", "404", "405", "408", "413", "429", "500", "503", "507", "other"];
+const STATUSES: [&str; 12] =
+    ["200", "204", "400", "404", "405", "408", "413", "429", "500", "503", "507", "other"];
 
 /// Counters since the start of the process.
 #[derive(Debug, Default)]
@@ -95,16 +95,17 @@ impl Collector for Telemetry {
 fn index(status: u16) -> usize {
     match status {
         200 => 0,
-        400 => 1,
-        404 => 2,
-        405 => 3,
-        408 => 4,
-        413 => 5,
-        429 => 6,
-        500 => 7,
-        503 => 8,
-        507 => 9,
-        _ => 10,
+        204 => 1,
+        400 => 2,
+        404 => 3,
+        405 => 4,
+        408 => 5,
+        413 => 6,
+        429 => 7,
+        500 => 8,
+        503 => 9,
+        507 => 10,
+        _ => 11,
     }
 }
 

@@ -9,7 +9,9 @@ mod subscription;
 
 pub use event_activation::{ActivationSource, EventActivationSpec};
 pub use status::{Condition, ConditionStatus, ConditionType, SubscriptionStatus};
-pub use subscription::{SubscriptionSource, SubscriptionSpec};
+pub use subscription::{
+    DeliveryFormat, SubscriptionDelivery, SubscriptionSource, SubscriptionSpec,
+};
 
 /// The pattern of a source part: see [`crate::event::is_name`].
 const NAME_PATTERN: &str = r"^[a-zA-Z]+([_\-\.]?[a-zA-Z0-9]+)*$";

@@ -39,6 +39,10 @@ pub struct SubscriptionSpec {
     #[schemars(range(min = 0, max = limits::PUSH_TIMEOUT_MAX_MS))]
     pub push_request_timeout_ms: i32,
 
+    /// How events are delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivery: Option<SubscriptionDelivery>,
+
     /// The source wanted, in three parts. Exactly one of source and source_id is required.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<SubscriptionSource>,
@@ -48,6 +52,31 @@ pub struct SubscriptionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = limits::NAME_CHARS), regex(pattern = super::URI_PATTERN))]
     pub source_id: Option<String>,
+}
+
+/// How events are delivered.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SubscriptionDelivery {
+    /// The form of each request. kyma, the default: metadata in Kyma-* headers, the payload as the
+    /// body. cloudevents-binary: attributes in ce-* headers, the payload as the body.
+    /// cloudevents-structured: one JSON document.
+    #[serde(default)]
+    pub format: DeliveryFormat,
+}
+
+/// The form of a delivery.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeliveryFormat {
+    /// The contract's.
+    #[default]
+    Kyma,
+    /// CloudEvents in binary mode.
+    #[serde(rename = "cloudevents-binary")]
+    CloudEventsBinary,
+    /// CloudEvents in structured mode.
+    #[serde(rename = "cloudevents-structured")]
+    CloudEventsStructured,
 }
 
 /// A source in three parts.

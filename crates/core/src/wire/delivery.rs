@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::attributes::Value;
 use crate::event::{Event, Text};
+use crate::manifest::DeliveryFormat;
 use crate::wire::{cloudevents, percent};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("kyma-event-id");
@@ -24,39 +25,27 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 const STRUCTURED: HeaderValue = HeaderValue::from_static(cloudevents::MEDIA_TYPE);
 
-/// How a subscriber gets its events.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Format {
-    /// The contract's: metadata in `Kyma-*` headers, the payload as the body.
-    #[default]
-    Kyma,
-    /// CloudEvents in binary mode: attributes in `ce-*` headers, the payload as the body.
-    CloudEventsBinary,
-    /// CloudEvents in structured mode: one JSON document.
-    CloudEventsStructured,
-}
-
 /// The headers and the body of one attempt.
 ///
 /// `subscription_name` is given when the Subscription asks for it; `request_id` is fresh for each
 /// attempt. Metadata that is empty has no header.
 pub fn request(
     event: &Event,
-    format: Format,
+    format: DeliveryFormat,
     subscription_name: Option<&str>,
     request_id: u128,
 ) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::with_capacity(16 + event.attributes.len());
     let body = match format {
-        Format::Kyma => {
+        DeliveryFormat::Kyma => {
             kyma(event, &mut headers);
             event.payload.clone()
         }
-        Format::CloudEventsBinary => {
+        DeliveryFormat::CloudEventsBinary => {
             cloudevents::binary_headers(event, &mut headers);
             event.payload.clone()
         }
-        Format::CloudEventsStructured => {
+        DeliveryFormat::CloudEventsStructured => {
             headers.insert(CONTENT_TYPE, STRUCTURED);
             cloudevents::structured_body(event).into()
         }
@@ -140,7 +129,7 @@ mod tests {
     }
 
     fn headers(event: &Event, subscription_name: Option<&str>, request_id: u128) -> HeaderMap {
-        let (headers, body) = request(event, Format::Kyma, subscription_name, request_id);
+        let (headers, body) = request(event, DeliveryFormat::Kyma, subscription_name, request_id);
         assert_eq!(body, event.payload);
         headers
     }
@@ -204,7 +193,7 @@ mod tests {
             "x-request-id: 00000000-0000-4000-8000-000000000000",
         ];
         assert_eq!(lines(&headers(&event, None, 0)), expected);
-        let (headers, body) = request(&event, Format::CloudEventsBinary, Some("mine"), 0);
+        let (headers, body) = request(&event, DeliveryFormat::CloudEventsBinary, Some("mine"), 0);
         assert_eq!(body, event.payload);
         expected = vec![
             "ce-id: 31109198-4d69-4ae0-972d-76117f3748c8",
@@ -220,7 +209,7 @@ mod tests {
             "x-request-id: 00000000-0000-4000-8000-000000000000",
         ];
         assert_eq!(lines(&headers), expected);
-        let (headers, body) = request(&event, Format::CloudEventsStructured, None, 0);
+        let (headers, body) = request(&event, DeliveryFormat::CloudEventsStructured, None, 0);
         assert_eq!(headers["content-type"], cloudevents::MEDIA_TYPE);
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(

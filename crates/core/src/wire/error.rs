@@ -85,6 +85,16 @@ pub enum FrontRefusal {
     Relayed(Refusal),
 }
 
+/// Whose words the Application Connector's front speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum FrontDialect {
+    /// The front of 2018, before the event bus that this one replaces.
+    #[default]
+    Connector,
+    /// Kyma's event publisher proxy, which took its place.
+    PublisherProxy,
+}
+
 /// An error body of the contract, in publish's form: every member is always there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ErrorBody {
@@ -124,9 +134,29 @@ const NO_SOURCE: &str =
     "Either provide 'Source-Id' header or specify 'source-id' in the json payload";
 const TOO_LARGE: &str = "Request body too large";
 
-const MISSING_FIELD: &str = "Missing Field";
-const INVALID_FIELD: &str = "Invalid Field";
-const BAD_PAYLOAD: &str = "Bad Payload Syntax";
+/// The front's words.
+struct FrontWords {
+    missing_field: &'static str,
+    invalid_field: &'static str,
+    bad_payload: &'static str,
+}
+
+impl FrontDialect {
+    fn words(self) -> FrontWords {
+        match self {
+            Self::Connector => FrontWords {
+                missing_field: "Missing Field",
+                invalid_field: "Invalid Field",
+                bad_payload: "Bad Payload Syntax",
+            },
+            Self::PublisherProxy => FrontWords {
+                missing_field: "Missing field",
+                invalid_field: "Invalid field",
+                bad_payload: "Bad payload syntax",
+            },
+        }
+    }
+}
 
 impl Refusal {
     /// The HTTP status.
@@ -270,24 +300,29 @@ impl FrontRefusal {
         }
     }
 
-    /// The body as JSON. The front leaves out what is empty.
-    pub fn json(&self) -> Vec<u8> {
-        match self {
-            Self::NotFound => path_error(404, "Requested resource could not be found."),
-            Self::MethodNotAllowed => path_error(405, "Method not allowed."),
-            other => json_line(&Sparse::from(&other.body())),
+    /// The media type of the answer, and the answer. The front leaves out what is empty; of paths
+    /// and methods the publisher proxy says no more than the status does.
+    pub fn answer(&self, dialect: FrontDialect) -> (&'static str, Vec<u8>) {
+        let of_path = "application/json;charset=UTF-8";
+        match (self, dialect) {
+            (Self::NotFound, FrontDialect::PublisherProxy) => {
+                ("text/plain; charset=utf-8", b"404 page not found\n".to_vec())
+            }
+            (Self::MethodNotAllowed, FrontDialect::PublisherProxy) => {
+                ("text/plain; charset=utf-8", Vec::new())
+            }
+            (Self::NotFound, FrontDialect::Connector) => {
+                (of_path, path_error(404, "Requested resource could not be found."))
+            }
+            (Self::MethodNotAllowed, FrontDialect::Connector) => {
+                (of_path, path_error(405, "Method not allowed."))
+            }
+            _ => ("application/json", json_line(&Sparse::from(&self.body(dialect.words())))),
         }
     }
 
-    /// The media type of [`FrontRefusal::json`]: the original's two answers differed.
-    pub fn content_type(&self) -> &'static str {
-        match self {
-            Self::NotFound | Self::MethodNotAllowed => "application/json;charset=UTF-8",
-            _ => "application/json",
-        }
-    }
-
-    fn body(&self) -> ErrorBody {
+    fn body(&self, words: FrontWords) -> ErrorBody {
+        let FrontWords { missing_field, invalid_field, bad_payload } = words;
         let plain = |kind, message: &'static str, more_info: Cow<'static, str>| ErrorBody {
             status: self.status(),
             kind,
@@ -305,10 +340,10 @@ impl FrontRefusal {
             ..plain("validation_violation", words, "".into())
         };
         match self {
-            Self::EmptyBody => plain("bad_payload_syntax", BAD_PAYLOAD, BAD_PAYLOAD.into()),
-            Self::BadPayload(why) => plain("bad_payload_syntax", BAD_PAYLOAD, why.clone().into()),
-            Self::Missing(name) => field(name, "missing_field", MISSING_FIELD),
-            Self::Invalid(name) => field(name, "invalid_field", INVALID_FIELD),
+            Self::EmptyBody => plain("bad_payload_syntax", bad_payload, bad_payload.into()),
+            Self::BadPayload(why) => plain("bad_payload_syntax", bad_payload, why.clone().into()),
+            Self::Missing(name) => field(name, "missing_field", missing_field),
+            Self::Invalid(name) => field(name, "invalid_field", invalid_field),
             Self::TooLarge => {
                 let why = "http: request body too large";
                 plain("request_body_too_large", TOO_LARGE, why.into())
@@ -410,18 +445,28 @@ mod tests {
 
     #[test]
     fn the_front_leaves_out_what_is_empty_and_relays_the_words_of_publish() {
+        let json = |refusal: FrontRefusal, dialect| text(refusal.answer(dialect).1);
+        let (connector, proxy) = (FrontDialect::Connector, FrontDialect::PublisherProxy);
         assert_eq!(
-            text(FrontRefusal::Invalid("event-time").json()),
+            json(FrontRefusal::Invalid("event-time"), connector),
             "{\"status\":400,\"type\":\"validation_violation\",\"message\":\"Invalid Field\",\
              \"details\":[{\"field\":\"event-time\",\"type\":\"invalid_field\",\
              \"message\":\"Invalid Field\"}]}\n"
         );
         let relayed = FrontRefusal::Relayed(Refusal::TooManyRequests);
         assert_eq!(relayed.status(), 429);
-        assert!(!text(relayed.json()).contains("moreInfo"));
+        assert!(!json(relayed, connector).contains("moreInfo"));
         assert_eq!(
-            text(FrontRefusal::NotFound.json()),
+            json(FrontRefusal::NotFound, connector),
             "{\"code\":404,\"error\":\"Requested resource could not be found.\"}\n"
         );
+        assert_eq!(
+            json(FrontRefusal::Missing("data"), proxy),
+            "{\"status\":400,\"type\":\"validation_violation\",\"message\":\"Missing field\",\
+             \"details\":[{\"field\":\"data\",\"type\":\"missing_field\",\
+             \"message\":\"Missing field\"}]}\n"
+        );
+        assert_eq!(json(FrontRefusal::NotFound, proxy), "404 page not found\n");
+        assert_eq!(json(FrontRefusal::MethodNotAllowed, proxy), "");
     }
 }

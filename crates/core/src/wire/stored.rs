@@ -14,6 +14,7 @@ use bytes::Bytes;
 
 use crate::attributes::{Attribute, Attributes, Value};
 use crate::event::{Event, Source, SpecVersion, Text};
+use crate::limits;
 use crate::wire::trace::{Trace, TraceHeader};
 
 const FORM: u8 = 1;
@@ -151,6 +152,9 @@ fn set(event: &mut Event, tag: u8, value: Text) -> Result<(), StoredError> {
         CONTENT_TYPE => event.content_type = value,
         ATTRIBUTE_TEXT | ATTRIBUTE_INTEGER | ATTRIBUTE_BOOLEAN => {
             let (name, value) = attribute(tag, &value).ok_or(StoredError::Unknown(tag))?;
+            if event.attributes.len() >= limits::EXTENSIONS {
+                return Err(StoredError::Unknown(tag));
+            }
             event.attributes.set(name, value);
         }
         SPEC_VERSION => {

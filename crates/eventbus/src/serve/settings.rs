@@ -6,11 +6,13 @@ mod nats;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use eventbus_core::durability::UnknownDurability;
+use eventbus_core::wire::error::FrontDialect;
 use eventbus_core::{Durability, limits};
 use eventbus_nats::NatsConfig;
 use eventbus_server::publish::{ApplicationSource, Applications};
@@ -169,6 +171,28 @@ pub(crate) struct Given {
     )]
     max_event_bytes: Option<usize>,
 
+    /// Bytes that the request body of a batch may have, at most 16777216 [default: 16777216]
+    #[arg(
+        long,
+        value_name = "BYTES",
+        env = "EVENTBUS_MAX_BATCH_BYTES",
+        value_parser = whole::<usize>
+    )]
+    max_batch_bytes: Option<usize>,
+
+    /// Events that a batch may have, at most 10000 [default: 10000]
+    #[arg(
+        long,
+        value_name = "COUNT",
+        env = "EVENTBUS_MAX_BATCH_EVENTS",
+        value_parser = whole::<usize>
+    )]
+    max_batch_events: Option<usize>,
+
+    /// In whose words /{application}/v1/events answers [default: connector]
+    #[arg(long, value_name = "WHOSE", env = "EVENTBUS_APPLICATION_FRONT")]
+    application_front: Option<ApplicationFront>,
+
     /// Publish requests that may be in work at once; one more is answered 429 [default: 1024]
     #[arg(long, value_name = "COUNT", env = "EVENTBUS_MAX_REQUESTS", value_parser = whole::<usize>)]
     max_requests: Option<usize>,
@@ -231,6 +255,26 @@ pub(crate) enum LogFormat {
     Json,
 }
 
+/// In whose words the Application Connector's front answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum ApplicationFront {
+    /// Those of the front of 2018.
+    #[default]
+    Connector,
+    /// Those of Kyma's event publisher proxy.
+    PublisherProxy,
+}
+
+impl From<ApplicationFront> for FrontDialect {
+    fn from(front: ApplicationFront) -> Self {
+        match front {
+            ApplicationFront::Connector => Self::Connector,
+            ApplicationFront::PublisherProxy => Self::PublisherProxy,
+        }
+    }
+}
+
 /// Something that a process of the bus does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -274,6 +318,9 @@ pub(crate) struct Settings {
     pub(crate) cluster: Option<Cluster>,
     pub(crate) api_hosts: Vec<String>,
     pub(crate) max_event_bytes: usize,
+    pub(crate) max_batch_bytes: usize,
+    pub(crate) max_batch_events: usize,
+    pub(crate) application_front: FrontDialect,
     pub(crate) max_requests: usize,
     pub(crate) roles: Vec<Role>,
     /// The NATS servers, when events are not in the embedded log.
@@ -347,8 +394,8 @@ impl Given {
             nats_url nats_user nats_password nats_token nats_nkey nats_credentials nats_ca
             nats_cert nats_key nats_replicas nats_sync nats_monitor_url nats_system_user
             nats_system_password nats_system_credentials durability api_host
-            allow_unauthenticated_publish max_event_bytes max_requests history_bytes max_bytes
-            backlog_max_bytes age_s deduplication_s log_level log_format
+            allow_unauthenticated_publish max_event_bytes max_batch_bytes max_batch_events
+            application_front max_requests history_bytes max_bytes backlog_max_bytes age_s deduplication_s log_level log_format
         }
     }
 
@@ -378,14 +425,9 @@ impl Given {
             (None, true) => Some(Cluster::Incluster),
             (None, false) => None,
         };
-        let within = |name: &str, value: usize, allowed: std::ops::RangeInclusive<usize>| {
-            if allowed.contains(&value) {
-                return Ok(value);
-            }
-            let (least, most) = allowed.into_inner();
-            Err(Fault::Usage(format!("{name} is {value}: it must be from {least} to {most}")))
-        };
         let max_event_bytes = self.max_event_bytes.unwrap_or(limits::EVENT_BYTES);
+        let max_batch_bytes = self.max_batch_bytes.unwrap_or(limits::BATCH_BYTES);
+        let max_batch_events = self.max_batch_events.unwrap_or(limits::BATCH_EVENTS);
         let max_requests = self.max_requests.unwrap_or(limits::REQUESTS_IN_WORK);
         self.check_storage()?;
         let data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("eventbus-data"));
@@ -400,6 +442,13 @@ impl Given {
             cluster,
             api_hosts: self.api_host.unwrap_or_default(),
             max_event_bytes: within("max_event_bytes", max_event_bytes, 1..=EVENT_BYTES_MAX)?,
+            max_batch_bytes: within("max_batch_bytes", max_batch_bytes, 1..=limits::BATCH_BYTES)?,
+            max_batch_events: within(
+                "max_batch_events",
+                max_batch_events,
+                1..=limits::BATCH_EVENTS,
+            )?,
+            application_front: self.application_front.unwrap_or_default().into(),
             max_requests: within("max_requests", max_requests, 1..=REQUESTS_MAX)?,
             roles,
             nats,
@@ -415,6 +464,14 @@ impl Given {
                 .map_err(|error| Fault::Usage(error.to_string()))?,
         })
     }
+}
+
+fn within(name: &str, value: usize, allowed: RangeInclusive<usize>) -> Result<usize, Fault> {
+    if allowed.contains(&value) {
+        return Ok(value);
+    }
+    let (least, most) = allowed.into_inner();
+    Err(Fault::Usage(format!("{name} is {value}: it must be from {least} to {most}")))
 }
 
 impl Given {

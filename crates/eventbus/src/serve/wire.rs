@@ -101,7 +101,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     }
     let mut versions = watched.versions.clone();
     let push = settings.has(Role::Push).then(|| {
-        Push::start(PushParts {
+        let push = Push::start(PushParts {
             broker: broker.clone(),
             catalog: watched.catalog,
             health,
@@ -110,7 +110,9 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
             connections: budget.push,
             trusted: Vec::new(),
             failed: failed.clone(),
-        })
+        });
+        admin.metrics.export(push.telemetry().clone());
+        push
     });
     if versions.wait_for(Option::is_some).await.is_ok() {
         latches.catalog.open();
@@ -291,7 +293,11 @@ fn publish(
         entropy: world.entropy.clone(),
         applications: settings.applications.clone(),
         durability: settings.durability,
+        front: settings.application_front,
+        clock: world.clock.clone(),
         event_bytes: settings.max_event_bytes,
+        batch_bytes: settings.max_batch_bytes,
+        batch_events: settings.max_batch_events,
         in_work: Semaphore::new(settings.max_requests),
         arriving: Semaphore::new(limits::ARRIVING_BYTES),
         readiness: admin.readiness.clone(),

@@ -127,14 +127,14 @@ async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) -> Option<T
 }
 
 fn request(delivery: &Delivery<'_>) -> Request<Payload> {
-    let Delivery { endpoint, event, .. } = *delivery;
-    let mut request = Request::new(Payload::new(event.payload.clone()));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = endpoint.target.clone().into();
-    let mut headers = delivery::headers(event, delivery.subscription_name, delivery.request_id);
+    let Delivery { endpoint, event, format, subscription_name, request_id, .. } = *delivery;
+    let (mut headers, body) = delivery::request(event, format, subscription_name, request_id);
     headers.insert(HOST, endpoint.host.clone());
     headers.insert(USER_AGENT, AGENT);
-    headers.insert(CONTENT_LENGTH, event.payload.len().into());
+    headers.insert(CONTENT_LENGTH, body.len().into());
+    let mut request = Request::new(Payload::new(body));
+    *request.method_mut() = Method::POST;
+    *request.uri_mut() = endpoint.target.clone().into();
     if let Some(authorization) = &endpoint.authorization {
         headers.insert(AUTHORIZATION, authorization.clone());
     }

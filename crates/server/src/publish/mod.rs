@@ -1,27 +1,29 @@
 //! The publish port: events come in here.
 //!
-//! The road of a request: its body within the limits (`receive`), bytes to event (`core::wire`),
-//! does anybody listen (`admit`), the broker, and the answer (`respond`) after the broker's.
+//! The road of a request: its body within the limits (`receive`), bytes to event (`form`, and
+//! `core::wire`), does anybody listen (`admit`), the broker (`store`), and the answer (`respond`)
+//! after the broker's.
 
 mod admit;
 mod applications;
+mod form;
 mod level;
 mod receive;
 mod respond;
+mod store;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use eventbus_core::wire::contract::{self, Submission};
-use eventbus_core::wire::error::{FrontRefusal, Refusal};
+use eventbus_core::wire::error::{FrontDialect, FrontRefusal, Refusal};
 use eventbus_core::wire::front;
-use eventbus_core::wire::trace::Trace;
-use eventbus_core::{Batch, Broker, Catalog, Durability, Entropy, Receipt, Receipts, Source};
+use eventbus_core::wire::submission::{BatchLimits, RequestHead};
+use eventbus_core::{Broker, Catalog, Clock, Durability, Entropy, Source};
 use eventbus_resources::Freshness;
 use http::request;
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use http_body_util::Full;
 use hyper::service::service_fn;
@@ -32,9 +34,8 @@ pub use applications::{ApplicationError, ApplicationSource, Applications};
 use crate::admin;
 use crate::readiness::Readiness;
 use crate::telemetry::{Published, Telemetry};
-use admit::Admission;
 use applications::FrontPath;
-use level::level;
+use form::{Door, Form};
 use receive::BodyError;
 
 /// What the publish port is made of.
@@ -49,10 +50,18 @@ pub struct Publish {
     pub entropy: Arc<dyn Entropy>,
     /// The sources that the Application Connector's front adds.
     pub applications: Applications,
+    /// In whose words that front answers.
+    pub front: FrontDialect,
+    /// When it is: for events that are to be delivered later.
+    pub clock: Arc<dyn Clock>,
     /// The durability of a publish that asks for none; `None`: the strongest honest one.
     pub durability: Option<Durability>,
-    /// Bytes an event's request body may have.
+    /// Bytes an event's request body may have, or its part of a batch.
     pub event_bytes: usize,
+    /// Bytes a batch's request body may have.
+    pub batch_bytes: usize,
+    /// Events a batch may have.
+    pub batch_events: usize,
     /// Publish requests that may be in work at once.
     pub in_work: Semaphore,
     /// Bytes of bodies that may be arriving at once.
@@ -91,7 +100,9 @@ impl Publish {
     {
         let (head, body) = request.into_parts();
         match head.uri.path() {
-            "/v1/events" => self.events(&head, body).await,
+            "/v1/events" => self.publish(Door::Events, &head, body).await,
+            "/v1/events/batch" => self.publish(Door::Batch, &head, body).await,
+            "/publish" => self.publish(Door::CloudEvents, &head, body).await,
             "/v1/status/ready" if self.readiness.is_ready() => respond::status(200),
             "/v1/status/ready" => respond::status(502),
             "/v1/health" if head.method == Method::GET => respond::status(200),
@@ -118,36 +129,56 @@ impl Publish {
             Some(FrontPath::Unknown) => Err(FrontRefusal::NotFound),
             Some(_) => Err(FrontRefusal::MethodNotAllowed),
         };
-        let answer = answer.unwrap_or_else(|refusal| respond::front_refusal(&refusal));
+        let answer = answer.unwrap_or_else(|refusal| respond::front_refusal(&refusal, self.front));
         if matches!(path, Some(FrontPath::Events(_))) {
             self.telemetry.published(Published::Answered(answer.status().as_u16()));
         }
         answer
     }
 
-    /// `/v1/events`: the contract's publish.
-    async fn events<B>(&self, head: &request::Parts, body: B) -> Answer
+    /// The paths of publish, in every form that a request may have.
+    async fn publish<B>(&self, door: Door, head: &request::Parts, body: B) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        if head.method == Method::OPTIONS {
-            return respond::abuse_protection(&head.headers);
+        match head.method {
+            Method::OPTIONS => return respond::abuse_protection(&head.headers),
+            Method::POST => {}
+            _ if door == Door::CloudEvents => return respond::post_only(),
+            _ => {}
         }
+        let form = Form::of(door, &head.headers);
         let published = async {
-            let body = receive::body(head, body, self.event_bytes, &self.arriving).await?;
+            let max = if form.is_batch() { self.batch_bytes } else { self.event_bytes };
+            let body = receive::body(head, body, max, &self.arriving).await?;
             let _in_work = self.in_work.try_acquire().map_err(|_| Refusal::TooManyRequests)?;
             if head.method != Method::POST {
                 return Err(Refusal::NotPost);
             }
-            let trace = Trace::from_headers(&head.headers);
-            let source_id = head.headers.get("source-id");
-            let source_id = source_id.map(|value| String::from_utf8_lossy(value.as_bytes()));
-            let submission = contract::decode(body, source_id.as_deref(), trace, &*self.entropy)?;
-            self.store(submission, &head.headers).await
+            if form.is_batch() {
+                return self.batch(form, head, body).await;
+            }
+            let request = RequestHead::read(&head.headers, &*self.entropy)?;
+            let stored = self.store(form.event(head, body, &request)?, &head.headers).await?;
+            Ok(form.answer(&stored))
         };
-        let answer = published.await.unwrap_or_else(|refusal| respond::refusal(&refusal));
+        let answer = published.await.unwrap_or_else(|refusal| form.refusal(&refusal));
         self.telemetry.published(Published::Answered(answer.status().as_u16()));
         answer
+    }
+
+    async fn batch(
+        &self,
+        form: Form,
+        head: &request::Parts,
+        body: Bytes,
+    ) -> Result<Answer, Refusal> {
+        let atomic = form::is_atomic(head.uri.query())?;
+        let request = RequestHead::read(&head.headers, &*self.entropy)?;
+        let limits = BatchLimits { event_bytes: self.event_bytes, events: self.batch_events };
+        let submissions = form.batch(head, body, &request, limits)?;
+        let stored = self.store_batch(submissions, atomic, &head.headers).await?;
+        Ok(respond::batch(&stored))
     }
 
     /// `/{application}/v1/events`: the Application Connector's front.
@@ -164,9 +195,11 @@ impl Publish {
         let too_many = |_| FrontRefusal::Relayed(Refusal::TooManyRequests);
         let body = receive::body(head, body, self.event_bytes, &self.arriving).await?;
         let _in_work = self.in_work.try_acquire().map_err(too_many)?;
-        let trace = Trace::from_headers(&head.headers);
-        let submission = front::decode(body, &source, trace, &*self.entropy)?;
-        self.store(submission, &head.headers).await.map_err(FrontRefusal::Relayed)
+        let relayed = FrontRefusal::Relayed;
+        let request = RequestHead::read(&head.headers, &*self.entropy).map_err(relayed)?;
+        let submission = front::decode(body, &source, &request)?;
+        let stored = self.store(submission, &head.headers).await.map_err(relayed)?;
+        Ok(respond::front_stored(&stored, self.front))
     }
 
     /// `/{application}/v1/events/subscribed`: the types that anybody asks of an application.
@@ -177,31 +210,6 @@ impl Publish {
 
     fn application(&self, name: &str) -> Result<Source, FrontRefusal> {
         self.applications.source(name).ok_or(FrontRefusal::NotFound)
-    }
-
-    async fn store(&self, submission: Submission, asked: &HeaderMap) -> Result<Answer, Refusal> {
-        let Submission { event, durability } = submission;
-        let capabilities = self.broker.capabilities();
-        let durability = level(asked, durability.as_ref(), self.durability, capabilities)?;
-        let id = event.id.clone();
-        match admit::admit(&event, &self.catalog, &self.freshness).await {
-            Admission::Ignored => {
-                self.telemetry.published(Published::Ignored);
-                Ok(respond::ignored(&id))
-            }
-            Admission::Wanted => {
-                let payload_bytes = event.payload.len();
-                let Receipts { receipts, durability } =
-                    self.broker.append(Batch::of_one(event), durability).await?;
-                match receipts.first().ok_or(Refusal::Internal)? {
-                    Receipt::Stored(_) | Receipt::Accepted | Receipt::Delayed => {
-                        self.telemetry.published(Published::Stored { payload_bytes });
-                        Ok(respond::published(&id, durability))
-                    }
-                    Receipt::Duplicate => Ok(respond::duplicate(&id, durability)),
-                }
-            }
-        }
     }
 }
 

@@ -49,7 +49,7 @@ where
         if announced(head).is_some_and(|bytes| bytes > max as u64) {
             return Err(BodyError::TooLarge);
         }
-        collect(&mut body, max).await
+        collect(&mut body, announced(head), max).await
     };
     let received = {
         let mut whole = pin!(whole);
@@ -79,7 +79,9 @@ fn announced(head: &request::Parts) -> Option<u64> {
     head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-async fn collect<B>(body: &mut B, max: usize) -> Result<Bytes, BodyError>
+/// Joins the pieces of a body in a buffer that is as large as was announced: one that grows would be
+/// copied, and end up to twice as large.
+async fn collect<B>(body: &mut B, announced: Option<u64>, max: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
 {
@@ -95,7 +97,9 @@ where
             first = piece;
         } else {
             if joined.is_empty() {
-                joined.extend_from_slice(&first);
+                let whole = announced.map_or(0, |bytes| bytes as usize).min(max);
+                joined.reserve(whole.max(first.len() + piece.len()));
+                joined.extend_from_slice(&std::mem::take(&mut first));
             }
             joined.extend_from_slice(&piece);
         }

@@ -1,17 +1,19 @@
 //! The answers of the publish port.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
-use eventbus_core::wire::error::{FrontRefusal, Refusal};
-use eventbus_core::{Durability, Text};
+use eventbus_core::wire::error::{ErrorBody, FrontDialect, FrontRefusal, Refusal};
+use eventbus_core::wire::percent;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
+use serde::Serialize;
 use serde_json::json;
 
 use super::Answer;
 use super::level::DURABILITY;
+use super::store::{Status, Stored, StoredBatch};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -19,39 +21,93 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const EVENT_ID: HeaderName = HeaderName::from_static("eventbus-event-id");
 const STATUS: HeaderName = HeaderName::from_static("eventbus-status");
 
-/// The event is stored.
-pub(super) fn published(id: &Text, durability: Durability) -> Answer {
-    let mut answer = accepted(id, "published", "stored for delivery");
-    let level = HeaderValue::from_static(durability.as_str());
-    answer.headers_mut().insert(DURABILITY, level);
+/// The contract's answer for one event.
+pub(super) fn stored(stored: &Stored) -> Answer {
+    let result = result(stored);
+    let mut answer = with_status(200, json_line(&result), JSON);
+    describe(&mut answer, stored);
     answer
 }
 
-/// The event was stored before.
-pub(super) fn duplicate(id: &Text, durability: Durability) -> Answer {
-    let mut answer = accepted(id, "duplicate", "an event of this source and id is stored");
-    let level = HeaderValue::from_static(durability.as_str());
-    answer.headers_mut().insert(DURABILITY, level);
-    answer
-}
-
-/// Nobody asks for the event.
-pub(super) fn ignored(id: &Text) -> Answer {
-    accepted(id, "ignored", "no Subscription asks for this event")
-}
-
-fn accepted(id: &Text, status: &'static str, reason: &str) -> Answer {
-    // An id is hexadecimal digits and dashes, so it needs no escapes.
-    let members =
-        ["{\"event-id\":\"", id, "\",\"status\":\"", status, "\",\"reason\":\"", reason, "\"}\n"];
-    let body = members.concat();
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
-    let headers = answer.headers_mut();
-    headers.insert(CONTENT_TYPE, JSON);
-    if let Ok(id) = HeaderValue::from_maybe_shared(id.as_bytes().clone()) {
-        headers.insert(EVENT_ID, id);
+/// The front's answer for one event: the publisher proxy leaves status and reason empty.
+pub(super) fn front_stored(stored: &Stored, dialect: FrontDialect) -> Answer {
+    let mut answer = self::stored(stored);
+    if dialect == FrontDialect::PublisherProxy {
+        let result = EventResult { id: &stored.id, status: "", reason: "".into(), error: None };
+        *answer.body_mut() = Full::new(json_line(&result).into());
     }
-    headers.insert(STATUS, HeaderValue::from_static(status));
+    answer
+}
+
+/// The answer for one CloudEvent: the same in headers alone.
+pub(super) fn stored_silently(stored: &Stored) -> Answer {
+    let mut answer = status(204);
+    describe(&mut answer, stored);
+    answer
+}
+
+/// The answer for a batch: a result for each of its events, in order.
+pub(super) fn batch(batch: &StoredBatch) -> Answer {
+    #[derive(Serialize)]
+    struct Results<'a> {
+        results: Vec<EventResult<'a>>,
+    }
+    let results = Results { results: batch.events.iter().map(result).collect() };
+    let code = if batch.refused { 400 } else { 200 };
+    let mut answer = with_status(code, json_line(&results), JSON);
+    if let Some(level) = batch.durability {
+        answer.headers_mut().insert(DURABILITY, HeaderValue::from_static(level.as_str()));
+    }
+    answer
+}
+
+/// What became of one event, as JSON.
+#[derive(Serialize)]
+struct EventResult<'a> {
+    #[serde(rename = "event-id")]
+    id: &'a str,
+    status: &'static str,
+    reason: Cow<'static, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<ErrorBody>,
+}
+
+fn result(stored: &Stored) -> EventResult<'_> {
+    let Stored { id, status, .. } = stored;
+    let error = match status {
+        Status::Rejected(refusal) => Some(refusal.body()),
+        _ => None,
+    };
+    EventResult { id, status: status.word(), reason: status.reason(), error }
+}
+
+fn json_line(result: &impl Serialize) -> Vec<u8> {
+    // Serialising these structures cannot fail: their keys are text.
+    let mut json = serde_json::to_vec(result).unwrap_or_default();
+    json.push(b'\n');
+    json
+}
+
+fn describe(answer: &mut Answer, stored: &Stored) {
+    let headers = answer.headers_mut();
+    headers.insert(EVENT_ID, percent::encode(&stored.id));
+    headers.insert(STATUS, HeaderValue::from_static(stored.status.word()));
+    if let Some(level) = stored.durability {
+        headers.insert(DURABILITY, HeaderValue::from_static(level.as_str()));
+    }
+}
+
+/// Publish refuses one CloudEvent.
+pub(super) fn refusal_text(refusal: &Refusal) -> Answer {
+    let why = format!("{}\n", refusal.reason());
+    let answer = with_status(refusal.status(), why.into_bytes(), TEXT);
+    retry_later(answer, refusal.retry_after_s())
+}
+
+/// Only POST will do.
+pub(super) fn post_only() -> Answer {
+    let mut answer = status(405);
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static("POST, OPTIONS"));
     answer
 }
 
@@ -62,9 +118,9 @@ pub(super) fn refusal(refusal: &Refusal) -> Answer {
 }
 
 /// The front refuses.
-pub(super) fn front_refusal(refusal: &FrontRefusal) -> Answer {
-    let content_type = HeaderValue::from_static(refusal.content_type());
-    let answer = with_status(refusal.status(), refusal.json(), content_type);
+pub(super) fn front_refusal(refusal: &FrontRefusal, dialect: FrontDialect) -> Answer {
+    let (content_type, body) = refusal.answer(dialect);
+    let answer = with_status(refusal.status(), body, HeaderValue::from_static(content_type));
     let relayed = match refusal {
         FrontRefusal::Relayed(relayed) => relayed.retry_after_s(),
         _ => None,

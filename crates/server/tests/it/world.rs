@@ -10,7 +10,8 @@ use eventbus_core::broker::{
     AppendError, BrokerStats, Capabilities, CloseError, CursorError, CursorId, CursorSpec,
     OpenError, Receipts,
 };
-use eventbus_core::testing::{NoDeadLetters, SeededEntropy};
+use eventbus_core::testing::{ManualClock, NoDeadLetters, SeededEntropy};
+use eventbus_core::wire::error::FrontDialect;
 use eventbus_core::{
     Batch, Broker, Catalog, Cursor, DeadLetters, Durability, Event, Position, Receipt, Source,
 };
@@ -71,7 +72,11 @@ impl World {
             entropy: Arc::new(SeededEntropy::new(1)),
             applications: Applications::default(),
             durability: None,
+            front: FrontDialect::default(),
+            clock: Arc::new(ManualClock::at(0)),
             event_bytes: 1000,
+            batch_bytes: 1500,
+            batch_events: 10,
             in_work: Semaphore::new(2),
             arriving: Semaphore::new(2000),
             readiness,
