@@ -22,6 +22,10 @@ pub trait Broker: Send + Sync {
     /// What this broker can promise.
     fn capabilities(&self) -> Capabilities;
 
+    /// Is the event small enough? What fits is not refused for its size, alone or in a batch that
+    /// need not stand together; of a batch it tells which events to leave out.
+    fn fits(&self, event: &Event) -> Result<(), AppendError>;
+
     /// Stores a batch. The future ends when every event of the batch has reached `durability`, or a
     /// better level that comes to the same here; dropping it does not undo the append.
     ///

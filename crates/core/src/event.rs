@@ -26,7 +26,7 @@ pub struct Event {
     pub id: Text,
     /// Did the publisher give it its id? Only then can a repeat be told from another event.
     pub id_given: bool,
-    /// When it happened, in the publisher's spelling (RFC 3339). A CloudEvent may have none: empty.
+    /// When it happened, in the publisher's spelling (RFC 3339). A CloudEvent may have none.
     pub time: Text,
     /// Media type of the payload; goes out as the delivery's `Content-Type`. Empty: none was given.
     pub content_type: Text,
@@ -38,7 +38,7 @@ pub struct Event {
     pub trace: Trace,
     /// The business payload, byte for byte.
     pub payload: Bytes,
-    /// Is there a payload at all? A CloudEvent may have none, which is not the same as an empty one.
+    /// Is there a payload at all? A CloudEvent may have none, which is not an empty one.
     pub has_payload: bool,
 }
 

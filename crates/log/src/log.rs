@@ -8,14 +8,16 @@ use eventbus_core::broker::{
     AppendError, BrokerStats, Capabilities, CloseError, Cursor, CursorError, CursorId, CursorSpec,
     OpenError as CursorOpenError, Receipts,
 };
+use eventbus_core::wire::stored;
 use eventbus_core::{
-    Batch, Broker, Clock, DeadLetters, Durability, Entropy, Position, Receipt, limits,
+    Batch, Broker, Clock, DeadLetters, Durability, Entropy, Event, Position, Receipt, limits,
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::oneshot;
 
 use crate::bytes::entry::Change;
+use crate::bytes::{batch, record};
 use crate::config::{LogConfig, OpenError, Storage};
 use crate::cursor::{LogCursor, OpenCursor, Place};
 use crate::disk::{DirLock, Disk, FileDisk};
@@ -309,6 +311,16 @@ impl Broker for Log {
             durabilities: &[Durability::Accepted, Durability::Written, Durability::Synced],
             default_durability: Durability::Synced,
         }
+    }
+
+    fn fits(&self, event: &Event) -> Result<(), AppendError> {
+        let length = stored::head_bytes(event) + event.payload.len();
+        let (bytes, max_bytes) = (batch::BYTES + record::size(length), self.batch_bytes());
+        if bytes > max_bytes {
+            let (bytes, max_bytes) = (bytes as u64, max_bytes as u64);
+            return Err(AppendError::TooLarge { bytes, max_bytes });
+        }
+        Ok(())
     }
 
     fn append(

@@ -226,6 +226,16 @@ impl Broker for Nats {
         }
     }
 
+    fn fits(&self, event: &Event) -> Result<(), AppendError> {
+        let bytes = stored::message_bytes(event) as u64;
+        let max_bytes = self.shared.api.client.max_payload() as u64;
+        // Zero: the server has not said it yet.
+        if max_bytes > 0 && bytes > max_bytes {
+            return Err(AppendError::TooLarge { bytes, max_bytes });
+        }
+        Ok(())
+    }
+
     fn append(
         &self,
         batch: Batch,

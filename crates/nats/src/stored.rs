@@ -45,6 +45,15 @@ pub(crate) fn headers(event: &Event) -> HeaderMap {
     headers
 }
 
+/// What the server counts of an event that is stored, at most: its payload, its head in base64, and
+/// the names of all headers that may go with it.
+pub(crate) fn message_bytes(event: &Event) -> usize {
+    event.payload.len() + stored::head_bytes(event).div_ceil(3) * 4 + HEADER_NAMES_BYTES
+}
+
+/// Names, message id, and what an atomic batch or a schedule adds.
+const HEADER_NAMES_BYTES: usize = 512;
+
 /// Reads an event back; says why that cannot be done.
 pub(crate) fn event(headers: Option<&HeaderMap>, payload: Bytes) -> Result<Arc<Event>, String> {
     let head = headers.and_then(|headers| headers.get(HEAD.clone()));

@@ -128,7 +128,7 @@ suite! {
     conformance {
         road:
             an_event_is_stored_leased_and_settled_once,
-            an_event_comes_as_it_was_published,
+            an_event_comes_as_it_was_published, an_event_that_fits_is_stored,
             receipts_rise_and_events_come_in_their_order,
             each_durability_is_reached_or_refused,
             a_dropped_lease_comes_back,

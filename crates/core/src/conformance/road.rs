@@ -8,10 +8,11 @@ use http::{HeaderMap, HeaderValue};
 
 use super::world::*;
 use super::{Harness, Limits};
+use crate::attributes::Value;
 use crate::broker::{AppendError, Batch, Receipt};
 use crate::delivery::Verdict;
 use crate::durability::Durability;
-use crate::event::Event;
+use crate::event::{Event, SpecVersion, Text};
 use crate::testing::event;
 use crate::wire::trace::Trace;
 
@@ -33,6 +34,32 @@ pub async fn an_event_is_stored_leased_and_settled_once(harness: &dyn Harness) {
     assert!(is_silent(harness, &others).await);
 }
 
+/// An event that has what the contract's have not, and lacks what those have.
+fn cloud_event() -> Event {
+    let mut event = event("a", "");
+    (event.time, event.content_type) = (Text::new(), Text::new());
+    (event.spec_version, event.has_payload) = (SpecVersion::V03, false);
+    event.attributes.set("subject".into(), "Ω = 1".into());
+    event.attributes.set("empty".into(), "".into());
+    event.attributes.set("number".into(), Value::Integer(i32::MIN));
+    event.attributes.set("truth".into(), Value::Boolean(true));
+    event
+}
+
+/// Whatever a broker says it can take, it takes: alone, and beside others.
+pub async fn an_event_that_fits_is_stored(harness: &dyn Harness) {
+    let broker = harness.start(Limits::default()).await;
+    let of = |bytes: usize| event("a", vec![b'x'; bytes]);
+    let (mut small, mut large) = (0_usize, 64 << 20);
+    while large - small > 1 {
+        let bytes = small.midpoint(large);
+        *(if broker.fits(&of(bytes)).is_ok() { &mut small } else { &mut large }) = bytes;
+    }
+    assert!(small >= 512 * 1024, "{small} bytes are too few");
+    append(&broker, vec![of(small)]).await;
+    append(&broker, vec![of(1), of(small), of(1)]).await;
+}
+
 /// Every member of an event comes as it was, whatever bytes it has: empty, odd, large; to the
 /// process that took it in and to the next one.
 pub async fn an_event_comes_as_it_was_published(harness: &dyn Harness) {
@@ -48,6 +75,7 @@ pub async fn an_event_comes_as_it_was_published(harness: &dyn Harness) {
         Event { payload: vec![b'x'; 512 * 1024].into(), ..plain.clone() },
         Event { id: "Ω/1 2:3".into(), id_given: true, ..plain.clone() },
         Event { time: "2026-01-01T01:02:03.456789+01:00".into(), ..plain.clone() },
+        cloud_event(),
         Event { trace, ..plain },
     ];
     let mut broker = harness.start(Limits::default()).await;

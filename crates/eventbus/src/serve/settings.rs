@@ -395,7 +395,8 @@ impl Given {
             nats_cert nats_key nats_replicas nats_sync nats_monitor_url nats_system_user
             nats_system_password nats_system_credentials durability api_host
             allow_unauthenticated_publish max_event_bytes max_batch_bytes max_batch_events
-            application_front max_requests history_bytes max_bytes backlog_max_bytes age_s deduplication_s log_level log_format
+            application_front max_requests history_bytes max_bytes backlog_max_bytes age_s
+            deduplication_s log_level log_format
         }
     }
 

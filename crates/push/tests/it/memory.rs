@@ -177,6 +177,10 @@ impl Broker for Memory {
         Capabilities { durabilities: ALL, default_durability: Durability::Accepted }
     }
 
+    fn fits(&self, _: &Event) -> Result<(), AppendError> {
+        Ok(())
+    }
+
     fn append(&self, batch: Batch, _: Durability) -> BoxFuture<'_, Result<Receipts, AppendError>> {
         let stored = batch.events.into_iter().map(|event| Receipt::Stored(self.publish(event)));
         let receipts = stored.collect();

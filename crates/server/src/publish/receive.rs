@@ -79,8 +79,8 @@ fn announced(head: &request::Parts) -> Option<u64> {
     head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
-/// Joins the pieces of a body in a buffer that is as large as was announced: one that grows would be
-/// copied, and end up to twice as large.
+/// Joins the pieces of a body in a buffer that is as large as was announced: one that grows would
+/// be copied, and end up to twice as large.
 async fn collect<B>(body: &mut B, announced: Option<u64>, max: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,

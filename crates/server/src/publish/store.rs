@@ -172,6 +172,7 @@ impl Publish {
     ) -> Result<Checked, Rejected> {
         let Submission { event, durability } = submission;
         let checked = self.level(asked, durability.as_ref()).and_then(|durability| {
+            self.broker.fits(&event)?;
             let due_ms = timing::due_ms(&event, self.clock.now_ms())?;
             if atomic && due_ms.is_some() {
                 let why = "a batch that is stored whole has no delayed events";

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on has failed"
 )]
 
+mod forms;
 mod metrics;
 mod publish;
 mod world;

@@ -51,6 +51,8 @@ pub(crate) struct Answer {
 #[derive(Default)]
 pub(crate) struct Remembering {
     events: Mutex<Vec<Event>>,
+    pub(crate) delayed: Mutex<Vec<(Event, u64)>>,
+    pub(crate) batches: Mutex<Vec<usize>>,
     pub(crate) failure: Mutex<Option<AppendError>>,
     pub(crate) hangs: AtomicBool,
     pub(crate) repeats: AtomicBool,
@@ -75,7 +77,7 @@ impl World {
             front: FrontDialect::default(),
             clock: Arc::new(ManualClock::at(0)),
             event_bytes: 1000,
-            batch_bytes: 1500,
+            batch_bytes: 3000,
             batch_events: 10,
             in_work: Semaphore::new(2),
             arriving: Semaphore::new(2000),
@@ -142,6 +144,22 @@ impl Broker for Remembering {
         Capabilities { durabilities: LEVELS, default_durability: Durability::Synced }
     }
 
+    fn fits(&self, event: &Event) -> Result<(), AppendError> {
+        let bytes = event.payload.len() as u64;
+        let too_large = AppendError::TooLarge { bytes, max_bytes: 700 };
+        if bytes > 700 { Err(too_large) } else { Ok(()) }
+    }
+
+    fn delay(
+        &self,
+        event: Event,
+        due_ms: u64,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
+        self.delayed.lock().unwrap().push((event, due_ms));
+        Box::pin(async move { Ok(Receipts { receipts: vec![Receipt::Delayed], durability }) })
+    }
+
     fn append(
         &self,
         batch: Batch,
@@ -159,6 +177,7 @@ impl Broker for Remembering {
                 false => Receipt::Stored(Position(1)),
             };
             let receipts = vec![receipt; batch.events.len()];
+            self.batches.lock().unwrap().push(batch.events.len());
             self.events.lock().unwrap().extend(batch.events);
             Ok(Receipts { receipts, durability })
         })
