@@ -275,6 +275,10 @@ pub const LEDGER_QUEUE: usize = 65_536;
 /// Positions a cursor keeps at hand; beyond them it finds events by the index. 16 KiB at most.
 pub const RING_POSITIONS: usize = 1_024;
 
+/// Payload bytes of a batch whose events go into that memory; those of a larger one are read back
+/// from the disk. They share their request body, and each that is held holds all of it.
+pub const TAIL_BATCH_BYTES: usize = 1024 * 1024;
+
 /// Bytes of one read for a cursor that lags: about the cost of one disk seek.
 pub const READ_BYTES: usize = 256 * 1024;
 

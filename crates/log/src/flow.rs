@@ -63,6 +63,8 @@ pub(crate) struct Committed {
     pub(crate) event: Arc<Event>,
     /// Bytes of the stored event.
     pub(crate) length: usize,
+    /// Does it stay in memory?
+    pub(crate) cached: bool,
 }
 
 impl Flow {

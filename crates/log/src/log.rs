@@ -273,6 +273,10 @@ impl Shared {
     /// Encodes and hashes; a batch that need not stand together is cut where it is too large.
     fn prepare(&self, batch: Batch, durability: Durability) -> Result<Vec<Pending>, AppendError> {
         let max_bytes = self.limits.batch_bytes as u64;
+        // One that is held would hold the request body of all.
+        let is_small = batch.events.len() == 1
+            || batch.events.iter().map(|event| event.payload.len()).sum::<usize>()
+                <= limits::TAIL_BATCH_BYTES;
         let mut done = Vec::new();
         let mut current = Pending::new(batch.atomic, durability);
         for event in batch.events {
@@ -281,7 +285,7 @@ impl Shared {
                 let full = std::mem::replace(&mut current, Pending::new(false, durability));
                 done.push(full);
             }
-            current.add(event);
+            current.add(event, is_small);
             if current.bytes as u64 > max_bytes {
                 return Err(AppendError::TooLarge { bytes: current.bytes as u64, max_bytes });
             }

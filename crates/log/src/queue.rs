@@ -63,6 +63,8 @@ pub(crate) struct Prepared {
     pub(crate) checksum: u32,
     /// Bytes of the stored event.
     pub(crate) length: usize,
+    /// Does it stay in memory once it is stored?
+    pub(crate) cached: bool,
 }
 
 impl Pending {
@@ -93,7 +95,8 @@ impl Pending {
 
     /// Prepares an event and adds it. Head and payload are hashed here, on the publisher's thread,
     /// so that the one writer has little left to do.
-    pub(crate) fn add(&mut self, event: Event) {
+    /// `cached`: for those that keep up it stays in memory once it is stored.
+    pub(crate) fn add(&mut self, event: Event, cached: bool) {
         let from = self.heads.len();
         stored::encode_head(&event, &mut self.heads);
         let head = from..self.heads.len();
@@ -108,6 +111,7 @@ impl Pending {
             head,
             checksum,
             length,
+            cached,
         });
     }
 }

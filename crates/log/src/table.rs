@@ -125,11 +125,12 @@ impl Router {
     fn take(&mut self, commit: Commit) {
         let Self { by_topic_hash, spare, .. } = self;
         let committed_ms = commit.committed_ms;
-        self.shared.tail.add(commit.events.into_iter().map(|committed| {
+        self.shared.tail.add(commit.events.into_iter().filter_map(|committed| {
             let spots = by_topic_hash.entry(committed.topic_hash);
             spots.or_insert_with(|| spare.pop().unwrap_or_default()).push(committed.spot);
             let (position, event) = (committed.spot.position, committed.event);
-            (Stored { position, event, committed_ms }, committed.length)
+            let stored = Stored { position, event, committed_ms };
+            committed.cached.then_some((stored, committed.length))
         }));
     }
 }

@@ -247,6 +247,7 @@ impl Writer {
                 topic_hash: prepared.topic_hash,
                 event: prepared.event.clone(),
                 length: prepared.length,
+                cached: prepared.cached,
             });
             heads.push((head, at));
         }

@@ -46,9 +46,10 @@ fn cloud_event() -> Event {
     event
 }
 
-/// Whatever a broker says it can take, it takes: alone, and beside others.
+/// Whatever a broker says it can take, it takes and gives: alone, and beside others.
 pub async fn an_event_that_fits_is_stored(harness: &dyn Harness) {
     let broker = harness.start(Limits::default()).await;
+    let orders = open(harness, &broker, "orders", "a").await;
     let of = |bytes: usize| event("a", vec![b'x'; bytes]);
     let (mut small, mut large) = (0_usize, 64 << 20);
     while large - small > 1 {
@@ -58,6 +59,10 @@ pub async fn an_event_that_fits_is_stored(harness: &dyn Harness) {
     assert!(small >= 512 * 1024, "{small} bytes are too few");
     append(&broker, vec![of(small)]).await;
     append(&broker, vec![of(1), of(small), of(1)]).await;
+    let leases = lease_all(harness, &orders, 4).await;
+    let mut bytes: Vec<_> = leases.iter().map(|lease| lease.event().payload.len()).collect();
+    bytes.sort_unstable();
+    assert_eq!(bytes, [1, 1, small, small]);
 }
 
 /// Every member of an event comes as it was, whatever bytes it has: empty, odd, large; to the

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use eventbus_core::wire::error::Refusal;
 use eventbus_core::wire::submission::{Rejected, Submission, Submissions};
-use eventbus_core::wire::timing;
+use eventbus_core::wire::{stored, timing};
 use eventbus_core::{Batch, Durability, Event, Receipt, Receipts, Text};
 use futures::{StreamExt, TryStreamExt, stream};
 use http::HeaderMap;
@@ -25,6 +25,16 @@ pub(super) struct Stored {
     pub(super) status: Status,
     /// The durability that was reached, where the event is stored.
     pub(super) durability: Option<Durability>,
+}
+
+/// What a batch asks for beside its events.
+#[derive(Clone, Copy)]
+pub(super) struct BatchAsked<'a> {
+    pub(super) headers: &'a HeaderMap,
+    /// All of them are to be stored, or none.
+    pub(super) atomic: bool,
+    /// Bytes of the request body, which its events share.
+    pub(super) body_bytes: usize,
 }
 
 /// What became of a batch.
@@ -137,17 +147,17 @@ impl Publish {
     }
 
     /// Stores the events of a batch that somebody asks for, with one append: at the strongest level
-    /// that any of them asks for. `atomic`: all of them or none.
+    /// that any of them asks for.
     pub(super) async fn store_batch(
         &self,
         submissions: Submissions,
-        atomic: bool,
-        asked: &HeaderMap,
+        asked: BatchAsked<'_>,
     ) -> Result<StoredBatch, Refusal> {
-        let mut durability = self.level(asked, None)?;
+        let BatchAsked { headers, atomic, .. } = asked;
+        let mut durability = self.level(headers, None)?;
         let mut road = BatchRoad::default();
         for submission in submissions {
-            match submission.and_then(|submission| self.check(submission, atomic, asked)) {
+            match submission.and_then(|submission| self.check(submission, atomic, headers)) {
                 Ok(checked) => {
                     durability = durability.max(checked.durability);
                     road.take(checked);
@@ -158,7 +168,7 @@ impl Publish {
         if atomic && road.rejected > 0 {
             return Ok(road.refused());
         }
-        self.append_wanted(&mut road, atomic, durability).await?;
+        self.append_wanted(&mut road, asked, durability).await?;
         self.delay(&mut road, durability).await?;
         Ok(road.stored())
     }
@@ -190,9 +200,10 @@ impl Publish {
     async fn append_wanted(
         &self,
         road: &mut BatchRoad,
-        atomic: bool,
+        asked: BatchAsked<'_>,
         durability: Durability,
     ) -> Result<(), Refusal> {
+        let BatchAsked { atomic, body_bytes, .. } = asked;
         let count = road.waiting.len();
         let (mut places, mut events) = (Vec::with_capacity(count), Vec::with_capacity(count));
         for (place, event) in std::mem::take(&mut road.waiting) {
@@ -210,6 +221,13 @@ impl Publish {
         }
         if events.is_empty() {
             return Ok(());
+        }
+        let kept_bytes: usize = places.iter().map(|(_, payload_bytes)| payload_bytes).sum();
+        if kept_bytes < body_bytes / 2 {
+            // A few events would keep the memory of the whole body, uncounted.
+            for event in &mut events {
+                *event = stored::detached(event);
+            }
         }
         let Receipts { receipts, durability } =
             self.broker.append(Batch { events, atomic }, durability).await?;
