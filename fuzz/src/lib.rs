@@ -13,7 +13,7 @@ use eventbus_core::{Clock, Entropy};
 
 pub use api::api;
 pub use log::log;
-pub use wire::{contract, front, stored};
+pub use wire::{batch, cloudevents, contract, front, stored};
 
 /// A moment in 2026, in milliseconds since 1970.
 const NOW_MS: u64 = 1_780_000_000_000;

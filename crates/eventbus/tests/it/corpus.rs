@@ -24,6 +24,16 @@ fn publish_requests() {
 }
 
 #[test]
+fn batches() {
+    replay("batch", checks::batch);
+}
+
+#[test]
+fn cloud_events() {
+    replay("cloudevents", checks::cloudevents);
+}
+
+#[test]
 fn requests_to_the_front() {
     replay("front", checks::front);
 }

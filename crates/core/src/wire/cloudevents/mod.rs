@@ -155,11 +155,32 @@ impl Said {
     }
 }
 
+impl Said {
+    /// Of 0.3, where the payload may be in base64 in binary mode too: the payload itself.
+    fn unwrap_payload(&mut self) -> Result<(), Refusal> {
+        let is_encoding = |attribute: &Attribute| &*attribute.name == DATA_CONTENT_ENCODING;
+        let Some(encoding) = self.attributes.iter().rfind(|a| is_encoding(a)) else {
+            return Ok(());
+        };
+        if !structured::is_base64(encoding) {
+            return Err(wrong(DATA_CONTENT_ENCODING, "base64 is understood, no other"));
+        }
+        self.attributes.retain(|attribute| !is_encoding(attribute));
+        if let Some(payload) = &mut self.payload {
+            *payload = structured::from_base64(payload)?;
+        }
+        Ok(())
+    }
+}
+
 /// The checks of CloudEvents, and the event.
-fn into_submission(said: Said, head: &RequestHead<'_>) -> Result<Submission, Refusal> {
-    let version = required(said.spec_version, SPEC_VERSION)?;
+fn into_submission(mut said: Said, head: &RequestHead<'_>) -> Result<Submission, Refusal> {
+    let version = required(said.spec_version.take(), SPEC_VERSION)?;
     let spec_version = SpecVersion::of(&version)
         .ok_or_else(|| wrong(SPEC_VERSION, "a version that is understood: 1.0 or 0.3"))?;
+    if spec_version == SpecVersion::V03 {
+        said.unwrap_payload()?;
+    }
     let id = required(said.id, "id")?;
     let source = required(said.source, "source")?;
     let event_type = required(said.event_type, "type")?;

@@ -43,7 +43,7 @@ pub(super) fn decode(body: &Text, document: &str) -> Result<Said, Refusal> {
             return Err(malformed("data and data_base64: an event has one of them"));
         }
         (Some(data), None) => Some(payload(&mut said, data, body)?),
-        (None, Some(encoded)) => Some(from_base64(&encoded)?),
+        (None, Some(encoded)) => Some(from_base64(encoded.as_bytes())?),
         (None, None) => None,
     };
     Ok(said)
@@ -56,7 +56,7 @@ fn payload(said: &mut Said, data: &str, body: Option<&Text>) -> Result<Bytes, Re
     let is_text = data.starts_with('"');
     if is_text && is_old && said.attributes.iter().any(is_base64) {
         said.attributes.retain(|attribute| !is_base64(attribute));
-        return from_base64(&text(data)?);
+        return from_base64(text(data)?.as_bytes());
     }
     let media_type = said.content_type.get_or_insert_with(|| Text::from_static(IMPLIED_TYPE));
     let payload = if is_text && !is_json(media_type) { text(data)? } else { Cow::Borrowed(data) };
@@ -68,12 +68,13 @@ fn text(json: &str) -> Result<Cow<'_, str>, Refusal> {
     Ok(word.0.unwrap_or_default())
 }
 
-fn is_base64(attribute: &Attribute) -> bool {
+/// Does it say, in 0.3, that the payload is written in base64?
+pub(super) fn is_base64(attribute: &Attribute) -> bool {
     &*attribute.name == DATA_CONTENT_ENCODING
         && attribute.value.as_text().eq_ignore_ascii_case("base64")
 }
 
-fn from_base64(text: &str) -> Result<Bytes, Refusal> {
+pub(super) fn from_base64(text: &[u8]) -> Result<Bytes, Refusal> {
     let decoded = BASE64.decode(text);
     decoded.map(Bytes::from).map_err(|error| malformed(format_args!("base64: {error}")))
 }
@@ -141,17 +142,12 @@ impl Document {
 
     fn payload(&mut self, event: &Event) {
         let text = std::str::from_utf8(&event.payload);
-        let is_encoded = event.attributes.get(DATA_CONTENT_ENCODING).is_some();
         let (is_typed, is_json) = (!event.content_type.is_empty(), is_json(&event.content_type));
         match text {
-            Ok(json) if is_json && !is_encoded && is_whole_json(json) => {
-                self.raw("data", json.as_bytes());
-            }
-            Ok(text) if is_typed && (!is_json || is_encoded) => self.member("data", text),
+            Ok(json) if is_json && is_whole_json(json) => self.raw("data", json.as_bytes()),
+            Ok(text) if is_typed && !is_json => self.member("data", text),
             _ if event.spec_version == SpecVersion::V03 => {
-                if !is_encoded {
-                    self.member(DATA_CONTENT_ENCODING, "base64");
-                }
+                self.member(DATA_CONTENT_ENCODING, "base64");
                 self.member("data", &BASE64.encode(&event.payload));
             }
             _ => self.member("data_base64", &BASE64.encode(&event.payload)),

@@ -194,6 +194,19 @@ fn data_is_json_text_or_bytes() {
 }
 
 #[test]
+fn base64_of_0_3_is_unwrapped_in_each_mode() {
+    let mut old = small(&[("ce-datacontentencoding", "base64"), ("content-type", "a/b")]);
+    old.insert("ce-specversion", HeaderValue::from_static("0.3"));
+    let event = binary(&old, "/wA=").unwrap();
+    assert_eq!((event.payload, event.attributes.len()), (Bytes::from_static(b"\xff\0"), 0));
+    assert!(binary(&old, "?").is_err());
+    old.insert("ce-datacontentencoding", HeaderValue::from_static("7bit"));
+    assert!(binary(&old, "/wA=").is_err());
+    old.insert("ce-specversion", HeaderValue::from_static("1.0"));
+    assert_eq!(binary(&old, "/wA=").unwrap().attributes.len(), 1);
+}
+
+#[test]
 fn a_batch_is_an_array_of_documents() {
     let batch = |body: &str| {
         let headers = headers(&[("content-type", "application/cloudevents-batch+json")]);
