@@ -247,6 +247,32 @@ pub const DEDUPLICATION_TIME: Duration = Duration::from_secs(120);
 /// Enough for 8,000 events a second over the whole time.
 pub const DEDUPLICATION_IDS: usize = 1_000_000;
 
+/// Delayed events that may wait until they are due: ten a second for a day. Their index is read
+/// when the log is opened.
+pub const DELAYED_EVENTS: u64 = 1_000_000;
+
+/// Bytes of delayed events that may wait: as much as is kept for replay. They are beside what the
+/// log may fill.
+pub const DELAYED_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Delayed events on their way to where they wait. All of them are kept by one sync; so many are
+/// more than come while another one runs.
+pub const DELAY_QUEUE_EVENTS: usize = 4_096;
+
+/// Bytes of them, unless it is one alone.
+pub const DELAY_QUEUE_BYTES: usize = 16 * 1024 * 1024;
+
+/// Delayed events that are stored together when they are due: enough that the two syncs which that
+/// takes are not what limits them.
+pub const DUE_EVENTS: usize = 1_024;
+
+/// Pause before a delayed event is stored that could not be stored when it was due.
+pub const DUE_AGAIN: Duration = Duration::from_secs(1);
+
+/// Pause before a delayed event is looked at again that cannot be read, or that the log's present
+/// settings leave no room for: whoever has to do something about it is told each time.
+pub const DUE_SET_ASIDE: Duration = Duration::from_secs(24 * 3600);
+
 /// Bytes of events that wait to be written; then publishing is refused until the disk keeps up.
 pub const APPEND_QUEUE_BYTES: usize = 64 * 1024 * 1024;
 

@@ -4,14 +4,15 @@
 //! cargo run -p eventbus-log --example log_fixture -- crates/log/tests/fixtures/version-N
 //! ```
 //!
-//! Run once when the format changes; directories of earlier versions stay as they are.
+//! Run once when the format changes; directories of earlier versions stay as they are. The vault
+//! has versions of its own, and directories `vault-N` for them.
 #![expect(clippy::unwrap_used, reason = "run by hand; what fails must be seen")]
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use eventbus_core::broker::{CursorId, CursorSpec, Start};
-use eventbus_core::delivery::{Attempt, Outcome, Verdict};
+use eventbus_core::delivery::{Attempt, DeadLetterReason, Outcome, Verdict};
 use eventbus_core::testing::{self, ManualClock, SeededEntropy};
 use eventbus_core::{Batch, Broker, Durability, Event, Settled, limits};
 use eventbus_log::{Log, LogConfig, TraceObserver};
@@ -38,12 +39,18 @@ async fn main() {
     for payload in ["zero", "one", "two", "three"] {
         log.append(Batch::of_one(event(payload)), Durability::Synced).await.unwrap();
     }
-    let leases = orders.lease(NonZeroUsize::new(2).unwrap()).await.unwrap();
+    let leases = orders.lease(NonZeroUsize::new(3).unwrap()).await.unwrap();
     let attempt = Some(Attempt::new(START_MS, 3, Outcome::Status(503)));
-    let verdicts = [Verdict::Retry { due_ms: START_MS + 30_000 }, Verdict::Ack];
+    let reason = DeadLetterReason::Refused;
+    let verdicts = [
+        Verdict::Retry { due_ms: START_MS + 30_000 },
+        Verdict::Ack,
+        Verdict::DeadLetter { reason },
+    ];
     let turn = leases.into_iter().zip(verdicts);
     let turn = turn.map(|(lease, verdict)| Settled { lease, attempt, verdict });
     orders.settle(turn.collect()).await.unwrap();
+    log.delay(event("three"), START_MS + 30_000, Durability::Synced).await.unwrap();
     log.close().await.unwrap();
     std::fs::remove_file(std::path::Path::new(&path).join("lock")).unwrap();
 }

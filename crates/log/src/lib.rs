@@ -1,7 +1,7 @@
 //! The embedded log: a durable broker in one directory, with no server beside it.
 //!
 //! Two kinds of files hold the truth: *segments* hold events, the *ledger* holds what is settled.
-//! Beside them lies the *vault*, a database of what was given up.
+//! Beside them lies the *vault*, a database of what was given up and of what is not due yet.
 //! A commit goes through two stages, written by one thread and synced by another, so one sync
 //! carries whatever was written while the one before it ran. A router tells cursors of what became
 //! durable; cursors give events out as leases and settle them through the ledger.
@@ -13,6 +13,8 @@ mod admit;
 mod bytes;
 mod config;
 mod cursor;
+mod delayer;
+mod delays;
 pub mod disk;
 mod flow;
 mod fresh;

@@ -20,6 +20,7 @@ use crate::bytes::entry::Change;
 use crate::bytes::{batch, record};
 use crate::config::{LogConfig, OpenError, Storage};
 use crate::cursor::{LogCursor, OpenCursor, Place};
+use crate::delayer::{self, Delayer};
 use crate::disk::{DirLock, Disk, FileDisk};
 use crate::flow::Flow;
 use crate::ledger::{Ledger, LedgerQueue, Request};
@@ -48,6 +49,7 @@ pub(crate) struct Machines {
     pub(crate) shared: Arc<Shared>,
     pub(crate) writer: Writer,
     pub(crate) ledger: Ledger,
+    pub(crate) delayer: Delayer,
 }
 
 impl Log {
@@ -95,6 +97,10 @@ impl Machines {
             deduplication_time: config.deduplication_time,
         };
         let (recovered, remembered) = recovery::recover(&place, entropy)?;
+        let committed_ms = recovered.resume.committed_ms;
+        let log = recovered.segments.log;
+        let delayed = delayer::stored_already(&vault, log, committed_ms, &remembered);
+        let delayed = delayed.map_err(failed)?;
         let ledger = LedgerFiles::open(disk.as_ref(), recovered.ledger).map_err(failed)?;
         let opened = LogEvent::Opened {
             next: recovered.resume.next,
@@ -108,9 +114,10 @@ impl Machines {
         let shared = share(recovered, (limits, tail, vault), (clock, observer));
         shared.observer.observe(&opened);
         let writer = Writer::new(shared.clone(), active, resume, remembered);
+        let delayer = Delayer::new(shared.clone(), delayed);
         let mut ledger = Ledger::new(shared.clone(), ledger);
         ledger.snapshot().map_err(failed)?;
-        Ok((Self { shared, writer, ledger }, lock, path))
+        Ok((Self { shared, writer, ledger, delayer }, lock, path))
     }
 }
 
@@ -186,6 +193,7 @@ fn share(
         epoch: recovered.epoch,
         segments,
         queue: Queue::default(),
+        delays: Arc::default(),
         flow: Flow::default(),
         tail,
         reader: Reader::default(),
@@ -295,8 +303,18 @@ impl Shared {
         Ok(done)
     }
 
+    /// Is an event of `length` bytes, as stored, small enough?
+    pub(crate) fn fits(&self, length: usize) -> Result<(), AppendError> {
+        let (bytes, max_bytes) = (batch::BYTES + record::size(length), self.limits.batch_bytes);
+        if bytes > max_bytes {
+            let (bytes, max_bytes) = (bytes as u64, max_bytes as u64);
+            return Err(AppendError::TooLarge { bytes, max_bytes });
+        }
+        Ok(())
+    }
+
     /// What an append that was dropped unanswered gets to hear.
-    fn unanswered(&self) -> AppendError {
+    pub(crate) fn unanswered(&self) -> AppendError {
         let reason = self.health.failed().unwrap_or_else(|| "the log is closed".into());
         AppendError::Unavailable(reason)
     }
@@ -318,13 +336,7 @@ impl Broker for Log {
     }
 
     fn fits(&self, event: &Event) -> Result<(), AppendError> {
-        let length = stored::head_bytes(event) + event.payload.len();
-        let (bytes, max_bytes) = (batch::BYTES + record::size(length), self.batch_bytes());
-        if bytes > max_bytes {
-            let (bytes, max_bytes) = (bytes as u64, max_bytes as u64);
-            return Err(AppendError::TooLarge { bytes, max_bytes });
-        }
-        Ok(())
+        self.shared.fits(stored::head_bytes(event) + event.payload.len())
     }
 
     fn append(
@@ -343,6 +355,21 @@ impl Broker for Log {
                 receipts.extend(placed.receipts(count));
             }
             Ok(Receipts { receipts, durability })
+        }
+        .boxed()
+    }
+
+    fn delay(
+        &self,
+        event: Event,
+        due_ms: u64,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
+        async move {
+            let answer = self.shared.begin_delay(&event, due_ms, durability)?;
+            let receipt = answer.await.map_err(|_| self.shared.unanswered())??;
+            // The vault knows no weaker level.
+            Ok(Receipts { receipts: vec![receipt], durability: Durability::Synced })
         }
         .boxed()
     }

@@ -42,7 +42,9 @@ impl Placed {
 /// Events that will stand in one commit, side by side.
 pub(crate) struct Pending {
     pub(crate) events: Vec<Prepared>,
-    /// Which of its events were left out as repeats, counted from 0.
+    /// Ids of which the writer is to say whether it remembers them; there are no events then.
+    pub(crate) asked: Vec<u128>,
+    /// Which of its events were left out as repeats, or which of the ids are known, counted from 0.
     pub(crate) repeats: Vec<usize>,
     /// The heads of all its events, one after the other.
     pub(crate) heads: Vec<u8>,
@@ -70,7 +72,13 @@ pub(crate) struct Prepared {
 impl Pending {
     pub(crate) fn new(atomic: bool, durability: Durability) -> Self {
         let (events, repeats, heads) = (Vec::new(), Vec::new(), Vec::new());
-        Self { events, repeats, heads, atomic, durability, reply: None, bytes: batch::BYTES }
+        let (asked, reply, bytes) = (Vec::new(), None, batch::BYTES);
+        Self { events, asked, repeats, heads, atomic, durability, reply, bytes }
+    }
+
+    /// Asks which of these ids are remembered. What they repeat is synced when the answer comes.
+    pub(crate) fn asking(ids: Vec<u128>) -> Self {
+        Self { asked: ids, ..Self::new(false, Durability::Synced) }
     }
 
     /// Does its publisher wait for the write and not for the sync?
@@ -93,10 +101,21 @@ impl Pending {
         });
     }
 
-    /// Prepares an event and adds it. Head and payload are hashed here, on the publisher's thread,
-    /// so that the one writer has little left to do.
+    /// Says which of the ids asked for `is_known`.
+    pub(crate) fn find(&mut self, is_known: impl Fn(u128) -> bool) {
+        let known = self.asked.iter().enumerate().filter(|(_, id)| is_known(**id));
+        self.repeats.extend(known.map(|(at, _)| at));
+    }
+
+    /// Prepares an event and adds it, as the one that its publisher says it is.
     /// `cached`: for those that keep up it stays in memory once it is stored.
     pub(crate) fn add(&mut self, event: Event, cached: bool) {
+        self.add_as(event.deduplication_hash(), event, cached);
+    }
+
+    /// Prepares an event and adds it, as a repeat of any that has this hash. Head and payload are
+    /// hashed here, on the publisher's thread, so that the one writer has little left to do.
+    pub(crate) fn add_as(&mut self, deduplication: u128, event: Event, cached: bool) {
         let from = self.heads.len();
         stored::encode_head(&event, &mut self.heads);
         let head = from..self.heads.len();
@@ -106,7 +125,7 @@ impl Pending {
         self.bytes += record::size(length);
         self.events.push(Prepared {
             topic_hash: event.topic_hash(),
-            deduplication: event.deduplication_hash(),
+            deduplication,
             event: Arc::new(event),
             head,
             checksum,

@@ -59,6 +59,11 @@ impl Remembered {
         true
     }
 
+    /// Is this the id of an event that was stored of late?
+    pub(crate) fn knows(&self, hash: u128) -> bool {
+        self.known.contains(&hash)
+    }
+
     /// Forgets the last ones until there are `len`: they were not stored.
     pub(crate) fn take_back(&mut self, len: usize) {
         while self.order.len() > len

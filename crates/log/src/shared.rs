@@ -8,6 +8,7 @@ use eventbus_core::cursor::Spot;
 use eventbus_core::{Clock, Position};
 
 use crate::bytes::LogId;
+use crate::delays::Delays;
 use crate::flow::Flow;
 use crate::index::segment_and_byte;
 use crate::ledger::LedgerQueue;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) epoch: u32,
     pub(crate) segments: Segments,
     pub(crate) queue: Queue,
+    /// Shared with those who wake the delayer.
+    pub(crate) delays: Arc<Delays>,
     pub(crate) flow: Flow,
     pub(crate) tail: Tail,
     pub(crate) reader: Reader,
@@ -145,6 +148,7 @@ impl Shared {
             *failed = Some(reason.clone());
         }
         self.queue.close(&reason);
+        self.delays.close(&reason);
         // Dropping the replies answers them: see `Log::append`.
         drop(std::mem::take(&mut self.flow.state().waiting));
         self.observer.observe(&LogEvent::Failed { reason });

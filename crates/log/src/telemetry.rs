@@ -63,6 +63,13 @@ pub enum LogEvent {
         /// By which limit.
         limit: DropLimit,
     },
+    /// A delayed event cannot be stored: it goes on waiting, and is looked at again a day later.
+    SetAside {
+        /// Its number in the vault.
+        number: i64,
+        /// Why not.
+        reason: String,
+    },
     /// Storage is full: publishing is refused.
     Full {
         /// Bytes in use.
@@ -126,6 +133,12 @@ impl Observer for TraceObserver {
                 let from = first.0;
                 let to = (first.0 + count).saturating_sub(1).max(from);
                 error!(from, to, events = count, reason, "events are damaged and stepped over");
+            }
+            LogEvent::SetAside { number, reason } => {
+                error!(
+                    number,
+                    reason, "a delayed event cannot be stored: it is set aside for a day"
+                );
             }
             LogEvent::Restored { number } => {
                 warn!(number, "the head of a segment was damaged and is made anew");

@@ -27,12 +27,13 @@ type Driver = fn(&Shared) -> &Signal;
 
 impl Threads {
     pub(crate) fn start(machines: Machines, lock: Option<DirLock>) -> io::Result<Self> {
-        let Machines { shared, mut writer, mut ledger } = machines;
+        let Machines { shared, mut writer, mut ledger, mut delayer } = machines;
         let mut threads = Self { shared: shared.clone(), running: Vec::new(), _lock: lock };
         let mut syncer = Syncer::new(shared.clone());
         let mut router = Router::new(shared.clone());
         let mut upkeep = Upkeep::new(shared.clone());
         let (timing, syncing) = (shared.clone(), shared);
+        threads.spawn("log-delayer", |s| &s.delays.signal, move |now| delayer.step(now))?;
         threads.spawn(
             "log-writer",
             |s| &s.queue.signal,
@@ -73,9 +74,13 @@ impl Threads {
 
     fn stop_all(&mut self) {
         let shared = self.shared.clone();
-        shared.close();
+        // What was delayed before is kept, for which the writer is asked: so it is closed later.
+        shared.delays.close("the log is closed");
         for (driver, thread) in self.running.drain(..) {
             let signal = driver(&shared);
+            if std::ptr::eq(signal, &shared.queue.signal) {
+                shared.close();
+            }
             if std::ptr::eq(signal, &shared.ledger.signal) {
                 let change = ledger::last_mark(&shared);
                 let _ = shared.ledger.push(Request::Change { change, reply: None });

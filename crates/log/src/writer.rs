@@ -104,6 +104,7 @@ impl Writer {
         let before = remembered.len();
         for pending in &mut *taken {
             pending.leave_out(|event| remembered.admit(event.deduplication, *committed_ms));
+            pending.find(|id| remembered.knows(id));
         }
         let stored = match self.make_room(taken) {
             Ok(()) => self.commit(taken, now),

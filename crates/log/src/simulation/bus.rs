@@ -1,5 +1,6 @@
 //! A log without threads, whose every step the dice choose.
 
+mod delays;
 mod drain;
 
 use std::collections::VecDeque;
@@ -11,12 +12,13 @@ use std::time::Duration;
 use eventbus_core::broker::{AppendError, CursorError, CursorId, CursorSpec, Start};
 use eventbus_core::delivery::{Attempt, DeadLetterReason, Outcome, Verdict};
 use eventbus_core::testing::SeededEntropy;
-use eventbus_core::{Batch, Clock, Durability, Entropy, Event, Lease, Settled};
+use eventbus_core::{Batch, Clock, Durability, Entropy, Event, Lease, Receipt, Settled};
 use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use super::checker::{Broken, Checker, Id};
 use crate::config::LogConfig;
 use crate::cursor::LogCursor;
+use crate::delayer::Delayer;
 use crate::disk::{Fault, FaultyDisk};
 use crate::ledger::{self, Ledger};
 use crate::log::Machines;
@@ -56,7 +58,10 @@ pub(crate) struct Bus {
     next: Id,
     /// Ids that publishers gave of late.
     given: VecDeque<Id>,
+    /// Those of delayed events, which are others.
+    given_delayed: VecDeque<Id>,
     appends: Vec<Appending>,
+    delays: Vec<(Id, oneshot::Receiver<Result<Receipt, AppendError>>)>,
     openings: Vec<(String, oneshot::Receiver<Result<(), CursorError>>)>,
     leases: Vec<(String, Arc<LogCursor>, Lease)>,
     settlings: Vec<Settling>,
@@ -67,6 +72,7 @@ pub(crate) struct Bus {
 
 struct Parts {
     shared: Arc<Shared>,
+    delayer: Delayer,
     writer: Writer,
     syncer: Syncer,
     router: Router,
@@ -136,7 +142,9 @@ impl Bus {
             checker: Checker::default(),
             next: 1,
             given: VecDeque::new(),
+            given_delayed: VecDeque::new(),
             appends: Vec::new(),
+            delays: Vec::new(),
             openings: Vec::new(),
             leases: Vec::new(),
             settlings: Vec::new(),
@@ -204,7 +212,7 @@ impl Bus {
             Err(_) if self.disk.has_struck() => return self.crash(false),
             Err(error) => return Err(format!("the log does not open: {error}")),
         };
-        let Machines { shared, writer, ledger } = machines;
+        let Machines { shared, writer, ledger, delayer } = machines;
         for cursor in self.checker.must_exist() {
             if !shared.table.state().by_id.contains_key(&CursorId(cursor.into())) {
                 return Err(format!("cursor {cursor} is gone"));
@@ -215,6 +223,7 @@ impl Bus {
             router: Router::new(shared.clone()),
             upkeep: Upkeep::new(shared.clone()),
             shared,
+            delayer,
             writer,
             ledger,
         });
@@ -237,8 +246,13 @@ impl Bus {
         self.disk =
             if power_cut { self.disk.after_power_cut(&self.dice) } else { self.disk.after_kill() };
         self.answers()?;
+        // Until it runs again ids may have had their time.
+        let away_ms = [0, 0, 40_000][self.roll(3) as usize];
+        let wall_ms = self.clock.wall_ms.fetch_add(away_ms, Ordering::Relaxed) + away_ms;
+        self.checker.it_is(wall_ms);
         self.parts = None;
         self.appends.clear();
+        self.delays.clear();
         self.openings.clear();
         self.leases.clear();
         self.settlings.clear();
@@ -254,7 +268,8 @@ impl Bus {
         let choice = self.roll(100);
         choice.hash(&mut self.trace);
         match choice {
-            0..=19 => self.append(),
+            0..=15 => self.append(),
+            16..=19 => self.delay(),
             20..=24 => self.open_cursor(),
             25..=39 => self.lease()?,
             40..=51 => self.settle(),
@@ -269,7 +284,7 @@ impl Bus {
 
     /// One step of one part of the log.
     fn step_one(&mut self) {
-        let which = self.roll(12);
+        let which = self.roll(14);
         let Some(parts) = &mut self.parts else { return };
         let now = parts.shared.now();
         let next = match which {
@@ -279,6 +294,7 @@ impl Bus {
             7..=8 => parts.ledger.step(now),
             9 => ledger::sync_step(&parts.shared, now),
             10 => timer::step(&parts.shared, now),
+            11..=12 => parts.delayer.step(now),
             _ => parts.upkeep.step(now),
         };
         (which, next == Next::Again).hash(&mut self.trace);
@@ -434,13 +450,17 @@ impl Bus {
     }
 
     fn tick(&mut self) {
-        let by_ms = [1, 20, 150, 1_500, 20_000][self.roll(5) as usize];
+        // A move of a delayed event that outlasts the memory of ids may be done twice.
+        let is_moving = self.parts.as_ref().is_some_and(|parts| parts.delayer.is_moving());
+        let steps: &[u64] = if is_moving { &[1, 20, 150] } else { &[1, 20, 150, 1_500, 20_000] };
+        let by_ms = steps[self.roll(steps.len() as u64) as usize];
         self.clock.elapsed_ms.fetch_add(by_ms, Ordering::Relaxed);
         // The wall clock may jump by an hour, either way.
-        let jump_ms = if self.roll(40) == 0 { 3_600_000 } else { 0 };
+        let jump_ms = if !is_moving && self.roll(40) == 0 { 3_600_000 } else { 0 };
         let wall_ms = self.clock.now_ms() + by_ms;
         let wall_ms = if self.roll(2) == 0 { wall_ms + jump_ms } else { wall_ms - jump_ms };
         self.clock.wall_ms.store(wall_ms, Ordering::Relaxed);
+        self.checker.it_is(wall_ms);
     }
 
     fn maybe_crash(&mut self) -> Result<(), Broken> {
@@ -478,6 +498,7 @@ impl Bus {
                 Err(TryRecvError::Empty) => self.appends.push(append),
             }
         }
+        self.answers_to_delays()?;
         for (id, mut answer) in std::mem::take(&mut self.openings) {
             match answer.try_recv() {
                 Ok(Ok(())) => self.checker.opened(&id, self.next),

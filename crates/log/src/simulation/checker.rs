@@ -18,9 +18,12 @@ pub(crate) struct Checker {
     /// Repeats of ids that were given more than once before: which of the events is there, only
     /// the log knows.
     repeats: Vec<Id>,
+    /// The latest that the wall clock has shown.
+    latest_ms: u64,
     pub(crate) deliveries: u64,
     pub(crate) acknowledged: u64,
     pub(crate) repeated: u64,
+    pub(crate) delayed: u64,
     pub(crate) dead_letters: u64,
 }
 
@@ -31,6 +34,8 @@ struct Sent {
     atomic: Option<Id>,
     /// The id its publisher gave it.
     given: Option<Id>,
+    /// It is to be stored when this time has come.
+    due_ms: Option<u64>,
     /// The publisher was told that it is a repeat: it must not be there.
     is_repeat: bool,
     /// The publisher was told, or a subscriber has seen it: it must stay, to this level.
@@ -76,6 +81,7 @@ impl Checker {
                 durability,
                 atomic: atomic.then_some(ids[0]),
                 given: *given,
+                due_ms: None,
                 is_repeat: false,
                 kept: None,
             };
@@ -83,10 +89,28 @@ impl Checker {
         }
     }
 
+    pub(crate) fn delay(&mut self, id: Id, given: Option<Id>, event_type: &str, due_ms: u64) {
+        self.send(&[id], &[given], event_type, (Durability::Synced, false));
+        self.sent.entry(id).and_modify(|sent| sent.due_ms = Some(due_ms));
+    }
+
+    /// When the last of the delayed events is due. One whose time was past is due when it is kept,
+    /// and the clock may have gone back since.
+    pub(crate) fn last_due_ms(&self) -> u64 {
+        let due_ms = self.sent.values().filter_map(|sent| sent.due_ms);
+        due_ms.fold(self.latest_ms, u64::max)
+    }
+
+    pub(crate) fn it_is(&mut self, wall_ms: u64) {
+        self.latest_ms = self.latest_ms.max(wall_ms);
+    }
+
     pub(crate) fn acknowledged(&mut self, id: Id, receipt: Receipt) -> Result<(), Broken> {
         self.acknowledged += 1;
+        let is_delayed = self.sent.get(&id).is_some_and(|sent| sent.due_ms.is_some());
         match receipt {
-            Receipt::Stored(position) => self.at(position, id)?,
+            Receipt::Stored(position) if !is_delayed => self.at(position, id)?,
+            Receipt::Delayed if is_delayed => self.delayed += 1,
             Receipt::Duplicate => return self.repeated(id),
             receipt => return Err(format!("{id} was only told: {receipt:?}")),
         }
@@ -142,6 +166,9 @@ impl Checker {
         self.at(position, id)?;
         let sent = self.sent.get_mut(&id).ok_or("an event nobody sent")?;
         sent.keep();
+        if sent.due_ms.is_some_and(|due_ms| due_ms > self.latest_ms) {
+            return Err(format!("{cursor} got event {id} before it was due"));
+        }
         if sent.is_repeat {
             return Err(format!("{cursor} got event {id}, a repeat"));
         }
@@ -294,7 +321,8 @@ impl Checker {
                 ));
             }
         }
-        let first = all.keys().next().copied().unwrap_or(Id::MAX);
+        let at_once = |id: &&Id| self.sent.get(id).is_some_and(|sent| sent.due_ms.is_none());
+        let first = all.keys().find(at_once).copied().unwrap_or(Id::MAX);
         let is_there =
             |id: &Id| self.originals(*id).iter().any(|one| all.contains_key(one) || *one < first);
         match self.repeats.iter().find(|id| !is_there(id)) {

@@ -25,6 +25,10 @@ pub(crate) enum Mutation {
     MoveFrontierEarly,
     /// Remembers no id from before a restart.
     ForgetIds,
+    /// Stores delayed events before they are due.
+    StoreEarly,
+    /// Takes a delayed event out of the vault before it is stored.
+    RemoveFirst,
 }
 
 impl Mutation {

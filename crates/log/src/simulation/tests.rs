@@ -17,13 +17,15 @@ fn seeds(default: u64) -> std::ops::Range<u64> {
 }
 
 fn run_all(mix: Mix, count: u64) {
-    let (mut deliveries, mut acknowledged, mut repeated, mut dead) = (0, 0, 0, 0);
+    let (mut deliveries, mut acknowledged, mut repeated) = (0, 0, 0);
+    let (mut delayed, mut dead) = (0, 0);
     for seed in seeds(count) {
         match Bus::new(seed, mix).run() {
             Ok((_, checker)) => {
                 deliveries += checker.deliveries;
                 acknowledged += checker.acknowledged;
                 repeated += checker.repeated;
+                delayed += checker.delayed;
                 dead += checker.dead_letters;
             }
             Err(broken) => panic!("seed {seed}, {mix:?}: {broken}"),
@@ -31,8 +33,8 @@ fn run_all(mix: Mix, count: u64) {
     }
     let seeds = seeds(count);
     println!("seeds {seeds:?}: {acknowledged} acknowledged, {repeated} of them repeats");
-    println!("{deliveries} deliveries, {dead} dead letters");
-    let least = acknowledged.min(deliveries).min(repeated).min(dead);
+    println!("{delayed} delayed, {deliveries} deliveries, {dead} dead letters");
+    let least = acknowledged.min(deliveries).min(repeated).min(delayed).min(dead);
     assert!(least > 0, "the simulation does nothing");
 }
 
@@ -105,4 +107,14 @@ fn an_early_frontier_is_found() {
 #[test]
 fn forgotten_ids_are_found() {
     is_found(Mutation::ForgetIds);
+}
+
+#[test]
+fn delayed_events_stored_too_early_are_found() {
+    is_found(Mutation::StoreEarly);
+}
+
+#[test]
+fn delayed_events_removed_too_early_are_found() {
+    is_found(Mutation::RemoveFirst);
 }

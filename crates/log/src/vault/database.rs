@@ -1,8 +1,8 @@
 //! The database itself: a file beside the segments, or memory beside a disk in memory.
 //!
-//! It is made with the first dead letter, beside its place and renamed into it, so that whatever
-//! lies there is whole or not ours. Its header is read as plain bytes before SQLite touches it, so
-//! a foreign or newer file stays as it is.
+//! It is made with the first event that is put into it, beside its place and renamed into it, so
+//! that whatever lies there is whole or not ours. Its header is read as plain bytes before SQLite
+//! touches it, so a foreign or newer file stays as it is.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -10,7 +10,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::config::OpenError;
 
@@ -20,9 +20,6 @@ pub(crate) const VAULT: &str = "vault.db";
 /// "evbv" in the file's header: a database without it is somebody else's.
 const APPLICATION_ID: u32 = 0x6576_6276;
 
-/// The version of the table, in the file's header.
-const FORMAT: u16 = 1;
-
 /// Bytes that the write-ahead log keeps once its content is in the database: more than the usual
 /// turn takes, so that the space need not be found anew each time.
 const WAL_BYTES: u32 = 4 * 1024 * 1024;
@@ -30,8 +27,9 @@ const WAL_BYTES: u32 = 4 * 1024 * 1024;
 /// Bytes of a header of SQLite.
 const HEADER_BYTES: usize = 100;
 
-/// Drawn in `docs/format.md`.
-const TABLE: &str = "
+/// What makes each format out of the one before it. Drawn in `docs/format.md`.
+const STEPS: [&str; 2] = [
+    "
 CREATE TABLE dead_letters (
     cursor   TEXT NOT NULL,
     position INTEGER NOT NULL,
@@ -42,9 +40,23 @@ CREATE TABLE dead_letters (
     event    BLOB NOT NULL,
     PRIMARY KEY (cursor, position)
 );
-";
+",
+    "
+CREATE TABLE delayed_events (
+    number  INTEGER PRIMARY KEY AUTOINCREMENT,
+    id_hash BLOB UNIQUE,
+    due_ms  INTEGER NOT NULL,
+    bytes   INTEGER NOT NULL,
+    event   BLOB NOT NULL
+);
+CREATE INDEX delayed_events_by_due ON delayed_events (due_ms, number, bytes);
+",
+];
 
-/// A database of dead letters. Used by one thread at a time; the lock of the directory keeps other
+/// The version of the tables, in the file's header.
+const FORMAT: u16 = STEPS.len() as u16;
+
+/// A database of whole events. Used by one thread at a time; the lock of the directory keeps other
 /// processes out.
 #[derive(Debug, Default)]
 pub struct Database {
@@ -94,10 +106,10 @@ impl Database {
             && let Some(path) = &self.path
             && exists(path)?
         {
-            *connection = Some(open(path).map_err(io::Error::other)?);
+            *connection = Some(open(path).map_err(failure)?);
         }
         let done = connection.as_mut().map(work);
-        done.transpose().map_err(io::Error::other)
+        done.transpose().map_err(failure)
     }
 
     /// Does `work` on the database, which is made where there is none.
@@ -109,16 +121,16 @@ impl Database {
         let connection = match slot.take() {
             Some(connection) => connection,
             None => match &self.path {
-                None => in_memory().map_err(io::Error::other)?,
+                None => in_memory().map_err(failure)?,
                 Some(path) => {
                     if !exists(path)? {
                         make(path)?;
                     }
-                    open(path).map_err(io::Error::other)?
+                    open(path).map_err(failure)?
                 }
             },
         };
-        work(slot.insert(connection)).map_err(io::Error::other)
+        work(slot.insert(connection)).map_err(failure)
     }
 
     /// Lets go of the file. What lies in memory stays: whoever opens the disk again finds it.
@@ -154,34 +166,48 @@ fn make(path: &Path) -> io::Result<()> {
     }
     let fresh = beside("");
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(&fresh)?;
-    let made = open(&fresh).and_then(|connection| {
-        create(&connection)?;
-        connection.close().map_err(|(_, error)| error)
-    });
-    made.map_err(io::Error::other)?;
+    let made = open(&fresh).and_then(|connection| connection.close().map_err(|(_, error)| error));
+    made.map_err(failure)?;
     fs::rename(&fresh, path)?;
     File::open(directory)?.sync_all()
 }
 
 /// Every commit is synced. The directory is locked, so SQLite needs no memory to share with others.
 fn open(path: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open(path)?;
+    let mut connection = Connection::open(path)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "journal_size_limit", WAL_BYTES)?;
+    bring_up(&mut connection)?;
     Ok(connection)
 }
 
 fn in_memory() -> rusqlite::Result<Connection> {
-    let connection = Connection::open_in_memory()?;
-    create(&connection)?;
+    let mut connection = Connection::open_in_memory()?;
+    bring_up(&mut connection)?;
     Ok(connection)
 }
 
-fn create(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!(
-        "BEGIN; {TABLE} PRAGMA application_id = {APPLICATION_ID}; \
-         PRAGMA user_version = {FORMAT}; COMMIT;"
-    ))
+/// Takes the steps that are missing: all of them where the database is new.
+fn bring_up(connection: &mut Connection) -> rusqlite::Result<()> {
+    let found = connection.query_row("PRAGMA user_version", [], |row| row.get::<_, u16>(0))?;
+    if found >= FORMAT {
+        return Ok(());
+    }
+    let transaction = connection.transaction()?;
+    for step in &STEPS[usize::from(found)..] {
+        transaction.execute_batch(step)?;
+    }
+    transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+/// Tells a full disk from other trouble.
+fn failure(error: rusqlite::Error) -> io::Error {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => io::Error::new(io::ErrorKind::StorageFull, error),
+        _ => io::Error::other(error),
+    }
 }

@@ -1,9 +1,10 @@
-//! The vault: dead letters, each a whole copy of its event.
+//! The vault: dead letters, each a whole copy of its event, and events that are not due yet.
 //!
 //! SQLite, because they are keyed, few and cold. Nothing here is on the road of an event that is
 //! delivered: a turn without dead letters never comes by.
 
 mod database;
+mod delayed;
 
 use std::io;
 use std::num::NonZeroUsize;
@@ -22,6 +23,7 @@ use rusqlite::{Connection, Row, ToSql, params};
 
 pub use database::Database;
 pub(crate) use database::VAULT;
+pub(crate) use delayed::{DelayedKey, Due, Kept, Waiting};
 
 use crate::bytes::Fields;
 use crate::bytes::entry::{attempt, put_attempts};
@@ -240,7 +242,7 @@ fn put(connection: &Connection, letter: &DeadLetter) -> rusqlite::Result<()> {
 }
 
 /// The event as the log stores it.
-fn whole(event: &Event) -> Vec<u8> {
+pub(crate) fn whole(event: &Event) -> Vec<u8> {
     let mut bytes = Vec::new();
     stored::encode_head(event, &mut bytes);
     bytes.extend_from_slice(&event.payload);

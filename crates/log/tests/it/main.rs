@@ -5,6 +5,7 @@ mod concurrency;
 mod conformance;
 mod damage;
 mod dead_letters;
+mod delayed;
 mod full;
 mod lagging;
 mod opening;

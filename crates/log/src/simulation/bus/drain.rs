@@ -16,11 +16,12 @@ use crate::signal::Next;
 
 impl Bus {
     /// Steps everything until nothing is left to do.
-    fn settle_down(&mut self) {
+    pub(super) fn settle_down(&mut self) {
         for _ in 0..200 {
             let Some(parts) = &mut self.parts else { return };
             self.clock.elapsed_ms.fetch_add(200, Ordering::Relaxed);
             let now = parts.shared.now();
+            while parts.delayer.step(now) == Next::Again {}
             while parts.writer.step(now) == Next::Again {}
             while parts.syncer.step(now) == Next::Again {}
             while parts.router.step(now) == Next::Again {}
@@ -39,6 +40,7 @@ impl Bus {
         self.crash(power_cut)?;
         self.disk.heal();
         self.open()?;
+        self.all_fall_due()?;
         self.whole_batches()?;
         let cursors: Vec<String> = self.checker.must_exist().map(str::to_owned).collect();
         for id in cursors {
@@ -80,6 +82,7 @@ impl Bus {
     /// Reads the whole log, whoever wanted what is in it.
     fn whole_batches(&mut self) -> Result<(), Broken> {
         let Some(parts) = &self.parts else { return Ok(()) };
+        let window_ms = u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX);
         let mut all = BTreeMap::new();
         for event_type in TYPES {
             let spec = CursorSpec {
@@ -95,13 +98,18 @@ impl Bus {
                     break;
                 }
                 for lease in leases {
-                    all.insert(number(lease.event())?, lease.stored().committed_ms);
+                    let (id, ms) = (number(lease.event())?, lease.stored().committed_ms);
                     lease.end();
+                    // After a restart an index knows times to a second.
+                    if all.insert(id, ms).is_some_and(|before_ms| ms < before_ms + window_ms - 1000)
+                    {
+                        return Err(format!("event {id} is stored twice"));
+                    }
                 }
             }
         }
         self.checker.atomic(&all)?;
-        self.checker.repeats(&all, u64::try_from(REMEMBERED.as_millis()).unwrap_or(u64::MAX))
+        self.checker.repeats(&all, window_ms)
     }
 
     /// Reads the dead letters of a cursor that has got everything.

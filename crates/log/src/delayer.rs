@@ -1,0 +1,344 @@
+//! Keeps delayed events in the vault, and stores them in the log when they are due.
+//!
+//! The two share no commit, so an event that is due goes this way: it is appended under a hash that
+//! is the same at every try, synced, and only then removed from the vault. A crash in between finds
+//! it in both, which the log's memory of ids tells when it is opened. One thread does both, so none
+//! is on its way into the log while another of its id asks whether it is known.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use eventbus_core::broker::AppendError;
+use eventbus_core::{Durability, Receipt, limits};
+use tokio::sync::oneshot;
+
+use crate::bytes::LogId;
+use crate::delays::Delay;
+use crate::disk::is_full;
+use crate::queue::{Pending, Placed};
+use crate::remembered::Remembered;
+use crate::shared::Shared;
+use crate::signal::{Next, Now};
+use crate::telemetry::LogEvent;
+use crate::vault::{DelayedKey, Due, Kept, Vault, Waiting};
+
+/// The longest sleep while an event waits: the wall clock may jump, and the sleep would not notice.
+const SLEEP_MAX: Duration = Duration::from_millis(250);
+
+/// Those in the vault that are in the log, too, because a crash came between. An event is stored
+/// when it is due and not before, so what is due later than the last commit is not among them.
+pub(crate) fn stored_already(
+    vault: &Vault,
+    log: LogId,
+    committed_ms: u64,
+    remembered: &Remembered,
+) -> std::io::Result<Vec<DelayedKey>> {
+    let mut due = vault.due_until(committed_ms)?;
+    due.retain(|key| remembered.knows(key.hash(log)));
+    Ok(due)
+}
+
+/// Keeps events, and stores them when they are due.
+pub(crate) struct Delayer {
+    shared: Arc<Shared>,
+    /// What the vault holds; `None` until it is read, and after a change whose end is unknown.
+    waiting: Option<Waiting>,
+    doing: Doing,
+    /// After something failed nothing is moved before this time.
+    again_at: Duration,
+    waker: Waker,
+}
+
+/// What the writer does.
+type Answer = oneshot::Receiver<Result<Placed, AppendError>>;
+
+/// One thing at a time.
+enum Doing {
+    Nothing,
+    /// The writer is asked which of these it remembers as stored.
+    Asking(Vec<Delay>, Answer),
+    /// The writer stores these.
+    Storing(Vec<DelayedKey>, Answer),
+    /// These are stored, and are still in the vault.
+    Removing(Vec<DelayedKey>),
+}
+
+impl Delayer {
+    /// `stored` are those in the vault that are in the log, too. They are removed before anything
+    /// is committed that could make the log forget them.
+    pub(crate) fn new(shared: Arc<Shared>, stored: Vec<DelayedKey>) -> Self {
+        let waker = Waker::from(shared.delays.clone());
+        let (doing, again_at) = (Doing::Nothing, Duration::ZERO);
+        let mut delayer = Self { shared, waiting: None, doing, again_at, waker };
+        if !stored.is_empty() {
+            let now = delayer.shared.now();
+            // Where that fails it is tried again: a full disk keeps no log from being opened.
+            let _ = delayer.remove(stored, now);
+        }
+        delayer
+    }
+
+    /// Goes on with what it does, if it can.
+    pub(crate) fn step(&mut self, now: Now) -> Next {
+        let doing = std::mem::replace(&mut self.doing, Doing::Nothing);
+        if self.shared.health.failed().is_some() {
+            // Dropping what is asked for answers it: see `Log::delay`.
+            drop(self.shared.delays.take());
+            return Next::Sleep;
+        }
+        match doing {
+            Doing::Nothing => self.begin(now),
+            Doing::Asking(turn, mut answer) => match self.poll(&mut answer) {
+                Poll::Pending => self.wait_in(Doing::Asking(turn, answer)),
+                Poll::Ready(known) => {
+                    self.keep_unknown(turn, known, now);
+                    Next::Again
+                }
+            },
+            Doing::Storing(due, mut answer) => match self.poll(&mut answer) {
+                Poll::Pending => self.wait_in(Doing::Storing(due, answer)),
+                Poll::Ready(Ok(_)) => self.remove(due, now),
+                Poll::Ready(Err(_)) => {
+                    self.pause(now);
+                    Next::Again
+                }
+            },
+            Doing::Removing(stored) => self.remove(stored, now),
+        }
+    }
+
+    /// Is something in the log that is still in the vault, or may be?
+    #[cfg(test)]
+    pub(crate) fn is_moving(&self) -> bool {
+        matches!(self.doing, Doing::Storing(..) | Doing::Removing(_))
+    }
+
+    /// Takes what is queued, or else what is due.
+    fn begin(&mut self, now: Now) -> Next {
+        let turn = self.shared.delays.take();
+        if turn.is_empty() {
+            return self.store_due(now);
+        }
+        let ids: Vec<u128> = turn.iter().filter_map(|delay| delay.id).collect();
+        if ids.is_empty() {
+            self.keep(turn, now);
+            return Next::Again;
+        }
+        match self.give(Pending::asking(ids)) {
+            Ok(answer) => self.doing = Doing::Asking(turn, answer),
+            Err(error) => refuse(turn, &error),
+        }
+        Next::Again
+    }
+
+    /// Keeps those of a turn whose ids are not `known`.
+    fn keep_unknown(&mut self, turn: Vec<Delay>, known: Result<Placed, AppendError>, now: Now) {
+        let known = match known {
+            Ok(placed) => placed.repeats,
+            Err(error) => return refuse(turn, &error),
+        };
+        let mut known = known.into_iter().peekable();
+        let mut asked = 0;
+        let mut unknown = Vec::new();
+        for delay in turn {
+            let at = asked;
+            asked += usize::from(delay.id.is_some());
+            if delay.id.is_some() && known.next_if_eq(&at).is_some() {
+                let _ = delay.reply.send(Ok(Receipt::Duplicate));
+            } else {
+                unknown.push(delay);
+            }
+        }
+        self.keep(unknown, now);
+    }
+
+    /// Keeps a turn, and then stores what is due: so neither waits for the other for ever.
+    fn keep(&mut self, mut turn: Vec<Delay>, now: Now) {
+        for delay in &mut turn {
+            // Nothing was stored after this that is not it: see `stored_already`.
+            delay.due_ms = delay.due_ms.max(now.ms);
+        }
+        let kept = self.waiting().and_then(|mut waiting| {
+            let kept = self.shared.vault.keep(&turn, &mut waiting)?;
+            Ok((kept, waiting))
+        });
+        match kept {
+            Ok((kept, waiting)) => {
+                self.waiting = Some(waiting);
+                for (delay, kept) in turn.into_iter().zip(kept) {
+                    let _ = delay.reply.send(match kept {
+                        Kept::Fresh => Ok(Receipt::Delayed),
+                        Kept::Repeat => Ok(Receipt::Duplicate),
+                        Kept::Full => Err(full(waiting.bytes)),
+                    });
+                }
+            }
+            Err(error) => {
+                let used_bytes = self.waiting.take().unwrap_or_default().bytes;
+                let error = match is_full(&error) {
+                    true => full(used_bytes),
+                    false => AppendError::Unavailable(format!("the vault failed: {error}")),
+                };
+                refuse(turn, &error);
+            }
+        }
+        let _ = self.store_due(now);
+    }
+
+    /// Gives the writer what is due.
+    fn store_due(&mut self, now: Now) -> Next {
+        if self.shared.delays.signal.is_stopped() {
+            return Next::Sleep;
+        }
+        if now.elapsed < self.again_at {
+            return Next::SleepFor(self.again_at - now.elapsed);
+        }
+        let Ok(waiting) = self.waiting() else { return self.pause(now) };
+        let now_ms = self.due_ms(now);
+        match waiting.next_due_ms {
+            None => return Next::Sleep,
+            Some(due_ms) if due_ms > now_ms => {
+                return Next::SleepFor(Duration::from_millis(due_ms - now_ms).min(SLEEP_MAX));
+            }
+            Some(_) if self.shared.health.is_full() => return self.pause(now),
+            Some(_) => {}
+        }
+        // Half of what surely fits, so that all of them fit together.
+        match self.shared.vault.due(now_ms, self.shared.limits.batch_bytes / 2) {
+            Ok(due) if !due.is_empty() => self.store(due, now),
+            _ => {
+                self.waiting = None;
+                self.pause(now)
+            }
+        }
+    }
+
+    /// What is due until then is stored now.
+    fn due_ms(&self, now: Now) -> u64 {
+        #[cfg(test)]
+        if self.shared.mutation == crate::simulation::Mutation::StoreEarly {
+            return now.ms + 5_000;
+        }
+        now.ms
+    }
+
+    fn store(&mut self, due: Vec<Due>, now: Now) -> Next {
+        let mut pending = Pending::new(false, Durability::Synced);
+        let (mut keys, mut set_aside) = (Vec::new(), Vec::new());
+        for Due { key, event, bytes } in due {
+            let fits = self.shared.fits(bytes).map_err(|error| error.to_string());
+            match fits.and(event) {
+                Ok(event) => {
+                    pending.add_as(key.hash(self.shared.log), event, true);
+                    keys.push(key);
+                }
+                Err(reason) => {
+                    let number = key.number;
+                    self.shared.observer.observe(&LogEvent::SetAside { number, reason });
+                    set_aside.push(key);
+                }
+            }
+        }
+        if !set_aside.is_empty() && self.set_aside(&set_aside, now).is_err() {
+            return self.pause(now);
+        }
+        if keys.is_empty() {
+            return Next::Again;
+        }
+        #[cfg(test)]
+        if self.shared.mutation == crate::simulation::Mutation::RemoveFirst {
+            let _ = self.remove(keys.clone(), now);
+        }
+        match self.give(pending) {
+            Ok(answer) => self.doing = Doing::Storing(keys, answer),
+            Err(_) => return self.pause(now),
+        }
+        Next::Again
+    }
+
+    /// Lets these wait, so that they do not hold up others.
+    fn set_aside(&mut self, these: &[DelayedKey], now: Now) -> std::io::Result<()> {
+        let mut waiting = self.waiting()?;
+        let pause_ms = u64::try_from(limits::DUE_SET_ASIDE.as_millis()).unwrap_or(u64::MAX);
+        let due_ms = now.ms.saturating_add(pause_ms);
+        let done = self.shared.vault.postpone(these, due_ms, &mut waiting);
+        self.waiting = done.is_ok().then_some(waiting);
+        done
+    }
+
+    /// Removes what is stored from the vault; until that is done nothing else is.
+    fn remove(&mut self, stored: Vec<DelayedKey>, now: Now) -> Next {
+        if now.elapsed < self.again_at && !self.shared.delays.signal.is_stopped() {
+            self.doing = Doing::Removing(stored);
+            return Next::SleepFor(self.again_at - now.elapsed);
+        }
+        let removed = self.waiting().and_then(|mut waiting| {
+            self.shared.vault.remove_stored(&stored, &mut waiting)?;
+            Ok(waiting)
+        });
+        self.waiting = removed.ok();
+        match self.waiting {
+            Some(_) => Next::Again,
+            None => {
+                self.doing = Doing::Removing(stored);
+                self.pause(now)
+            }
+        }
+    }
+
+    /// What the vault holds, read where it is not known.
+    fn waiting(&mut self) -> std::io::Result<Waiting> {
+        if let Some(waiting) = self.waiting {
+            return Ok(waiting);
+        }
+        let waiting = self.shared.vault.waiting()?;
+        self.waiting = Some(waiting);
+        Ok(waiting)
+    }
+
+    fn give(&self, mut pending: Pending) -> Result<Answer, AppendError> {
+        let (reply, answer) = oneshot::channel();
+        pending.reply = Some(reply);
+        self.shared.queue.push(vec![pending])?;
+        Ok(answer)
+    }
+
+    /// The writer's answer, if it is there. At the end it is waited for: the writer ends later.
+    fn poll(&self, answer: &mut Answer) -> Poll<Result<Placed, AppendError>> {
+        let answered = if self.shared.delays.signal.is_stopped() {
+            futures::executor::block_on(answer)
+        } else {
+            match Pin::new(answer).poll(&mut Context::from_waker(&self.waker)) {
+                Poll::Pending => return Poll::Pending,
+                Poll::Ready(answered) => answered,
+            }
+        };
+        Poll::Ready(answered.unwrap_or_else(|_| Err(self.shared.unanswered())))
+    }
+
+    fn wait_in(&mut self, doing: Doing) -> Next {
+        self.doing = doing;
+        Next::Sleep
+    }
+
+    fn pause(&mut self, now: Now) -> Next {
+        self.again_at = now.elapsed + limits::DUE_AGAIN;
+        Next::SleepFor(limits::DUE_AGAIN)
+    }
+}
+
+/// There is no room for more delayed events.
+fn full(used_bytes: u64) -> AppendError {
+    AppendError::Full { used_bytes, max_bytes: limits::DELAYED_BYTES }
+}
+
+fn refuse(turn: Vec<Delay>, error: &AppendError) {
+    for delay in turn {
+        let _ = delay.reply.send(Err(error.clone()));
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,102 @@
+//! Delayed events on their way to the vault: prepared by the publisher's thread, taken by the
+//! delayer's.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Wake;
+
+use eventbus_core::broker::AppendError;
+use eventbus_core::{Durability, Event, Receipt, limits};
+use tokio::sync::oneshot;
+
+use crate::shared::Shared;
+use crate::signal::Signal;
+use crate::vault;
+
+/// An event to be kept until it is due.
+pub(crate) struct Delay {
+    pub(crate) due_ms: u64,
+    /// [`Event::deduplication_hash`] where its publisher gave it an id.
+    pub(crate) id: Option<u128>,
+    /// The event as the log stores it.
+    pub(crate) event: Vec<u8>,
+    pub(crate) reply: oneshot::Sender<Result<Receipt, AppendError>>,
+}
+
+/// The bounded queue before the delayer.
+#[derive(Default)]
+pub(crate) struct Delays {
+    state: Mutex<State>,
+    pub(crate) signal: Signal,
+}
+
+#[derive(Default)]
+struct State {
+    queued: Vec<Delay>,
+    bytes: usize,
+    closed: Option<String>,
+}
+
+impl Delays {
+    fn push(&self, delay: Delay) -> Result<(), AppendError> {
+        let mut state = self.state();
+        if let Some(reason) = &state.closed {
+            return Err(AppendError::Unavailable(reason.clone()));
+        }
+        let bytes = state.bytes + delay.event.len();
+        let crowded = state.queued.len() >= limits::DELAY_QUEUE_EVENTS
+            || bytes > limits::DELAY_QUEUE_BYTES && !state.queued.is_empty();
+        if crowded {
+            let reason = "too many delayed events wait to be kept: the disk does not keep up";
+            return Err(AppendError::Unavailable(reason.into()));
+        }
+        state.bytes = bytes;
+        state.queued.push(delay);
+        drop(state);
+        self.signal.raise();
+        Ok(())
+    }
+
+    /// Takes all of them: they are kept by one sync.
+    pub(crate) fn take(&self) -> Vec<Delay> {
+        let mut state = self.state();
+        state.bytes = 0;
+        std::mem::take(&mut state.queued)
+    }
+
+    /// Refuses everything from now on, for this reason; what is queued stays.
+    pub(crate) fn close(&self, reason: &str) {
+        self.state().closed.get_or_insert_with(|| reason.to_owned());
+        self.signal.raise();
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An answer that the delayer waits for has come.
+impl Wake for Delays {
+    fn wake(self: Arc<Self>) {
+        self.signal.raise();
+    }
+}
+
+impl Shared {
+    /// Queues an event for the delayer. Encoded here, on the publisher's thread.
+    pub(crate) fn begin_delay(
+        &self,
+        event: &Event,
+        due_ms: u64,
+        durability: Durability,
+    ) -> Result<oneshot::Receiver<Result<Receipt, AppendError>>, AppendError> {
+        if durability > Durability::Synced {
+            return Err(AppendError::Durability(durability));
+        }
+        let id = event.id_given.then(|| event.deduplication_hash());
+        let event = vault::whole(event);
+        self.fits(event.len())?;
+        let (reply, answer) = oneshot::channel();
+        self.delays.push(Delay { due_ms, id, event, reply })?;
+        Ok(answer)
+    }
+}
