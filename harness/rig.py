@@ -174,6 +174,14 @@ class Bus:
         return [line for line in self.log.read_text().splitlines() if " ERROR " in line]
 
 
+def memory(server, which="VmRSS"):
+    """MiB of resident memory of a process that we started."""
+    for line in open(f"/proc/{server.child.pid}/status"):
+        if line.startswith(which + ":"):
+            return int(line.split()[1]) / 1024
+    raise Failed("the process is gone")
+
+
 def free_port():
     """A port for a server that cannot tell which one the system chose."""
     with socket.socket() as probe:
