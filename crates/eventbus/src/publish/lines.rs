@@ -7,6 +7,9 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReade
 /// enough to hold `--concurrency` of them.
 const LINE_BYTES: u64 = 16 * 1024 * 1024;
 
+/// What is read at once: each read of standard input goes to another thread and back.
+const READ_BYTES: usize = 256 * 1024;
+
 /// One line that is not blank.
 #[derive(Debug, PartialEq)]
 pub(super) struct Line {
@@ -18,7 +21,7 @@ pub(super) struct Line {
 
 /// The lines of `reader` that are not blank.
 pub(super) fn of(reader: impl AsyncRead + Unpin) -> impl Stream<Item = Line> {
-    let start = Some((BufReader::new(reader), 0));
+    let start = Some((BufReader::with_capacity(READ_BYTES, reader), 0));
     futures::stream::unfold(start, async |state| {
         let (mut reader, mut number) = state?;
         loop {

@@ -1,110 +1,43 @@
 //! `eventbus publish`: one event from the arguments, or JSON lines from standard input.
 //!
 //! Both are the same road: a line (an empty one, where the arguments say everything) is completed
-//! by the arguments, posted, and answered with one result line. Several are in flight at once; the
-//! results come in the order of the lines.
+//! by the arguments, posted alone or in a batch, and answered. Several requests are under way at
+//! once; what is held at a time is theirs, whatever the size of the input. Of a single event the
+//! answer is printed; of lines those that were not taken, in their order, and a summary.
 
+mod args;
+mod batch;
 mod draft;
 mod lines;
+mod outcome;
 mod send;
+mod tally;
 
 use std::io::IsTerminal;
 
-use eventbus_core::Clock;
 use futures::StreamExt;
-use http::Uri;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::value::RawValue;
-use tokio::io::AsyncReadExt;
+use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Fault, World};
-use crate::output;
+use crate::output::{self, printable};
+pub(crate) use args::Args;
+use batch::{Batch, Draft};
 use draft::Defaults;
-use send::{Outcome, Publisher};
-
-/// What `eventbus publish` can be told.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
-    /// Where the bus takes events
-    #[arg(long, default_value = "http://127.0.0.1:8080/v1/events", value_name = "URL")]
-    url: Uri,
-
-    /// What happened, for example order.created
-    #[arg(long, required_unless_present = "lines", value_name = "TYPE")]
-    event_type: Option<String>,
-
-    /// The version of the event type
-    #[arg(long, default_value = "v1", value_name = "VERSION")]
-    event_type_version: String,
-
-    /// Where it happened, as one name
-    #[arg(long, required_unless_present_any = ["lines", "source_namespace"], value_name = "ID")]
-    #[arg(conflicts_with_all = ["source_namespace", "source_type", "source_environment"])]
-    source_id: Option<String>,
-
-    /// Where it happened, in three parts: the organisation, for example com.github
-    #[arg(long, requires_all = ["source_type", "source_environment"], value_name = "NAME")]
-    source_namespace: Option<String>,
-
-    /// Where it happened, in three parts: the kind of system, for example commerce
-    #[arg(long, requires = "source_namespace", value_name = "NAME")]
-    source_type: Option<String>,
-
-    /// Where it happened, in three parts: which of its installations, for example stage
-    #[arg(long, requires = "source_namespace", value_name = "NAME")]
-    source_environment: Option<String>,
-
-    /// The event's id, a UUID; the bus makes one when there is none
-    #[arg(long, conflicts_with = "lines", value_name = "UUID")]
-    event_id: Option<String>,
-
-    /// When it happened, RFC 3339; now when left out
-    #[arg(long, value_name = "TIME")]
-    event_time: Option<String>,
-
-    /// The payload: JSON, @FILE to read it from a file, - to read it from standard input
-    #[arg(long, required_unless_present = "lines", value_name = "JSON|@FILE|-")]
-    data: Option<String>,
-
-    /// Publish every line of standard input: a JSON object, completed by the arguments given
-    #[arg(long)]
-    lines: bool,
-
-    /// How many events may be under way at once
-    #[arg(long, default_value_t = 8, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1024))]
-    concurrency: u16,
-
-    /// How often an event is tried while the bus answers 429, 503 or 507
-    #[arg(long, default_value_t = 5, value_name = "N")]
-    #[arg(value_parser = clap::value_parser!(u16).range(1..=1000))]
-    tries: u16,
-}
-
-/// What became of all events.
-#[derive(Debug, Default)]
-struct Count {
-    published: u64,
-    ignored: u64,
-    failed: u64,
-}
+use lines::Line;
+use outcome::Outcome;
+use send::Publisher;
+use tally::Tally;
 
 /// Publishes what the arguments and standard input say. Fails when any event was not taken.
 pub(crate) async fn run(args: Args, world: World) -> Result<(), Fault> {
-    if args.lines && args.data.as_deref() == Some("-") {
-        let both = "--data - and --lines both want standard input: use one of them";
-        return Err(Fault::Usage(both.to_owned()));
-    }
-    let publisher = Publisher::to(&args.url, args.tries)?;
-    let defaults = defaults(&args).await?;
-    let count = if args.lines {
-        publish_lines(&args, &world, &publisher, &defaults).await?
+    args.check()?;
+    let publisher = Publisher::to(&args.url, args.form(), args.tries)?;
+    let defaults = args.defaults().await?;
+    if args.lines {
+        publish_lines(&args, &world, &publisher, &defaults).await
     } else {
-        publish_one(&world, &publisher, &defaults).await?
-    };
-    match count.failed {
-        0 => Ok(()),
-        failed => Err(Fault::Failed(format!("{failed} of {} not published", count.total()))),
+        publish_one(&world, &publisher, &defaults).await
     }
 }
 
@@ -112,12 +45,17 @@ async fn publish_one(
     world: &World,
     publisher: &Publisher,
     defaults: &Defaults,
-) -> Result<Count, Fault> {
-    let outcome = publish("{}", world, publisher, defaults).await;
-    output::line(&outcome.to_string())?;
-    let mut count = Count::default();
-    count.add(&outcome);
-    Ok(count)
+) -> Result<(), Fault> {
+    let event = defaults.complete("{}", world).map_err(Fault::Failed)?;
+    let batch = Batch::of(Draft { number: 1, event: Ok(event) });
+    let answer = publisher.publish(&batch, &*world.clock).await;
+    output::line(&match &answer {
+        Ok(answer) => format!("{} {}", answer.status.as_str(), printable(&answer.body)),
+        Err(why) => format!("--- {}", printable(why)),
+    })?;
+    let mut tally = Tally::default();
+    outcome::of(answer, 1).iter().for_each(|outcome| tally.add(1, outcome));
+    verdict(&tally)
 }
 
 async fn publish_lines(
@@ -125,74 +63,70 @@ async fn publish_lines(
     world: &World,
     publisher: &Publisher,
     defaults: &Defaults,
-) -> Result<Count, Fault> {
-    let progress = progress();
-    let mut count = Count::default();
-    let outcomes = lines::of(tokio::io::stdin())
-        .map(async |line| {
-            let outcome = match line.text {
-                Ok(text) => publish(&text, world, publisher, defaults).await,
-                Err(why) => Outcome::Unsent(why),
-            };
-            (line.number, outcome)
-        })
+) -> Result<(), Fault> {
+    let (progress, start) = (progress(), world.clock.elapsed());
+    let gone = CancellationToken::new();
+    let drafts = lines::of(tokio::io::stdin()).map(|Line { number, text }| Draft {
+        number,
+        event: text.and_then(|text| defaults.complete(&text, world)),
+    });
+    let outcomes = batch::gather(drafts, args.batch())
+        .take_until(gone.cancelled())
+        .map(|batch| publish(batch, world, publisher, &gone))
         .buffered(args.concurrency.into());
     let mut outcomes = std::pin::pin!(outcomes);
-    while let Some((number, outcome)) = outcomes.next().await {
-        count.add(&outcome);
-        progress.set_message(count.to_string());
-        progress.suspend(|| output::line(&format!("{number}: {outcome}")))?;
+    let mut tally = Tally::default();
+    let mut last = 0;
+    while let Some(batch) = outcomes.next().await {
+        for (number, outcome) in batch {
+            tally.add(number, &outcome);
+            if outcome.reason().is_some() {
+                progress.suspend(|| output::line(&format!("{number}: {outcome}")))?;
+            }
+            last = number;
+        }
+        tally.set_took(world.clock.elapsed() - start);
+        progress.set_message(tally.to_string());
         progress.tick();
     }
     progress.finish_and_clear();
-    output::note(&count.to_string());
-    Ok(count)
+    output::note(&tally.to_string());
+    tally.reasons().for_each(|reason| output::note(&reason));
+    if gone.is_cancelled() {
+        let gone = format!("the bus does not answer: what follows line {last} was not sent");
+        return Err(Fault::Failed(gone));
+    }
+    verdict(&tally)
 }
 
-async fn publish(line: &str, world: &World, publisher: &Publisher, defaults: &Defaults) -> Outcome {
-    match defaults.complete(line, world.clock.now_ms()) {
-        Ok(event) => publisher.publish(event.into(), &*world.clock).await,
-        Err(why) => Outcome::Unsent(why),
+/// Publishes a batch; what became of each line. When there is no answer, the bus is `gone`.
+async fn publish(
+    batch: Batch,
+    world: &World,
+    publisher: &Publisher,
+    gone: &CancellationToken,
+) -> Vec<(u64, Outcome)> {
+    let mut outcomes = Vec::new();
+    if batch.events > 0 {
+        let answer = publisher.publish(&batch, &*world.clock).await;
+        if answer.is_err() {
+            gone.cancel();
+        }
+        outcomes = outcome::of(answer, batch.events);
     }
-}
-
-/// What the arguments say about every event.
-async fn defaults(args: &Args) -> Result<Defaults, Fault> {
-    let mut defaults = Defaults::default();
-    defaults.text("event-type", args.event_type.as_deref());
-    defaults.text("event-type-version", Some(&args.event_type_version));
-    defaults.text("source-id", args.source_id.as_deref());
-    defaults.text("event-id", args.event_id.as_deref());
-    defaults.text("event-time", args.event_time.as_deref());
-    if let (Some(namespace), Some(kind), Some(environment)) =
-        (&args.source_namespace, &args.source_type, &args.source_environment)
-    {
-        defaults.source(namespace, kind, environment);
-    }
-    if let Some(given) = &args.data {
-        defaults.json("data", payload(given).await?);
-    }
-    Ok(defaults)
-}
-
-/// The payload as JSON, byte for byte as it was given.
-async fn payload(given: &str) -> Result<Box<RawValue>, Fault> {
-    let (from, text) = if given == "-" {
-        let mut text = String::new();
-        let read = tokio::io::stdin().read_to_string(&mut text).await;
-        read.map_err(|error| Fault::Usage(format!("--data -: standard input: {error}")))?;
-        ("standard input", text)
-    } else if let Some(path) = given.strip_prefix('@') {
-        let text = tokio::fs::read_to_string(path).await;
-        (path, text.map_err(|error| Fault::Usage(format!("--data @{path}: {error}")))?)
-    } else {
-        ("the argument", given.to_owned())
+    let mut outcomes = outcomes.into_iter();
+    let of_line = |(number, added): (u64, Result<(), String>)| match added {
+        Ok(()) => outcomes.next().map(|outcome| (number, outcome)),
+        Err(why) => Some((number, Outcome::Unsent(why))),
     };
-    serde_json::from_str(text.trim()).map_err(|error| {
-        Fault::Usage(format!(
-            "--data: {from} is not JSON: {error}; give JSON (text in double quotes), @FILE or -"
-        ))
-    })
+    batch.lines.into_iter().filter_map(of_line).collect()
+}
+
+fn verdict(tally: &Tally) -> Result<(), Fault> {
+    match tally.failed() {
+        0 => Ok(()),
+        failed => Err(Fault::Failed(format!("{failed} of {} not published", tally.total()))),
+    }
 }
 
 /// A line on standard error that counts, where a person looks at it.
@@ -200,30 +134,7 @@ fn progress() -> ProgressBar {
     if !std::io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let plain = ProgressStyle::with_template("{spinner} {elapsed} {msg}");
+    let plain = ProgressStyle::with_template("{spinner} {msg}");
     ProgressBar::new_spinner()
         .with_style(plain.unwrap_or_else(|_| ProgressStyle::default_spinner()))
-}
-
-// === impl Count ===
-
-impl Count {
-    fn add(&mut self, outcome: &Outcome) {
-        match outcome {
-            Outcome::Taken { ignored: false, .. } => self.published += 1,
-            Outcome::Taken { ignored: true, .. } => self.ignored += 1,
-            Outcome::Refused { .. } | Outcome::Unsent(_) => self.failed += 1,
-        }
-    }
-
-    fn total(&self) -> u64 {
-        self.published + self.ignored + self.failed
-    }
-}
-
-impl std::fmt::Display for Count {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { published, ignored, failed } = self;
-        write!(formatter, "{published} published, {ignored} ignored, {failed} failed")
-    }
 }

@@ -1,6 +1,8 @@
-//! Posting one event, and again while the bus asks for patience.
+//! Posting events, and again while the bus asks for patience or its answer is lost.
+//!
+//! Every event has an id, so that a bus that has stored it and whose answer was lost knows it.
 
-use std::fmt;
+use std::cell::Cell;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,51 +11,77 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{Method, Request, StatusCode, Uri};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::connect::HttpConnector;
-use hyper_util::client::legacy::{Client, ResponseFuture};
+use hyper_util::client::legacy::{Client, Error, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
 
+use super::batch::Batch;
 use crate::cli::Fault;
-use crate::output::printable;
 
-/// One try, from connecting to the end of the answer. Longer than a bus ever works on one event.
+/// One try, from connecting to the end of the answer. Longer than a bus ever works on one request.
 const TRY_TIME: Duration = Duration::from_secs(60);
 
 /// The longest pause between two tries, whatever `Retry-After` says: a person waits for the end.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 
-/// The most that is read of an answer: an error body with every field wrong is far smaller.
+/// The most that is read of an answer, and of each of a batch's results: an error body with every
+/// field wrong is far smaller.
 const ANSWER_BYTES: usize = 64 * 1024;
+const RESULT_BYTES: usize = 4 * 1024;
+
+/// How the events are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Form {
+    /// As the contract's events: one alone, or a batch.
+    Contract,
+    /// As CloudEvents: always a batch.
+    CloudEvents,
+}
 
 /// Posts events to one bus.
 pub(super) struct Publisher {
     url: Uri,
+    /// Where batches go.
+    batch_url: Uri,
+    form: Form,
     tries: u16,
     post: Box<dyn Fn(Request<Full<Bytes>>) -> ResponseFuture>,
+    /// Whether there was ever an answer.
+    is_heard: Cell<bool>,
 }
 
-/// What became of one event. Its `Display` is the result line.
+/// What the bus says to a request.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    /// The bus took it: stored it, or ignored it because nobody listens.
-    Taken { status: StatusCode, body: String, ignored: bool },
-    /// The bus answered, but did not take it.
-    Refused { status: StatusCode, body: String },
-    /// There is no answer, or nothing was sent. If it was sent, it may have been stored.
-    Unsent(String),
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    /// Without white space at its ends.
+    pub(super) body: String,
+    /// Whether it was a batch, which has a result for each event.
+    pub(super) is_of_batch: bool,
+    retry_after: Option<String>,
 }
 
-struct Answer {
-    status: StatusCode,
-    retry_after: Option<String>,
-    body: String,
+#[cfg(test)]
+impl Answer {
+    pub(super) fn of(status: u16, body: &str, is_of_batch: bool) -> Self {
+        let status = StatusCode::from_u16(status).unwrap();
+        Self { status, body: body.to_owned(), is_of_batch, retry_after: None }
+    }
+}
+
+/// There is no answer.
+enum Lost {
+    /// The bus could not be reached.
+    Unreached(String),
+    /// If the request was sent, its events may be stored.
+    Unanswered(String),
 }
 
 // === impl Publisher ===
 
 impl Publisher {
-    /// A publisher that posts to `url` and tries an event at most `tries` times.
-    pub(super) fn to(url: &Uri, tries: u16) -> Result<Self, Fault> {
+    /// A publisher that posts to `url` and tries a request at most `tries` times.
+    pub(super) fn to(url: &Uri, form: Form, tries: u16) -> Result<Self, Fault> {
         let builder = Client::builder(TokioExecutor::new());
         let post: Box<dyn Fn(_) -> _> = match url.scheme_str() {
             Some("http") => {
@@ -77,45 +105,97 @@ impl Publisher {
                 return Err(Fault::Usage(wrong));
             }
         };
-        Ok(Self { url: url.clone(), tries, post })
+        let batch_url = match form {
+            Form::Contract => below(url, "batch"),
+            Form::CloudEvents => url.clone(),
+        };
+        let (url, is_heard) = (url.clone(), Cell::new(false));
+        Ok(Self { url, batch_url, form, tries, post, is_heard })
     }
 
-    /// Posts an event until it is taken, refused for good, or tried often enough.
-    pub(super) async fn publish(&self, event: Bytes, clock: &dyn Clock) -> Outcome {
+    /// Posts events until the bus has said what became of them, or was asked often enough. Without
+    /// an answer: why.
+    ///
+    /// A bus that has answered is believed to come back; one that never did is not waited for.
+    pub(super) async fn publish(&self, batch: &Batch, clock: &dyn Clock) -> Result<Answer, String> {
         let mut tried = 0;
         loop {
-            let answer = match tokio::time::timeout(TRY_TIME, self.post(event.clone())).await {
-                Ok(Ok(answer)) => answer,
-                Ok(Err(why)) => return Outcome::Unsent(why),
-                Err(_) => return Outcome::Unsent(format!("no answer in {}s", TRY_TIME.as_secs())),
-            };
+            let answer = tokio::time::timeout(TRY_TIME, self.post(batch)).await;
+            let answer = answer.unwrap_or_else(|_| Err(Lost::late()));
             tried += 1;
-            if tried >= self.tries || !asks_for_patience(answer.status) {
-                return answer.into();
+            let (retry_after, again) = match &answer {
+                Ok(answer) => {
+                    self.is_heard.set(true);
+                    (answer.retry_after.as_deref(), asks_for_patience(answer.status))
+                }
+                Err(Lost::Unreached(_)) => (None, self.is_heard.get()),
+                Err(Lost::Unanswered(_)) => (None, true),
+            };
+            if tried >= self.tries || !again {
+                return answer.map_err(Lost::into_reason);
             }
-            let now_ms = clock.now_ms();
-            tokio::time::sleep(pause(answer.retry_after.as_deref(), tried, now_ms)).await;
+            tokio::time::sleep(pause(retry_after, tried, clock.now_ms())).await;
         }
     }
 
-    async fn post(&self, event: Bytes) -> Result<Answer, String> {
+    async fn post(&self, batch: &Batch) -> Result<Answer, Lost> {
+        let alone = batch.alone().filter(|_| self.form == Form::Contract);
+        let is_of_batch = alone.is_none();
+        let (url, body) = match alone {
+            Some(event) => (&self.url, event),
+            None => (&self.batch_url, batch.body.clone()),
+        };
         let request = Request::builder()
             .method(Method::POST)
-            .uri(&self.url)
-            .header(CONTENT_TYPE, "application/json")
-            .body(Full::new(event))
-            .map_err(|error| error.to_string())?;
-        let response = (self.post)(request).await.map_err(|error| chain(&error))?;
+            .uri(url)
+            .header(CONTENT_TYPE, self.form.content_type())
+            .body(Full::new(body))
+            .map_err(|error| Lost::Unreached(error.to_string()))?;
+        let response = (self.post)(request).await.map_err(Lost::from)?;
         let retry_after = response.headers().get(RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES).collect().await;
-        let body = body.map_err(|error| format!("{status}, then {error}"))?.to_bytes();
-        Ok(Answer { status, retry_after, body: String::from_utf8_lossy(&body).trim().to_owned() })
+        let most = ANSWER_BYTES + RESULT_BYTES * batch.events;
+        let body = Limited::new(response.into_body(), most).collect().await;
+        let body = body.map_err(|error| Lost::Unanswered(format!("{status}, then {error}")))?;
+        let body = String::from_utf8_lossy(&body.to_bytes()).trim().to_owned();
+        Ok(Answer { status, body, is_of_batch, retry_after })
     }
 }
 
-/// Whether the same event may be taken a little later.
+// === impl Form ===
+
+impl Form {
+    fn content_type(self) -> &'static str {
+        match self {
+            Self::Contract => "application/json",
+            Self::CloudEvents => "application/cloudevents-batch+json",
+        }
+    }
+}
+
+// === impl Lost ===
+
+impl Lost {
+    fn late() -> Self {
+        Self::Unanswered(format!("no answer in {}s", TRY_TIME.as_secs()))
+    }
+
+    fn into_reason(self) -> String {
+        match self {
+            Self::Unreached(why) | Self::Unanswered(why) => why,
+        }
+    }
+}
+
+impl From<Error> for Lost {
+    fn from(error: Error) -> Self {
+        let why = chain(&error);
+        if error.is_connect() { Self::Unreached(why) } else { Self::Unanswered(why) }
+    }
+}
+
+/// Whether the same request may be taken a little later.
 fn asks_for_patience(status: StatusCode) -> bool {
     matches!(
         status,
@@ -154,31 +234,14 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-// === impl Outcome ===
-
-impl From<Answer> for Outcome {
-    fn from(Answer { status, body, .. }: Answer) -> Self {
-        #[derive(serde::Deserialize)]
-        struct Taken {
-            status: Option<String>,
-        }
-        if !status.is_success() {
-            return Self::Refused { status, body };
-        }
-        let taken = serde_json::from_str::<Taken>(&body).ok().and_then(|taken| taken.status);
-        Self::Taken { status, body, ignored: taken.as_deref() == Some("ignored") }
-    }
-}
-
-impl fmt::Display for Outcome {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Taken { status, body, .. } | Self::Refused { status, body } => {
-                write!(formatter, "{} {}", status.as_str(), printable(body))
-            }
-            Self::Unsent(why) => write!(formatter, "--- {}", printable(why)),
-        }
-    }
+/// The path `name` below the one of `url`.
+fn below(url: &Uri, name: &str) -> Uri {
+    let path = format!("{}/{name}", url.path().trim_end_matches('/'));
+    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let mut parts = url.clone().into_parts();
+    parts.path_and_query = format!("{path}{query}").parse().ok();
+    // A path that is longer by a name is as valid as it was.
+    Uri::from_parts(parts).unwrap_or_else(|_| url.clone())
 }
 
 #[cfg(test)]
@@ -204,16 +267,13 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_told_apart() {
-        let of = |status: u16, body: &str| {
-            let status = StatusCode::from_u16(status).unwrap();
-            Outcome::from(Answer { status, retry_after: None, body: body.to_owned() })
-        };
-        let published = of(200, r#"{"event-id":"1","status":"published","reason":"r"}"#);
-        assert!(matches!(published, Outcome::Taken { ignored: false, .. }));
-        assert!(matches!(of(200, r#"{"status":"ignored"}"#), Outcome::Taken { ignored: true, .. }));
-        assert!(matches!(of(200, r#"{"event-id":"1"}"#), Outcome::Taken { ignored: false, .. }));
-        assert!(matches!(of(302, ""), Outcome::Refused { .. }));
-        assert_eq!(of(400, "{\"a\":\n1}").to_string(), "400 {\"a\":\\n1}");
+    fn batches_go_beside_single_events() {
+        for (url, batches) in [
+            ("http://h:1/v1/events", "http://h:1/v1/events/batch"),
+            ("https://h/", "https://h/batch"),
+            ("http://h/bus/?a=b", "http://h/bus/batch?a=b"),
+        ] {
+            assert_eq!(below(&url.parse().unwrap(), "batch").to_string(), batches);
+        }
     }
 }

@@ -24,6 +24,7 @@ mod nats_server;
 mod ports;
 mod program;
 mod publish;
+mod publish_lines;
 mod python;
 mod resources;
 mod road;

@@ -1,0 +1,161 @@
+//! Gathering lines into requests.
+//!
+//! What is there goes together; what comes slowly does not wait for more.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use tokio::time::Instant;
+
+/// The events of one request, together: twice that would not be faster, and `--concurrency` of them
+/// are held. One event that is larger goes alone, for the bus to judge.
+const BATCH_BYTES: usize = 1024 * 1024;
+
+/// How long a request waits for more lines: time for who writes fast to write more, and nothing
+/// that who writes seldom would notice.
+const LINGER: Duration = Duration::from_millis(5);
+
+/// A line that has been completed.
+#[derive(Debug)]
+pub(super) struct Draft {
+    /// Its number in the input, from one.
+    pub(super) number: u64,
+    /// The event as JSON, or why it cannot be sent.
+    pub(super) event: Result<String, String>,
+}
+
+/// What goes into one request.
+#[derive(Debug)]
+pub(super) struct Batch {
+    /// Each line's number, and why it is not among the events, if it is not.
+    pub(super) lines: Vec<(u64, Result<(), String>)>,
+    /// How many events there are.
+    pub(super) events: usize,
+    /// They, as a JSON array.
+    pub(super) body: Bytes,
+}
+
+/// Gathers up to `most` of the drafts at a time, in their order.
+pub(super) fn gather(drafts: impl Stream<Item = Draft>, most: u16) -> impl Stream<Item = Batch> {
+    let start = (Box::pin(drafts.fuse()), None);
+    stream::unfold(start, move |(mut drafts, left_over)| async move {
+        let first = match left_over {
+            Some(draft) => draft,
+            None => drafts.next().await?,
+        };
+        let mut batch = Growing::default();
+        batch.add(first);
+        let until = Instant::now() + LINGER;
+        while batch.lines.len() < most.into() {
+            let next = tokio::time::timeout_at(until, drafts.next()).await;
+            let Ok(Some(draft)) = next else { break };
+            if !batch.has_room_for(&draft) {
+                return Some((batch.whole(), (drafts, Some(draft))));
+            }
+            batch.add(draft);
+        }
+        Some((batch.whole(), (drafts, None)))
+    })
+}
+
+#[derive(Default)]
+struct Growing {
+    lines: Vec<(u64, Result<(), String>)>,
+    events: usize,
+    /// The array without its end.
+    body: String,
+}
+
+// === impl Growing ===
+
+impl Growing {
+    fn has_room_for(&self, Draft { event, .. }: &Draft) -> bool {
+        self.events == 0
+            || event.as_ref().map_or(true, |event| self.body.len() + event.len() < BATCH_BYTES)
+    }
+
+    fn add(&mut self, Draft { number, event }: Draft) {
+        let added = event.map(|event| {
+            self.body.push(if self.events == 0 { '[' } else { ',' });
+            self.body.push_str(&event);
+            self.events += 1;
+        });
+        self.lines.push((number, added));
+    }
+
+    fn whole(self) -> Batch {
+        let Self { lines, events, mut body } = self;
+        body.push(']');
+        Batch { lines, events, body: body.into() }
+    }
+}
+
+// === impl Batch ===
+
+impl Batch {
+    /// A single event.
+    pub(super) fn of(draft: Draft) -> Self {
+        let mut batch = Growing::default();
+        batch.add(draft);
+        batch.whole()
+    }
+
+    /// The only event, where it is the only one.
+    pub(super) fn alone(&self) -> Option<Bytes> {
+        (self.events == 1).then(|| self.body.slice(1..self.body.len() - 1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn draft(number: u64, event: &str) -> Draft {
+        Draft { number, event: Ok(event.to_owned()) }
+    }
+
+    async fn gathered(drafts: Vec<Draft>, most: u16) -> Vec<(usize, String)> {
+        let text = |batch: Batch| {
+            assert_eq!(batch.alone().is_some(), batch.events == 1);
+            (batch.lines.len(), String::from_utf8(batch.body.to_vec()).unwrap())
+        };
+        gather(stream::iter(drafts), most).map(text).collect().await
+    }
+
+    #[tokio::test]
+    async fn what_is_there_goes_together_up_to_a_number() {
+        let drafts = (1..=5).map(|number| draft(number, &number.to_string())).collect();
+        let wanted = [(2, "[1,2]".to_owned()), (2, "[3,4]".to_owned()), (1, "[5]".to_owned())];
+        assert_eq!(gathered(drafts, 2).await, wanted);
+    }
+
+    #[tokio::test]
+    async fn a_batch_has_so_many_bytes_unless_one_event_has_more() {
+        let large = |number, bytes| draft(number, &"x".repeat(bytes));
+        let half = BATCH_BYTES / 2;
+        let drafts = vec![large(1, half), large(2, half), large(3, 5), large(4, 2 * BATCH_BYTES)];
+        let bytes: Vec<_> =
+            gathered(drafts, 9).await.into_iter().map(|(_, all)| all.len()).collect();
+        assert_eq!(bytes, [half + 2, half + 5 + 3, 2 * BATCH_BYTES + 2]);
+    }
+
+    #[tokio::test]
+    async fn a_line_that_cannot_be_sent_keeps_its_place() {
+        let broken = Draft { number: 2, event: Err("broken".to_owned()) };
+        let drafts = vec![draft(1, "1"), broken, draft(4, "4")];
+        let batches: Vec<Batch> = gather(stream::iter(drafts), 9).collect().await;
+        let lines = [(1, Ok(())), (2, Err("broken".to_owned())), (4, Ok(()))];
+        assert_eq!((&batches[0].lines[..], &batches[0].body[..]), (&lines[..], &b"[1,4]"[..]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_slowly_does_not_wait() {
+        let slowly = stream::iter(1..=3).then(async |number: u64| {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            draft(number, "{}")
+        });
+        let batches: Vec<usize> = gather(slowly, 9).map(|batch| batch.events).collect().await;
+        assert_eq!(batches, [1, 1, 1]);
+    }
+}
