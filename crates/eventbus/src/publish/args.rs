@@ -8,8 +8,8 @@ use super::draft::Defaults;
 use super::send::Form;
 use crate::cli::Fault;
 
-/// Events of a request unless told otherwise: what a bus stores with one sync costs little more than
-/// one event alone, and beyond this little is won.
+/// Events of a request unless told otherwise: what a bus stores with one sync costs little more
+/// than one event alone, and beyond this little is won.
 const BATCH_EVENTS: u16 = 100;
 
 /// Where a bus takes the contract's events of every source. Beside it, it takes batches of them.
@@ -117,7 +117,7 @@ impl Args {
 
     /// The most events of a request.
     pub(super) fn batch(&self) -> u16 {
-        // An application's front has no path for batches, and where another path leads is not known.
+        // An application's front has no path for batches; where another path leads is not known.
         let has_batches = self.cloudevents || self.url.path() == EVENTS_PATH;
         self.batch.unwrap_or(if has_batches { BATCH_EVENTS } else { 1 })
     }

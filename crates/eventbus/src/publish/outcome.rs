@@ -191,7 +191,10 @@ mod tests {
         assert_eq!((unsent.len(), unsent[1].to_string()), (2, "--- why\\n".to_owned()));
     }
 
-    const ERROR: &str = r#"{"status":400,"type":"validation_violation","details":[{"field":"data","type":"missing_field"}]}"#;
+    const ERROR: &str = concat!(
+        r#"{"status":400,"type":"validation_violation","#,
+        r#""details":[{"field":"data","type":"missing_field"}]}"#
+    );
 
     #[test]
     fn the_answer_to_a_batch_has_a_result_for_each_event() {

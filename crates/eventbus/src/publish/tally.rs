@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::outcome::Outcome;
 
-/// Reasons that the summary tells apart, the first that come: more are rather a list than a summary,
-/// and that list is on standard output.
+/// Reasons that the summary tells apart, the first that come: more are rather a list than a
+/// summary, and that list is on standard output.
 const REASONS: usize = 5;
 
 /// Lines that are named for each of them.

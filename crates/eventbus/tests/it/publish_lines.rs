@@ -178,8 +178,8 @@ async fn cloud_events_go_in_batches_too() {
     }
 }
 
-/// Passes connections on to `to`, except that of the first nothing comes back: what is sent there is
-/// taken, and its answer lost.
+/// Passes connections on to `to`, except that of the first nothing comes back: what is sent there
+/// is taken, and its answer lost.
 async fn forgetful_proxy(to: String) -> (String, JoinSet<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/v1/events", listener.local_addr().unwrap());
