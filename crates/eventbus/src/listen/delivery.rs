@@ -74,11 +74,17 @@ impl Delivery<'_> {
         Some(printable(&String::from_utf8_lossy(value.as_bytes())))
     }
 
+    /// What the contract's form says under the one name, and CloudEvents' binary mode under the
+    /// other. (In structured mode the body says it.)
+    fn said(&self, kyma: &str, cloud_event: &str) -> Option<String> {
+        self.header(kyma).or_else(|| self.header(cloud_event))
+    }
+
     /// The source in whichever form the delivery has it.
     fn source(&self) -> Option<String> {
         let parts = ["kyma-source-namespace", "kyma-source-type", "kyma-source-environment"];
         let parts: Option<Vec<String>> = parts.iter().map(|name| self.header(name)).collect();
-        self.header("kyma-source-id").or_else(|| Some(parts?.join("/")))
+        self.said("kyma-source-id", "ce-source").or_else(|| Some(parts?.join("/")))
     }
 
     fn time(&self) -> Timestamp {
@@ -91,10 +97,10 @@ impl fmt::Display for Delivery<'_> {
         let Self { number, body, status, .. } = self;
         write!(formatter, "{:.3} #{number} answered {}", self.time(), status.as_str())?;
         let parts = [
-            ("", self.header("kyma-event-type")),
-            ("", self.header("kyma-event-type-version")),
+            ("", self.said("kyma-event-type", "ce-type")),
+            ("", self.said("kyma-event-type-version", "ce-eventtypeversion")),
             ("from ", self.source()),
-            ("id ", self.header("kyma-event-id")),
+            ("id ", self.said("kyma-event-id", "ce-id")),
             ("for ", self.header("kyma-subscription")),
         ];
         for (name, value) in parts {
@@ -144,6 +150,20 @@ mod tests {
              from com.github/commerce/stage id 31109198-4d69-4ae0-972d-76117f3748c8 \
              11 bytes {\"order\":1}"
         );
+    }
+
+    #[test]
+    fn a_cloud_event_is_named_too() {
+        let (head, ()) = http::Request::post("/")
+            .header("ce-type", "com.example.order")
+            .header("ce-source", "/shop")
+            .header("ce-id", "7")
+            .body(())
+            .unwrap()
+            .into_parts();
+        let status = StatusCode::OK;
+        let line = Delivery { number: 1, now_ms: 0, head: &head, body: b"x", status }.to_string();
+        assert!(line.ends_with("200 com.example.order from /shop id 7 1 bytes x"), "{line}");
     }
 
     #[test]
