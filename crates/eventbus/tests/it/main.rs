@@ -9,6 +9,7 @@
 
 mod bench;
 mod bus;
+mod cloudevents;
 mod cluster;
 mod controller;
 mod corpus;

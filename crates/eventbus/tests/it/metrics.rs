@@ -36,7 +36,7 @@ impl Bus {
     }
 
     /// Its metrics, as the owner of its directory reads them.
-    async fn metrics(&self) -> String {
+    pub(crate) async fn metrics(&self) -> String {
         let token = std::fs::read_to_string(self.data_dir().join("token")).unwrap();
         let bearer = format!("Bearer {}", token.trim());
         let answer = self.scrape(&[("authorization", &bearer)]).await;
@@ -47,7 +47,7 @@ impl Bus {
 }
 
 /// The value of a series; none where there is no such series.
-fn value<'p>(page: &'p str, series: &str) -> Option<&'p str> {
+pub(crate) fn value<'p>(page: &'p str, series: &str) -> Option<&'p str> {
     page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
 }
 
