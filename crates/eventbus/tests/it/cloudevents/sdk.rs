@@ -1,5 +1,5 @@
-//! The CloudEvents SDK for Python, which shares nothing with the bus: as a publisher, and as a reader
-//! of both of CloudEvents' forms of delivery.
+//! The CloudEvents SDK for Python, which shares nothing with the bus: as a publisher, and as a
+//! reader of both of CloudEvents' forms of delivery.
 
 use std::path::Path;
 
