@@ -26,13 +26,18 @@ pub struct Telemetry {
 /// What can happen at the publish port.
 #[derive(Clone, Copy, Debug)]
 pub enum Published {
-    /// An event is stored.
+    /// Events are stored.
     Stored {
-        /// Bytes of its payload.
+        /// How many.
+        events: usize,
+        /// Bytes of their payloads.
         payload_bytes: usize,
     },
-    /// Nobody wanted an event.
-    Ignored,
+    /// Nobody wanted some events.
+    Ignored {
+        /// How many.
+        events: usize,
+    },
     /// A publish request was answered with this HTTP status.
     Answered(u16),
 }
@@ -41,11 +46,11 @@ impl Telemetry {
     /// Takes note of an event.
     pub fn published(&self, event: Published) {
         match event {
-            Published::Stored { payload_bytes } => {
-                add(&self.published_events, 1);
+            Published::Stored { events, payload_bytes } => {
+                add(&self.published_events, events as u64);
                 add(&self.published_bytes, payload_bytes as u64);
             }
-            Published::Ignored => add(&self.ignored_events, 1),
+            Published::Ignored { events } => add(&self.ignored_events, events as u64),
             Published::Answered(status) => {
                 add(&self.requests[index(status)], 1);
                 if status >= 400 {

@@ -15,6 +15,28 @@ pub(crate) enum Admission {
     Ignored,
 }
 
+/// Decides on each event of a batch, by one look at the catalog and at most one more; `None`: all of
+/// them are wanted.
+pub(crate) async fn admit_each(
+    events: &[Event],
+    catalog: &watch::Receiver<Arc<Catalog>>,
+    freshness: &Freshness,
+) -> Option<Vec<Admission>> {
+    let are_wanted = || {
+        let catalog = catalog.borrow().clone();
+        events.iter().all(|event| catalog.has_listener(event))
+    };
+    if are_wanted() || !freshness.reached().await {
+        return None;
+    }
+    let catalog = catalog.borrow().clone();
+    let admission = |event| match catalog.has_listener(event) {
+        true => Admission::Wanted,
+        false => Admission::Ignored,
+    };
+    Some(events.iter().map(admission).collect())
+}
+
 /// Decides on an event.
 ///
 /// Before an event is ignored the catalog is brought up to date, so that a Subscription created a

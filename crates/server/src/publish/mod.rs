@@ -6,6 +6,7 @@
 
 mod admit;
 mod applications;
+mod batch;
 mod form;
 mod level;
 mod receive;
@@ -37,7 +38,6 @@ use crate::telemetry::{Published, Telemetry};
 use applications::FrontPath;
 use form::{Door, Form};
 use receive::BodyError;
-use store::BatchAsked;
 
 /// What the publish port is made of.
 pub struct Publish {
@@ -177,7 +177,7 @@ impl Publish {
         let atomic = form::is_atomic(head.uri.query())?;
         let request = RequestHead::read(&head.headers, &*self.entropy)?;
         let limits = BatchLimits { event_bytes: self.event_bytes, events: self.batch_events };
-        let asked = BatchAsked { headers: &head.headers, atomic, body_bytes: body.len() };
+        let asked = batch::Asked { headers: &head.headers, atomic, body_bytes: body.len() };
         let submissions = form.batch(head, body, &request, limits)?;
         let stored = self.store_batch(submissions, asked).await?;
         Ok(respond::batch(&stored))

@@ -12,8 +12,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::Answer;
+use super::batch::StoredBatch;
 use super::level::DURABILITY;
-use super::store::{Status, Stored, StoredBatch};
+use super::store::{Status, Stored};
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
