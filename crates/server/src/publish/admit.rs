@@ -15,8 +15,8 @@ pub(crate) enum Admission {
     Ignored,
 }
 
-/// Decides on each event of a batch, by one look at the catalog and at most one more; `None`: all of
-/// them are wanted.
+/// Decides on each event of a batch, by one look at the catalog and at most one more; `None`: all
+/// of them are wanted.
 pub(crate) async fn admit_each(
     events: &[Event],
     catalog: &watch::Receiver<Arc<Catalog>>,
