@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{BATCHED, Road, STRUCTURED, Said, document, told};
+use super::{BATCHED, Road, STRUCTURED, Said, document, over_each_broker, told};
 use crate::served::{Answer, event};
 
 /// An id of the contract's.
@@ -72,9 +72,10 @@ impl Road {
     }
 }
 
-#[tokio::test]
-async fn each_event_of_a_batch_has_its_result_in_order() {
-    let mut road = road(&[]).await;
+over_each_broker!(each_event_of_a_batch_has_its_result_in_order, all_or_none_where_it_is_asked_for);
+
+async fn each_event_of_a_batch_has_its_result_in_order(flags: &[&str]) {
+    let mut road = road(flags).await;
     let mut first = 0;
     for (path, media_type, make) in [
         ("/v1/events/batch", "application/json", order as fn(usize) -> Value),
@@ -101,7 +102,8 @@ async fn each_event_of_a_batch_has_its_result_in_order() {
             (first + 1, "published"),
         ];
         assert_eq!(results(&answer), expect(&expected), "{path} {media_type}");
-        assert_eq!(told(&answer, "durability"), "synced");
+        let level = if flags.is_empty() { "synced" } else { "written" };
+        assert_eq!(told(&answer, "durability"), level);
         let error = error(&answer, 1);
         assert_eq!(
             (&error["status"], &error["type"]),
@@ -130,9 +132,8 @@ async fn events_of_the_contract_may_come_in_lines() {
     }
 }
 
-#[tokio::test]
-async fn all_or_none_where_it_is_asked_for() {
-    let mut road = road(&[]).await;
+async fn all_or_none_where_it_is_asked_for(flags: &[&str]) {
+    let mut road = road(flags).await;
     let post = async |road: &Road, path: &str, batch: &Value| {
         let media_type = if path.starts_with("/publish") { BATCHED } else { "application/json" };
         road.post(path, &[("content-type", media_type)], batch.to_string()).await

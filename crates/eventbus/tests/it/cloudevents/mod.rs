@@ -324,6 +324,31 @@ impl Arrived {
     }
 }
 
+/// Makes tests of scenarios: each over the log, and over NATS. A scenario takes the bus's flags.
+macro_rules! over_each_broker {
+    ($($scenario:ident),+ $(,)?) => {$(
+        mod $scenario {
+            use crate::nats_server::{NatsServer, Options};
+
+            #[tokio::test]
+            async fn over_the_log() {
+                super::$scenario(&[]).await;
+            }
+
+            #[tokio::test]
+            async fn over_nats() {
+                let Some(server) = NatsServer::start(Options::default()).await else { return };
+                let nats = ["--broker", "nats", "--nats-url", &server.url()];
+                // What any server has room for.
+                let room = ["--max-bytes", "67108864", "--backlog-max-bytes", "67108864"];
+                super::$scenario(&[nats, room].concat()).await;
+            }
+        }
+    )+};
+}
+
+use over_each_broker;
+
 /// The answer to an event that is stored.
 fn stored(answer: Answer) -> Answer {
     assert_eq!((answer.status, told(&answer, "status")), (204, "published"), "{answer:?}");

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::{BATCHED, Road, STRUCTURED, Said, document, told};
+use super::{BATCHED, Road, STRUCTURED, Said, document, over_each_broker, told};
 
 /// Attributes of every type, and what is hard to write in a header.
 const MORE: [(&str, &str); 8] = [
@@ -27,9 +27,10 @@ fn rich(id: &str) -> Value {
     rich
 }
 
-#[tokio::test]
-async fn one_event_in_every_mode_is_the_same_in_every_form() {
-    let mut road = Road::start().await;
+over_each_broker!(one_event_in_every_mode_is_the_same_in_every_form);
+
+async fn one_event_in_every_mode_is_the_same_in_every_form(flags: &[&str]) {
+    let mut road = Road::with(flags).await;
     let said = |id: &str| Said::new(id, &MORE, "{\"n\":[1,2]}");
     road.publish(&said("binary")).await;
     road.brings(&said("binary")).await;
@@ -71,6 +72,24 @@ async fn the_old_version_stays_the_old_version() {
     arrived.says(&Said::new("bytes", &typed("image/png"), &b"\xff\0"[..]));
     let again: Value = serde_json::from_slice(arrived.structured.body()).unwrap();
     assert_eq!(again, document("bytes", &bytes));
+}
+
+#[tokio::test]
+async fn the_old_versions_encoding_is_nothing_special_in_the_new_one() {
+    let mut road = Road::start().await;
+    let encoded = [("datacontentencoding", "base64"), ("datacontenttype", "image/png")];
+    let old = Said::new("old", &[&encoded[..], &[("specversion", "0.3")]].concat(), "/wA=");
+    road.publish(&old).await;
+    let typed = [("specversion", "0.3"), ("datacontenttype", "image/png")];
+    road.brings(&Said::new("old", &typed, &b"\xff\0"[..])).await;
+    for (id, media_type, payload) in
+        [("new", "image/png", "/wA="), ("json", "application/json", "{\"a\": 1}")]
+    {
+        let more = [("datacontentencoding", "base64"), ("datacontenttype", media_type)];
+        let said = Said::new(id, &more, payload);
+        road.publish(&said).await;
+        road.brings(&said).await;
+    }
 }
 
 #[tokio::test]
