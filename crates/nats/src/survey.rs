@@ -194,13 +194,21 @@ async fn look(
 async fn overview(shared: &Shared) -> Result<Overview, ApiError> {
     let verb = format!("STREAM.INFO.{}", streams::EVENTS);
     let FoundStream { state } = shared.api.call(&verb, &json!({})).await?;
-    Ok(Overview {
-        bytes: state.bytes,
-        first: Position(state.first_seq),
-        last: Position(state.last_seq),
-        last_ms: milliseconds(&state.last_ts).unwrap_or(0),
-        trouble: None,
-    })
+    Ok(state.into())
+}
+
+impl From<StreamState> for Overview {
+    fn from(state: StreamState) -> Self {
+        Self {
+            bytes: state.bytes,
+            // Of a stream in which nothing ever was, the server says 0. Nothing is before 1, and
+            // servers of 2.12 take a purge of that for a purge of everything.
+            first: Position(state.first_seq.max(1)),
+            last: Position(state.last_seq),
+            last_ms: milliseconds(&state.last_ts).unwrap_or(0),
+            trouble: None,
+        }
+    }
 }
 
 /// Every consumer of the stream of events, by name.
@@ -365,5 +373,19 @@ impl Overview {
         let behind = (all * u128::from(bytes)).checked_div(u128::from(self.bytes));
         let behind = u64::try_from(behind.unwrap_or(all)).unwrap_or(u64::MAX);
         Position((self.last.0 + 1).saturating_sub(behind).max(self.first.0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_nothing_to_purge_in_a_stream_that_never_held_anything() {
+        let state = r#"{"bytes":0,"first_seq":0,"last_seq":0,"last_ts":"0001-01-01T00:00:00Z"}"#;
+        let state: StreamState = serde_json::from_str(state).unwrap();
+        let overview = Overview::from(state);
+        assert_eq!((overview.first, overview.last.next()), (Position(1), Position(1)));
+        assert_eq!(overview.position_before(0), overview.first);
     }
 }
