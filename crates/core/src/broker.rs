@@ -62,11 +62,7 @@ pub trait Broker: Send + Sync {
         event: Event,
         due_ms: u64,
         durability: Durability,
-    ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
-        let _ = (event, due_ms, durability);
-        let reason = "this broker keeps no event until it is due";
-        Box::pin(std::future::ready(Err(AppendError::Unavailable(reason.into()))))
-    }
+    ) -> BoxFuture<'_, Result<Receipts, AppendError>>;
 
     /// Opens a cursor, making it where there is none. Idempotent: the same id with another spec
     /// updates the cursor in place, keeping its position.

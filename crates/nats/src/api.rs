@@ -53,6 +53,7 @@ pub(crate) mod code {
     pub(crate) const STREAM_NOT_FOUND: u64 = 10_059;
     pub(crate) const WRONG_LAST_SEQUENCE: u64 = 10_071;
     pub(crate) const STORE_FAILED: u64 = 10_077;
+    pub(crate) const ROLLUP_FAILED: u64 = 10_111;
     pub(crate) const BATCH_REPEATS: u64 = 10_201;
 }
 

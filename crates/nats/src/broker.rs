@@ -23,9 +23,10 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Api, ApiError, code};
 use crate::config::{NatsConfig, OpenError};
 use crate::cursor::OpenCursor;
+use crate::levels::Levels;
 use crate::settle::consumer_config;
 use crate::shared::{Shared, Standing};
-use crate::{dead_letters, inbox, link, stored, streams, subject, survey, upkeep};
+use crate::{dead_letters, due, inbox, link, stored, streams, subject, survey, upkeep};
 
 /// How long opening waits for a server that does not answer, before it goes on waiting beside.
 const FIRST_TIME: Duration = Duration::from_secs(3);
@@ -70,6 +71,7 @@ impl Nats {
         }
         tasks.spawn(upkeep::run(shared.clone()));
         tasks.spawn(survey::run(shared.clone()));
+        tasks.spawn(due::run(shared.clone()));
         tasks.spawn(link::run(shared.clone(), signals.changes));
         tasks.close();
         let dead_letters = dead_letters::NatsDeadLetters(shared.clone());
@@ -91,6 +93,13 @@ impl Drop for Nats {
 }
 
 impl Shared {
+    /// The levels in force, where `durability` is among them.
+    fn levels_for(&self, durability: Durability) -> Result<Levels, AppendError> {
+        let levels = self.levels().map_err(AppendError::Unavailable)?;
+        let promised = levels.capabilities().durabilities.contains(&durability);
+        promised.then_some(levels).ok_or(AppendError::Durability(durability))
+    }
+
     /// Stores one event.
     async fn append_one(&self, event: Event) -> Result<Receipt, ApiError> {
         let subject = subject::event(&event.interest());
@@ -155,7 +164,8 @@ impl Shared {
         Ok(vec![Receipt::Accepted; count])
     }
 
-    fn append_error(&self, error: ApiError, bytes: u64) -> AppendError {
+    /// Why the server did not store an event with so many bytes of payload.
+    pub(crate) fn append_error(&self, error: ApiError, bytes: u64) -> AppendError {
         let (code, description) = match error {
             ApiError::Away(reason) => return AppendError::Unavailable(reason),
             ApiError::Refused { code, description } => (code, description),
@@ -242,10 +252,7 @@ impl Broker for Nats {
         durability: Durability,
     ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
         async move {
-            let levels = self.shared.levels().map_err(AppendError::Unavailable)?;
-            if !levels.capabilities().durabilities.contains(&durability) {
-                return Err(AppendError::Durability(durability));
-            }
+            let levels = self.shared.levels_for(durability)?;
             if batch.atomic && batch.events.len() > BATCH_EVENTS {
                 let (events, max_events) = (batch.events.len(), BATCH_EVENTS);
                 return Err(AppendError::TooMany { events, max_events });
@@ -258,6 +265,21 @@ impl Broker for Nats {
             };
             let failed = |error| self.shared.append_error(error, bytes as u64);
             Ok(Receipts { receipts: appended.map_err(failed)?, durability })
+        }
+        .boxed()
+    }
+
+    fn delay(
+        &self,
+        event: Event,
+        due_ms: u64,
+        durability: Durability,
+    ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
+        async move {
+            let levels = self.shared.levels_for(durability)?;
+            let receipts = vec![self.shared.delay(event, due_ms).await?];
+            // What waits is never only handed over: it would be missed too late.
+            Ok(Receipts { receipts, durability: levels.reached() })
         }
         .boxed()
     }

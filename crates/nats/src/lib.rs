@@ -2,8 +2,9 @@
 //!
 //! Events lie in one stream; a cursor is a durable consumer of it, shared by all processes that
 //! push for its Subscription. What waits for a retry lies in a second stream, as a reference under
-//! a schedule, so that it holds no place at the first. What was given up lies in a third, and what
-//! was lost is counted in a fourth. Nothing that must survive is in this process.
+//! a schedule, so that it holds no place at the first. What is not due yet lies in a third, whole;
+//! what was given up lies in a fourth, and what was lost is counted in a fifth. Nothing that must
+//! survive is in this process.
 //!
 //! An acknowledgement is worth what the server makes of it: see [`Sync`].
 
@@ -14,7 +15,9 @@ mod chores;
 mod config;
 mod cursor;
 mod dead_letters;
+mod delay;
 mod delivery;
+mod due;
 mod health;
 mod inbox;
 mod levels;

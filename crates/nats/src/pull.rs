@@ -139,7 +139,8 @@ impl Drop for Asking<'_> {
     }
 }
 
-fn request(batch: usize) -> Bytes {
+/// The body of a request for so many events.
+pub(crate) fn request(batch: usize) -> Bytes {
     let expires_ns = limits::NATS_PULL_TIME.as_nanos();
     Bytes::from(format!("{{\"batch\":{batch},\"expires\":{expires_ns}}}"))
 }

@@ -24,10 +24,6 @@ use crate::shared::{Shared, nanoseconds};
 use crate::stored::Reference;
 use crate::{streams, subject, upkeep};
 
-/// Headers of a message that waits for its time.
-const SCHEDULE: &str = "Nats-Schedule";
-const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
-
 impl NatsCursor {
     pub(crate) async fn settle(
         self: &Arc<Self>,
@@ -111,8 +107,7 @@ impl NatsCursor {
         self.open_due_lane(shared).await?;
         let position = Position(reference.position);
         let mut headers = HeaderMap::new();
-        headers.insert(SCHEDULE, format!("@at {}", shared.rfc3339(due_ms)));
-        headers.insert(SCHEDULE_TARGET, subject::due(&self.consumer, position));
+        shared.schedule(&mut headers, due_ms, subject::due(&self.consumer, position));
         let body = serde_json::to_vec(reference).map_err(|e| ApiError::Away(e.to_string()))?;
         let subject = subject::scheduled(&self.consumer, position);
         shared.api.publish(subject, headers, Bytes::from(body)).await?;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use async_nats::Message;
+use async_nats::{HeaderMap, Message};
 use eventbus_core::broker::{BrokerHealth, CursorSpec};
 use eventbus_core::{Clock, Entropy, Event, Position};
 use serde_json::{Value, json};
@@ -16,9 +16,17 @@ use crate::api::{Api, ApiError, code};
 use crate::chores::Chores;
 use crate::config::{NatsConfig, OpenError};
 use crate::cursor::NatsCursor;
+use crate::delay::Room;
 use crate::levels::Levels;
 use crate::pull::Lane;
 use crate::{stored, streams, telemetry};
+
+/// Headers of a message that waits for its time.
+const SCHEDULE: &str = "Nats-Schedule";
+const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+
+/// The last time that the server can tell from the past, in the year 2262: it counts nanoseconds.
+const LAST_MS: i64 = i64::MAX / 1_000_000;
 
 /// What the parts of the broker share.
 pub(crate) struct Shared {
@@ -34,6 +42,8 @@ pub(crate) struct Shared {
     /// Where the server puts what cursors ask for.
     pub(crate) inbox: String,
     pub(crate) is_full: AtomicBool,
+    /// How much waits to be due; held while the server is asked.
+    pub(crate) delayed: tokio::sync::Mutex<Room>,
     cursors: Mutex<Cursors>,
 }
 
@@ -87,6 +97,7 @@ impl Shared {
             closing: CancellationToken::new(),
             inbox,
             is_full: AtomicBool::new(false),
+            delayed: tokio::sync::Mutex::default(),
             cursors: Mutex::default(),
         }
     }
@@ -169,10 +180,15 @@ impl Shared {
         }
     }
 
+    /// Has the server put a message under the subject `target` at `due_ms`.
+    pub(crate) fn schedule(&self, headers: &mut HeaderMap, due_ms: u64, target: String) {
+        headers.insert(SCHEDULE, format!("@at {}", self.rfc3339(due_ms)));
+        headers.insert(SCHEDULE_TARGET, target);
+    }
+
     /// `ms` milliseconds since 1970, as the server writes times.
     pub(crate) fn rfc3339(&self, ms: u64) -> String {
-        let ms = i64::try_from(ms).unwrap_or(i64::MAX);
-        // What lies beyond the year 9999 is as good as that.
+        let ms = i64::try_from(ms).unwrap_or(i64::MAX).min(LAST_MS);
         jiff::Timestamp::from_millisecond(ms).unwrap_or(jiff::Timestamp::MAX).to_string()
     }
 }

@@ -35,14 +35,24 @@ const BASE64: GeneralPurpose = GeneralPurpose::new(
 
 /// The headers of an event that is stored.
 pub(crate) fn headers(event: &Event) -> HeaderMap {
-    let mut head = Vec::with_capacity(256);
-    stored::encode_head(event, &mut head);
     let mut headers = HeaderMap::new();
-    headers.insert(HEAD.clone(), BASE64.encode(head));
+    headers.insert(HEAD.clone(), head(event));
     if event.id_given {
-        headers.insert(MESSAGE_ID, BASE64.encode(event.deduplication_hash().to_be_bytes()));
+        headers.insert(MESSAGE_ID, message_id(event));
     }
     headers
+}
+
+/// The value of [`HEAD`].
+pub(crate) fn head(event: &Event) -> String {
+    let mut head = Vec::with_capacity(256);
+    stored::encode_head(event, &mut head);
+    BASE64.encode(head)
+}
+
+/// By what the server knows an event again whose publisher gave it an id.
+pub(crate) fn message_id(event: &Event) -> String {
+    BASE64.encode(event.deduplication_hash().to_be_bytes())
 }
 
 /// What the server counts of an event that is stored, at most: its payload, its head in base64, and

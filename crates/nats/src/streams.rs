@@ -13,6 +13,8 @@ use crate::config::{NatsConfig, OpenError};
 pub(crate) const EVENTS: &str = "EB_EVENTS";
 /// Events that wait for a retry: references, put under their cursor when they are due.
 pub(crate) const RETRY: &str = "EB_RETRY";
+/// Events that are not due yet: whole, put where they are taken from when they are.
+pub(crate) const DELAY: &str = "EB_DELAY";
 /// Events that were given up.
 pub(crate) const DEAD: &str = "EB_DEAD";
 /// How many events each cursor has lost.
@@ -159,7 +161,7 @@ fn unready(stream: &'static str, error: ApiError) -> Unready {
     }
 }
 
-fn definitions(config: &NatsConfig) -> [(&'static str, Value); 4] {
+fn definitions(config: &NatsConfig) -> [(&'static str, Value); 5] {
     let age_ns = nanoseconds(config.age);
     let common = |name: &str, subjects: &[&str]| {
         json!({
@@ -183,11 +185,14 @@ fn definitions(config: &NatsConfig) -> [(&'static str, Value); 4] {
     retry["retention"] = json!("workqueue");
     retry["allow_msg_schedules"] = json!(true);
     retry["allow_msg_ttl"] = json!(true);
+    let mut delay = common(DELAY, &["delay.>"]);
+    delay["retention"] = json!("workqueue");
+    delay["allow_msg_schedules"] = json!(true);
     let dead = common(DEAD, &["dead.>"]);
     let mut counts = common(COUNTS, &["dropped.>"]);
     counts["allow_msg_counter"] = json!(true);
     counts["max_msgs_per_subject"] = json!(1);
-    [(EVENTS, events), (RETRY, retry), (DEAD, dead), (COUNTS, counts)]
+    [(EVENTS, events), (RETRY, retry), (DELAY, delay), (DEAD, dead), (COUNTS, counts)]
 }
 
 fn nanoseconds(time: Duration) -> u64 {

@@ -63,6 +63,21 @@ pub(crate) fn due(consumer: &str, position: Position) -> String {
     format!("due.{consumer}.{position}")
 }
 
+/// Where a delayed event waits.
+pub(crate) fn delay_scheduled(key: &str) -> String {
+    format!("delay.sched.{key}")
+}
+
+/// Where a delayed event is put when it is due.
+pub(crate) fn delay_due(key: &str) -> String {
+    format!("delay.due.{key}")
+}
+
+/// Both of them.
+pub(crate) fn delayed(key: &str) -> String {
+    format!("delay.*.{key}")
+}
+
 /// Where an event is put that was given up.
 pub(crate) fn dead(consumer: &str, position: Position) -> String {
     format!("dead.{consumer}.{position}")

@@ -1,6 +1,7 @@
 //! What is told of the broker.
 
 use eventbus_core::Position;
+use eventbus_core::broker::AppendError;
 use tracing::{debug, error, info, warn};
 
 use crate::api::ApiError;
@@ -53,4 +54,16 @@ pub(crate) fn not_a_report(reason: &str) {
 
 pub(crate) fn not_surveyed_at_all(error: &ApiError) {
     warn!(%error, "the NATS server does not tell how the events are: the broker is not usable");
+}
+
+pub(crate) fn not_taken(error: &ApiError) {
+    debug!(%error, "the NATS server does not give what is due of the delayed events");
+}
+
+pub(crate) fn not_stored(error: &AppendError) {
+    warn!(%error, "a delayed event is due and cannot be stored: it is tried again");
+}
+
+pub(crate) fn not_readable(reason: &str) {
+    error!(reason, "a delayed event is due and cannot be read: it is left for another program");
 }

@@ -15,14 +15,14 @@ use crate::world::*;
 /// Far less than the time after which a request is taken for lost without a word of it.
 const SOON: Duration = Duration::from_secs(25);
 
-struct Cluster(Vec<NatsServer>);
+pub(crate) struct Cluster(pub(crate) Vec<NatsServer>);
 
 const SYSTEM: &str = "accounts { SYS { users: [{ user: sys, password: secret }] }\n\
     BUS { jetstream: enabled, users: [{ user: bus }] } }\nsystem_account: SYS\nno_auth_user: bus";
 
 impl Cluster {
     /// Three servers that find each other; `syncing` of them sync before they acknowledge.
-    async fn start(syncing: usize) -> Option<Self> {
+    pub(crate) async fn start(syncing: usize) -> Option<Self> {
         // Held until all are known, so that they differ.
         let held: Vec<_> =
             (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
@@ -44,13 +44,13 @@ impl Cluster {
         Some(Self(servers))
     }
 
-    fn config(&self) -> NatsConfig {
+    pub(crate) fn config(&self) -> NatsConfig {
         let urls = self.0.iter().map(NatsServer::url).collect();
         NatsConfig { urls, replicas: 3, ..NatsConfig::at("") }
     }
 
     /// The number of the server that leads a consumer of a stream; of the stream itself.
-    async fn leader(&self, stream: &str, consumer: Option<&str>) -> usize {
+    pub(crate) async fn leader(&self, stream: &str, consumer: Option<&str>) -> usize {
         for _ in 0..400 {
             if let Some(leader) = self.asked(stream, consumer).await {
                 return leader;

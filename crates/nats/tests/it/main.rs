@@ -10,6 +10,7 @@
 mod access;
 mod cluster;
 mod conformance;
+mod delay;
 mod durability;
 mod health;
 mod server;

@@ -9,7 +9,7 @@ use futures::StreamExt;
 use crate::server::{NatsServer, Options};
 use crate::world::*;
 
-const STREAMS: [&str; 4] = ["EB_EVENTS", "EB_RETRY", "EB_DEAD", "EB_COUNTS"];
+const STREAMS: [&str; 5] = ["EB_EVENTS", "EB_RETRY", "EB_DELAY", "EB_DEAD", "EB_COUNTS"];
 
 /// What the server says of each stream of ours.
 async fn described(url: &str) -> Vec<stream::Info> {
@@ -61,7 +61,7 @@ async fn changed_settings_change_the_streams_and_no_event_is_lost() {
     let max_bytes = 64 * 1024 * 1024;
     let config = NatsConfig { max_bytes, age: hour, ..NatsConfig::at(server.url()) };
     let broker = usable(config).await;
-    let [events_stream, ..] = &described(&server.url()).await[..] else { panic!("four streams") };
+    let [events_stream, ..] = &described(&server.url()).await[..] else { panic!("no streams") };
     assert_eq!(events_stream.config.max_bytes, 64 * 1024 * 1024);
     assert_eq!(events_stream.config.max_age, hour + hour / 4);
     takes(&cursor(&broker, "orders").await, &events[5..]).await;
@@ -90,6 +90,7 @@ async fn what_is_not_ours_is_refused_and_left_alone() {
         (newer, "EB_EVENTS", "it has format 2, and this program knows 1"),
         (foreign("THEIRS", "ev.*.x.y"), "EB_EVENTS", "the stream THEIRS takes its subjects"),
         (foreign("THEIRS", "lease.>"), "EB_RETRY", "the stream THEIRS takes its subjects"),
+        (foreign("THEIRS", "delay.>"), "EB_DELAY", "the stream THEIRS takes its subjects"),
         (dead, "EB_DEAD", "it was not made by eventbus"),
     ] {
         let Some(server) = NatsServer::start(Options::default()).await else { return };

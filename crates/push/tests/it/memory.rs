@@ -187,6 +187,16 @@ impl Broker for Memory {
         async { Ok(Receipts { receipts, durability: Durability::Accepted }) }.boxed()
     }
 
+    fn delay(
+        &self,
+        _: Event,
+        _: u64,
+        _: Durability,
+    ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
+        let refused = AppendError::Unavailable("push delays no event".to_owned());
+        std::future::ready(Err(refused)).boxed()
+    }
+
     fn open(&self, spec: CursorSpec) -> BoxFuture<'_, Result<Arc<dyn Cursor>, OpenError>> {
         async {
             self.may_panic();
