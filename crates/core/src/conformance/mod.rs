@@ -11,6 +11,7 @@
 #![allow(clippy::expect_used, clippy::panic, clippy::print_stdout, reason = "these are tests")]
 
 mod dead;
+mod delay;
 mod hold;
 mod interest;
 mod life;
@@ -168,6 +169,15 @@ suite! {
             an_event_with_an_id_is_stored_once,
             ids_are_remembered_by_the_next_process,
             an_id_is_forgotten_in_time;
+        delay:
+            a_delayed_event_comes_when_it_is_due,
+            delayed_events_come_in_the_order_of_their_times,
+            a_due_time_in_the_past_is_now,
+            what_is_delayed_outlives_its_process,
+            a_delayed_event_with_an_id_is_kept_once,
+            an_event_overtakes_one_of_its_id_that_waits,
+            a_delayed_event_is_for_those_who_are_there_when_it_is_due,
+            each_durability_of_a_delay_is_reached_or_refused;
         life:
             a_stop_keeps_everything,
             a_kill_keeps_everything,
