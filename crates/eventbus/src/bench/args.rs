@@ -48,6 +48,11 @@ pub(crate) struct Args {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     window: Option<u32>,
 
+    /// Events of each request; more than one go to the path for batches, below the URL
+    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    batch: u16,
+
     /// How long to measure
     #[arg(long, default_value = "10s", value_parser = cli::duration, value_name = "TIME")]
     duration: Duration,
@@ -146,7 +151,7 @@ pub(crate) enum Target {
 pub(super) enum Until {
     /// After a time.
     Elapsed(Duration),
-    /// After so many events.
+    /// After so many events: full batches.
     Events(u64),
 }
 
@@ -159,6 +164,8 @@ pub(super) struct Load {
     pub(super) target: Target,
     /// Publishing connections.
     pub(super) connections: u16,
+    /// Events of each request.
+    pub(super) batch: u16,
     /// Events a second in open loop; none for closed loop.
     pub(super) rate: Option<f64>,
     /// The most events that may be undelivered, if there is such a bound.
@@ -215,6 +222,7 @@ impl Args {
     pub(super) fn plan(self) -> Result<Plan, Fault> {
         let layout = self.layout()?;
         self.check_target()?;
+        self.check_batch()?;
         let isolates = self.mode == Mode::Isolation;
         let until = match self.events {
             Some(events) => Until::Events(events),
@@ -227,6 +235,7 @@ impl Args {
                 url: self.url,
                 target: self.target,
                 connections: self.connections,
+                batch: self.batch,
                 rate: self.rate.or(isolates.then_some(ISOLATION_RATE_PER_S)),
                 window: self.window,
                 until,
@@ -268,6 +277,27 @@ impl Args {
         let is_relay = self.target == Target::Relay;
         if is_relay && self.subscriber_listen.port() == 0 {
             return wrong("--target relay: name a port in --subscriber-listen".to_owned());
+        }
+        Ok(())
+    }
+
+    fn check_batch(&self) -> Result<(), Fault> {
+        let batch = self.batch;
+        if batch == 1 {
+            return Ok(());
+        }
+        if !matches!(self.mode, Mode::EndToEnd | Mode::Publish) || self.target == Target::Relay {
+            return wrong(
+                "--batch: only a bus and `bare` are published to in batches, in --mode \
+                          publish and end-to-end"
+                    .to_owned(),
+            );
+        }
+        if self.events.is_some_and(|events| !events.is_multiple_of(batch.into())) {
+            return wrong(format!("--events: give a multiple of --batch, here of {batch}"));
+        }
+        if self.window.is_some_and(|window| window < batch.into()) {
+            return wrong(format!("--window: at least a batch, here {batch}"));
         }
         Ok(())
     }
@@ -402,11 +432,20 @@ mod tests {
             "--target relay --mode publish --subscriber-listen 127.0.0.1:9",
             "--url https://127.0.0.1/",
             "--url /v1/events",
+            "--batch 0",
+            "--batch 10001",
+            "--batch 100 --events 250",
+            "--batch 100 --window 99",
+            "--batch 2 --mode isolation",
+            "--batch 2 --mode kill --data-dir d",
+            "--batch 2 --target relay --subscriber-listen 127.0.0.1:9",
         ] {
             assert!(plan(line).is_err(), "{line}");
         }
         for line in [
             "--events 5 --rate 0.5",
+            "--batch 100 --events 200 --window 100",
+            "--batch 100 --mode publish --target bare",
             "--mode kill --data-dir d --kills 0",
             "--target bare --mode publish",
             "--target relay --subscriber-listen 127.0.0.1:9",

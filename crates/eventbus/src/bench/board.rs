@@ -55,14 +55,14 @@ impl Board {
         }
     }
 
-    /// The sequence of the next event, once it may be published. None when no more are wanted.
-    /// Called by the publishers' thread only.
-    pub(super) async fn issue(&self) -> Option<u64> {
+    /// The sequence of the first of the next `events` events, once they may be published. None when
+    /// no more are wanted. Called by the publishers' thread only.
+    pub(super) async fn issue(&self, events: u16) -> Option<u64> {
         if let Some(due) = &self.due {
-            due.acquire().await.ok()?.forget();
+            due.acquire_many(events.into()).await.ok()?.forget();
         }
         if let Some(window) = &self.window {
-            window.acquire().await.ok()?.forget();
+            window.acquire_many(events.into()).await.ok()?.forget();
         }
         let next = self.next.load(Ordering::Relaxed);
         if next >= self.limit.load(Ordering::Relaxed) {
@@ -70,7 +70,7 @@ impl Board {
             self.close_gates();
             return None;
         }
-        self.next.store(next + 1, Ordering::Release);
+        self.next.store(next + u64::from(events), Ordering::Release);
         Some(next)
     }
 
@@ -79,7 +79,7 @@ impl Board {
         self.next.load(Ordering::Acquire)
     }
 
-    /// Begins to measure: `events` of them, or until it is stopped.
+    /// Begins to measure: `events` of them (full batches), or until it is stopped.
     pub(super) fn measure(&self, events: Option<u64>) {
         let from = self.issued();
         // The limit first: between the two no event may be issued that is beyond it.
@@ -92,9 +92,9 @@ impl Board {
         sequence >= self.measured_from.load(Ordering::Relaxed)
     }
 
-    /// Counts an event that the bus has taken.
-    pub(super) fn count_published(&self) {
-        self.published.fetch_add(1, Ordering::Relaxed);
+    /// Counts events that the bus has taken.
+    pub(super) fn count_published(&self, events: u16) {
+        self.published.fetch_add(events.into(), Ordering::Relaxed);
     }
 
     /// Counts an event that arrived at one Subscription for the first time.
@@ -159,11 +159,11 @@ mod tests {
     #[tokio::test]
     async fn sequences_are_issued_until_the_measured_ones_are_gone() {
         let board = Board::new(false, None, 1);
-        assert_eq!(board.issue().await, Some(0));
+        assert_eq!(board.issue(1).await, Some(0));
         assert!(!board.is_measured(0));
         board.measure(Some(2));
-        assert_eq!((board.issue().await, board.issue().await), (Some(1), Some(2)));
-        assert_eq!(board.issue().await, None);
+        assert_eq!((board.issue(1).await, board.issue(1).await), (Some(1), Some(2)));
+        assert_eq!(board.issue(1).await, None);
         assert!(!board.is_measured(0) && board.is_measured(1));
         assert_eq!(board.issued(), 3);
     }
@@ -171,8 +171,8 @@ mod tests {
     #[tokio::test]
     async fn a_window_opens_when_an_event_has_arrived_everywhere() {
         let board = Board::new(false, Some(1), 2);
-        assert_eq!(board.issue().await, Some(0));
-        let mut next = Box::pin(board.issue());
+        assert_eq!(board.issue(1).await, Some(0));
+        let mut next = Box::pin(board.issue(1));
         assert!(futures::poll!(&mut next).is_pending());
         board.count_delivered();
         assert!(futures::poll!(&mut next).is_pending());
@@ -183,7 +183,7 @@ mod tests {
     #[tokio::test]
     async fn a_complaint_stops_the_run_and_the_first_is_kept() {
         let board = Board::new(true, None, 1);
-        let waiting = board.issue();
+        let waiting = board.issue(1);
         board.complain("first".to_owned());
         board.complain("second".to_owned());
         assert_eq!(waiting.await, None);

@@ -30,7 +30,7 @@ const TYPE_DIGITS: usize = 5;
 pub(super) struct Shape {
     run: u64,
     event_types: u64,
-    payload: Vec<u8>,
+    payload: String,
 }
 
 /// What is said about one event in its own payload.
@@ -42,11 +42,23 @@ pub(super) struct Stamp {
     pub(super) due_ns: u64,
 }
 
-/// A whole HTTP request whose event can be changed in place.
+/// A whole HTTP request whose events can be changed in place.
 #[derive(Clone, Debug)]
 pub(super) struct Request {
     bytes: Vec<u8>,
     event_types: u64,
+    events: usize,
+    /// Where the first event begins.
+    first_at: usize,
+    /// From the beginning of one event to that of the next.
+    stride: usize,
+    /// Within an event.
+    places: Places,
+}
+
+/// Where in an event's JSON the parts are that are its own.
+#[derive(Clone, Copy, Debug)]
+struct Places {
     type_at: usize,
     id_at: usize,
     stamp_at: usize,
@@ -61,7 +73,7 @@ impl Shape {
         let padding = "x".repeat(payload_bytes.saturating_sub(PAYLOAD_BYTES_MIN));
         let stamp = stamp_text(run, Stamp { sequence: 0, due_ns: 0 });
         let payload = format!(r#"{PAYLOAD_HEAD}{stamp}","padding":"{padding}"}}"#);
-        Self { run, event_types: event_types.max(1).into(), payload: payload.into_bytes() }
+        Self { run, event_types: event_types.max(1).into(), payload }
     }
 
     /// The event type with a number. Of its own for every run, so that runs do not hear each other.
@@ -98,29 +110,40 @@ impl Shape {
         )
     }
 
-    /// A request that publishes an event to `path` on `host`; stamp it before it is sent.
-    pub(super) fn request(&self, host: &str, path: &str) -> Request {
-        let event_type = self.event_type(0);
-        let head = format!(r#"{{"source-id":"{SOURCE_ID}","event-type":"{event_type}","#);
-        let id = format!(
-            r#""event-type-version":"{EVENT_TYPE_VERSION}","event-id":"{}","#,
-            self.event_id(0)
-        );
-        let rest = r#""event-time":"2018-09-01T12:00:00Z","data":"#;
-        let body_bytes = head.len() + id.len() + rest.len() + self.payload.len() + 1;
-        let mut bytes = format!(
+    /// A request that publishes `events` events to `path` on `host`: one alone, more as a JSON
+    /// array. Stamp it before it is sent.
+    pub(super) fn request(&self, host: &str, path: &str, events: u16) -> Request {
+        let (event, places) = self.event();
+        let all = vec![event.as_str(); events.into()].join(",");
+        let body = if events > 1 { format!("[{all}]") } else { all };
+        let head = format!(
             "POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n\
-             Content-Length: {body_bytes}\r\n\r\n{head}"
-        )
-        .into_bytes();
-        let type_at = bytes.len() - 2 - TYPE_DIGITS;
-        bytes.extend_from_slice(id.as_bytes());
-        let id_at = bytes.len() - 2 - ID_CHARS;
-        bytes.extend_from_slice(rest.as_bytes());
-        let stamp_at = bytes.len() + PAYLOAD_HEAD.len();
-        bytes.extend_from_slice(&self.payload);
-        bytes.push(b'}');
-        Request { bytes, event_types: self.event_types, type_at, id_at, stamp_at }
+             Content-Length: {}\r\n\r\n",
+            body.len()
+        );
+        Request {
+            bytes: [head.as_bytes(), body.as_bytes()].concat(),
+            event_types: self.event_types,
+            events: events.into(),
+            first_at: head.len() + usize::from(events > 1),
+            stride: event.len() + 1,
+            places,
+        }
+    }
+
+    /// An event as JSON.
+    fn event(&self) -> (String, Places) {
+        let event_type = self.event_type(0);
+        let mut event = format!(r#"{{"source-id":"{SOURCE_ID}","event-type":"{event_type}"#);
+        let type_at = event.len() - TYPE_DIGITS;
+        event += &format!(r#"","event-type-version":"{EVENT_TYPE_VERSION}","event-id":""#);
+        let id_at = event.len();
+        event += &self.event_id(0);
+        event += r#"","event-time":"2018-09-01T12:00:00Z","data":"#;
+        let stamp_at = event.len() + PAYLOAD_HEAD.len();
+        event += &self.payload;
+        event.push('}');
+        (event, Places { type_at, id_at, stamp_at })
     }
 
     /// The stamp of a delivered body: the payload alone, or a whole event that ends with it (what
@@ -132,8 +155,9 @@ impl Shape {
             _ => body.strip_suffix(b"}")?.get(from - 1..)?,
         };
         let (stamp_from, stamp_to) = (PAYLOAD_HEAD.len(), PAYLOAD_HEAD.len() + STAMP_CHARS);
-        let is_ours = payload[..stamp_from] == self.payload[..stamp_from]
-            && payload[stamp_to..] == self.payload[stamp_to..];
+        let ours = self.payload.as_bytes();
+        let is_ours =
+            payload[..stamp_from] == ours[..stamp_from] && payload[stamp_to..] == ours[stamp_to..];
         let mut parts = std::str::from_utf8(&payload[stamp_from..stamp_to]).ok()?.split('-');
         let mut number = || u64::from_str_radix(parts.next()?, 16).ok();
         let (run, sequence, due_ns) = (number()?, number()?, number()?);
@@ -148,22 +172,31 @@ fn stamp_text(run: u64, stamp: Stamp) -> String {
 // === impl Request ===
 
 impl Request {
-    /// Makes it the request for another event of the same run.
-    pub(super) fn stamp(&mut self, stamp: Stamp) -> &[u8] {
-        let number = stamp.sequence % self.event_types;
-        write_decimal(&mut self.bytes[self.type_at..][..TYPE_DIGITS], number);
-        let id = &mut self.bytes[self.id_at..][..ID_CHARS];
-        write_hex(&mut id[19..23], stamp.sequence >> 48);
-        write_hex(&mut id[24..], stamp.sequence);
-        let text = &mut self.bytes[self.stamp_at..][..STAMP_CHARS];
-        write_hex(&mut text[HEX_CHARS + 1..][..HEX_CHARS], stamp.sequence);
-        write_hex(&mut text[2 * HEX_CHARS + 2..], stamp.due_ns);
+    /// How many events it publishes.
+    pub(super) fn events(&self) -> usize {
+        self.events
+    }
+
+    /// Makes it the request for other events of the same run: for each of its own a stamp.
+    pub(super) fn stamp(&mut self, stamps: &[Stamp]) -> &[u8] {
+        let Places { type_at, id_at, stamp_at } = self.places;
+        for (event, stamp) in self.bytes[self.first_at..].chunks_mut(self.stride).zip(stamps) {
+            let number = stamp.sequence % self.event_types;
+            write_decimal(&mut event[type_at..][..TYPE_DIGITS], number);
+            let id = &mut event[id_at..][..ID_CHARS];
+            write_hex(&mut id[19..23], stamp.sequence >> 48);
+            write_hex(&mut id[24..], stamp.sequence);
+            let text = &mut event[stamp_at..][..STAMP_CHARS];
+            write_hex(&mut text[HEX_CHARS + 1..][..HEX_CHARS], stamp.sequence);
+            write_hex(&mut text[2 * HEX_CHARS + 2..], stamp.due_ns);
+        }
         &self.bytes
     }
 
-    /// The id of the event it publishes.
-    pub(super) fn event_id(&self) -> &[u8] {
-        &self.bytes[self.id_at..][..ID_CHARS]
+    /// The ids of the events it publishes.
+    pub(super) fn event_ids(&self) -> impl Iterator<Item = &[u8]> {
+        let events = self.bytes[self.first_at..].chunks(self.stride);
+        events.map(|event| &event[self.places.id_at..][..ID_CHARS])
     }
 }
 
@@ -195,15 +228,16 @@ mod tests {
     #[test]
     fn a_stamped_request_is_a_valid_event() {
         let shape = Shape::new(RUN, 7, 1024);
-        let mut request = shape.request("localhost:8080", "/v1/events");
+        let mut request = shape.request("localhost:8080", "/v1/events", 1);
         let stamp = Stamp { sequence: 0xffff_0000_0000_002a, due_ns: 12 };
-        let bytes = request.stamp(stamp).to_vec();
+        let bytes = request.stamp(&[stamp]).to_vec();
         let (head, body) = body(&bytes);
         assert!(head.starts_with("POST /v1/events HTTP/1.1\r\nHost: localhost:8080\r\n"), "{head}");
         assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{head}");
         let event: serde_json::Value = serde_json::from_str(body).unwrap();
         let id = "01234567-89ab-cdef-ffff-00000000002a";
-        assert_eq!((event["event-id"].as_str(), request.event_id()), (Some(id), id.as_bytes()));
+        assert_eq!(event["event-id"], id);
+        assert_eq!(request.event_ids().collect::<Vec<_>>(), [id.as_bytes()]);
         assert_eq!(shape.event_id(stamp.sequence), id);
         let number = stamp.sequence % 7;
         assert_eq!(event["event-type"], shape.event_type(number));
@@ -211,11 +245,30 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_an_array_of_stamped_events() {
+        let shape = Shape::new(RUN, 2, 100);
+        let mut request = shape.request("h", "/v1/events/batch", 3);
+        let stamps = [4, 5, 6].map(|sequence| Stamp { sequence, due_ns: sequence * 10 });
+        let bytes = request.stamp(&stamps).to_vec();
+        let (head, body) = body(&bytes);
+        assert!(head.ends_with(&format!("Content-Length: {}", body.len())), "{head}");
+        let events: Vec<serde_json::Value> = serde_json::from_str(body).unwrap();
+        assert_eq!((events.len(), request.events()), (3, 3));
+        for ((event, stamp), id) in events.iter().zip(stamps).zip(request.event_ids()) {
+            assert_eq!(event["event-id"], shape.event_id(stamp.sequence));
+            assert_eq!(id, shape.event_id(stamp.sequence).as_bytes());
+            assert_eq!(event["event-type"], shape.event_type(stamp.sequence % 2));
+        }
+        let payload = &body[body.find("\"data\":").unwrap() + 7..][..100];
+        assert_eq!(shape.read(payload.as_bytes()), Some(stamps[0]));
+    }
+
+    #[test]
     fn a_payload_is_recognised_alone_and_at_the_end_of_its_event() {
         let shape = Shape::new(RUN, 1, 300);
-        let mut request = shape.request("h", "/");
+        let mut request = shape.request("h", "/", 1);
         let stamp = Stamp { sequence: 5, due_ns: u64::MAX };
-        let bytes = request.stamp(stamp).to_vec();
+        let bytes = request.stamp(&[stamp]).to_vec();
         let event = body(&bytes).1;
         let payload = &event[event.find("\"data\":").unwrap() + 7..event.len() - 1];
         assert_eq!(payload.len(), 300);
@@ -226,7 +279,7 @@ mod tests {
     #[test]
     fn any_other_byte_is_noticed() {
         let shape = Shape::new(RUN, 1, 100);
-        let payload = shape.payload.clone();
+        let payload = shape.payload.clone().into_bytes();
         assert!(shape.read(&payload).is_some());
         assert_eq!(Shape::new(RUN + 1, 1, 100).read(&payload), None, "another run");
         for at in 0..payload.len() {

@@ -32,6 +32,8 @@ pub(super) struct Answer<'a> {
     pub(super) status: u16,
     /// Whether the connection ends with it.
     pub(super) is_last: bool,
+    /// The header `Eventbus-Durability`, where there is one.
+    pub(super) durability: Option<&'a [u8]>,
     /// The body, as it came.
     pub(super) body: &'a [u8],
 }
@@ -56,6 +58,7 @@ struct Head {
     is_last: bool,
     path: Range<usize>,
     event_id: Option<Range<usize>>,
+    durability: Option<Range<usize>>,
 }
 
 impl Inbox {
@@ -73,7 +76,12 @@ impl Inbox {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before an answer"));
         };
         let bytes = self.consumed(&head);
-        Ok(Answer { status: head.status, is_last: head.is_last, body: &bytes[head.head_bytes..] })
+        Ok(Answer {
+            status: head.status,
+            is_last: head.is_last,
+            durability: head.durability.map(|range| &bytes[range]),
+            body: &bytes[head.head_bytes..],
+        })
     }
 
     /// The next request; none when the other side has closed after the last one.
@@ -183,6 +191,8 @@ fn of_headers(bytes: &[u8], headers: &[httparse::Header<'_>]) -> io::Result<(Opt
             head.is_last = header.value.eq_ignore_ascii_case(b"close");
         } else if header.name.eq_ignore_ascii_case("kyma-event-id") {
             head.event_id = Some(range(bytes, header.value));
+        } else if header.name.eq_ignore_ascii_case("eventbus-durability") {
+            head.durability = Some(range(bytes, header.value));
         }
     }
     Ok((length, head))
@@ -208,8 +218,8 @@ mod tests {
     use tokio::io::AsyncWriteExt;
 
     const TWO: &[u8] =
-        b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\n\r\nabcHTTP/1.1 204 No Content\r\n\
-        Connection: Close\r\n\r\n";
+        b"HTTP/1.1 200 OK\r\ncontent-length: 3\r\nEventbus-Durability: synced\r\n\r\n\
+        abcHTTP/1.1 204 No Content\r\nConnection: Close\r\n\r\n";
 
     #[tokio::test]
     async fn answers_are_read_however_they_are_cut() {
@@ -222,9 +232,12 @@ mod tests {
             });
             let mut inbox = Inbox::new();
             let first = inbox.answer(&mut near).await.unwrap();
-            assert_eq!(first, Answer { status: 200, is_last: false, body: b"abc" }, "cut at {cut}");
+            let durability = Some(&b"synced"[..]);
+            let wanted = Answer { status: 200, is_last: false, durability, body: b"abc" };
+            assert_eq!(first, wanted, "cut at {cut}");
             let second = inbox.answer(&mut near).await.unwrap();
-            assert_eq!(second, Answer { status: 204, is_last: true, body: b"" }, "cut at {cut}");
+            let wanted = Answer { status: 204, is_last: true, durability: None, body: b"" };
+            assert_eq!(second, wanted, "cut at {cut}");
             writing.await.unwrap();
             assert!(inbox.answer(&mut near).await.is_err(), "closed");
         }

@@ -71,6 +71,11 @@ impl Table for Measured {
         if let Some(delivered) = &self.delivered {
             lines.push(row("delivered", delivered));
         }
+        let stored = self.durability.map(|level| format!(", {level}")).unwrap_or_default();
+        lines.push(match self.batch {
+            1 => format!("events alone{stored}"),
+            batch => format!("batches of {batch}, {:.0} requests/s{stored}", self.requests_per_s),
+        });
         if self.delivered.is_some() {
             let (backlog, most) = (self.backlog, self.backlog_max);
             lines.push(format!("at the end {backlog} deliveries were under way, at most {most}"));

@@ -4,6 +4,7 @@
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use eventbus_core::Durability;
 use rustix::time::ClockId;
 use serde::Serialize;
 
@@ -12,7 +13,7 @@ use super::board::{Board, Counters};
 use super::event::Shape;
 use super::latency::{Latency, Percentiles};
 use super::pace::{Clockwork, Schedule};
-use super::publishers::{Destination, Publishers};
+use super::publishers::{Destination, Heard, Publishers};
 use super::resources::{Resources, Wanted};
 use super::subscribers::{Arrivals, Endpoints, Trouble};
 use super::worker::Worker;
@@ -53,6 +54,12 @@ pub(super) struct Flow {
 pub(super) struct Measured {
     /// How long was measured.
     pub(super) seconds: f64,
+    /// Events of each request.
+    pub(super) batch: u16,
+    /// Requests a second in the measured time.
+    pub(super) requests_per_s: f64,
+    /// The least durability that any answer told, if they told any.
+    pub(super) durability: Option<&'static str>,
     /// At the publishers.
     pub(super) published: Flow,
     /// At the (healthy) subscribers, where events are delivered while they are published.
@@ -158,7 +165,7 @@ impl<'a> Stage<'a> {
                 resources.wait("ready", self.arrivals.checked() as usize).await?;
             }
         }
-        let (latency, from, to) = self.publish().await?;
+        let (heard, from, to) = self.publish().await?;
         if let Some(resources) = self.resources.as_ref().filter(|_| !is_activated_first) {
             resources.activate().await?;
         }
@@ -166,7 +173,7 @@ impl<'a> Stage<'a> {
             Target::Bare => Duration::ZERO,
             Target::Bus | Target::Relay => self.drain().await?,
         };
-        let measured = self.measured(&latency, &from, &to, drained);
+        let measured = self.measured(&heard, &from, &to, drained);
         if self.plan.mode == Mode::EndToEnd && measured.backlog > measured.backlog_max {
             return Err(Fault::Failed(format!(
                 "the backlog grew: {} deliveries were outstanding at the end, at most {} are under \
@@ -177,9 +184,9 @@ impl<'a> Stage<'a> {
         Ok(measured)
     }
 
-    /// Publishes through warm-up and measured time; returns the latencies, and both ends of the
+    /// Publishes through warm-up and measured time; returns what was heard, and both ends of the
     /// measured time.
-    async fn publish(&self) -> Result<(Latency, Moment, Moment), Fault> {
+    async fn publish(&self) -> Result<(Heard, Moment, Moment), Fault> {
         let load = &self.plan.load;
         let clock = self.world.clock.clone();
         let schedule = load.rate.map(|rate| Schedule::new(clock.elapsed(), rate));
@@ -191,6 +198,7 @@ impl<'a> Stage<'a> {
         };
         let publishers = Publishers {
             connections: load.connections,
+            batch: load.batch,
             destination: self.destination.clone(),
             shape: self.shape.clone(),
             board: self.board.clone(),
@@ -209,16 +217,16 @@ impl<'a> Stage<'a> {
             Until::Events(events) => (Duration::MAX, Some(events)),
         };
         self.board.measure(events);
-        let mut latency = None;
+        let mut heard = None;
         tokio::select! {
             () = tokio::time::sleep(time) => {}
-            all = &mut done => latency = Some(all),
+            all = &mut done => heard = Some(all),
             () = self.silence() => return Err(no_answer()),
         }
         let to = self.moment();
         self.board.stop();
-        let latency = match latency {
-            Some(latency) => latency,
+        let heard = match heard {
+            Some(heard) => heard,
             None => {
                 let late = tokio::time::timeout(ANSWER_TIME, done).await;
                 late.unwrap_or_else(|_| Err(no_answer()))
@@ -226,7 +234,7 @@ impl<'a> Stage<'a> {
         };
         match self.board.complaint() {
             Some(complaint) => Err(Fault::Failed(complaint)),
-            None => Ok((latency?, from, to)),
+            None => Ok((heard?, from, to)),
         }
     }
 
@@ -262,14 +270,15 @@ impl<'a> Stage<'a> {
         }
     }
 
-    fn measured(&self, latency: &Latency, from: &Moment, to: &Moment, drain: Duration) -> Measured {
+    fn measured(&self, heard: &Heard, from: &Moment, to: &Moment, drain: Duration) -> Measured {
         let seconds = (to.at - from.at).as_secs_f64();
         let flow = |events: u64, latency: &Latency| Flow {
             events,
             rate_per_s: events as f64 / seconds,
             latency: latency.percentiles(),
         };
-        let published = flow(to.counters.published - from.counters.published, latency);
+        let published = flow(to.counters.published - from.counters.published, &heard.latency);
+        let batch = self.plan.load.batch;
         let is_delivered_meanwhile =
             self.plan.load.target != Target::Bare && self.plan.mode != Mode::Publish;
         let delivered = is_delivered_meanwhile.then(|| {
@@ -281,6 +290,9 @@ impl<'a> Stage<'a> {
         let deliveries_per_s = delivered.map_or(0.0, |flow| flow.rate_per_s);
         Measured {
             seconds,
+            batch,
+            requests_per_s: published.rate_per_s / f64::from(batch),
+            durability: heard.durability.map(Durability::as_str),
             published,
             delivered,
             backlog: owed.saturating_sub(to.counters.delivered),

@@ -309,7 +309,7 @@ mod tests {
     fn arrivals(layout: Layout, issued: usize) -> Arrivals {
         let board = Arc::new(Board::new(false, None, 1));
         for _ in 0..issued {
-            futures::executor::block_on(board.issue()).unwrap();
+            futures::executor::block_on(board.issue(1)).unwrap();
         }
         let shape = Arc::new(Shape::new(7, layout.event_types, 0));
         Arrivals::new(layout, shape, board, Arc::new(SystemClock::start()))
@@ -318,9 +318,9 @@ mod tests {
     const TWO: Layout = Layout { event_types: 2, fan_out: 1, subscriptions: 3, max_inflight: 1 };
 
     fn body(sequence: u64) -> Vec<u8> {
-        let mut request = Shape::new(7, 2, 0).request("h", "/");
+        let mut request = Shape::new(7, 2, 0).request("h", "/", 1);
         let stamp = super::super::event::Stamp { sequence, due_ns: 0 };
-        let bytes = request.stamp(stamp);
+        let bytes = request.stamp(&[stamp]);
         let from = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap();
         bytes[from + 4..].to_vec()
     }

@@ -143,6 +143,9 @@ impl State {
         if path == ["v1", "events"] {
             return self.publish(request.body());
         }
+        if path == ["v1", "events", "batch"] {
+            return self.publish_batch(request.body());
+        }
         assert_eq!(request.headers()["authorization"], "Bearer t");
         let body: Value = serde_json::from_slice(request.body()).unwrap_or_default();
         match (request.method(), path.last(), path[path.len() - 2]) {
@@ -194,11 +197,36 @@ impl State {
 
     fn publish(&mut self, body: &Bytes) -> Response<String> {
         let event: Event = serde_json::from_slice(body).unwrap();
+        match self.publish_event(event) {
+            Some(result) => answer(200, &format!("{result}\n")),
+            None => answer(503, r#"{"status":503,"type":"service_unavailable"}"#),
+        }
+    }
+
+    fn publish_batch(&mut self, body: &Bytes) -> Response<String> {
+        let events: Vec<Event> = serde_json::from_slice(body).unwrap();
+        let refused = || json!({"status": "rejected", "error": {"status": 503}});
+        let results: Vec<Value> = events
+            .into_iter()
+            .map(|event| {
+                let id = event.event_id.clone();
+                let mut result = self.publish_event(event).unwrap_or_else(refused);
+                result["event-id"] = id.into();
+                result
+            })
+            .collect();
+        let mut answer = answer(200, &json!({ "results": results }).to_string());
+        answer.headers_mut().insert("eventbus-durability", "synced".parse().unwrap());
+        answer
+    }
+
+    /// The result; none if the event is refused.
+    fn publish_event(&mut self, event: Event) -> Option<Value> {
         let number = self.published;
         self.published += 1;
         let is = |flaw| self.flaw == flaw && number == BEFALLEN;
         if is(Flaw::Refuses) {
-            return answer(503, r#"{"status":503,"type":"service_unavailable"}"#);
+            return None;
         }
         let mut wanted_by: HashMap<String, u32> = HashMap::new();
         for subscription in &self.subscriptions {
@@ -228,8 +256,7 @@ impl State {
             }
         }
         let id = event.event_id;
-        let body = json!({"event-id": id, "status": outcome, "reason": "because"});
-        answer(200, &format!("{body}\n"))
+        Some(json!({"event-id": id, "status": outcome, "reason": "because"}))
     }
 
     fn deliver(&mut self, delivery: Delivery) {

@@ -44,11 +44,11 @@ impl Publishers {
     async fn connection(&self) -> Result<(), String> {
         let broken = |error: std::io::Error| error.to_string();
         while let Some(mut connection) = self.connect().await {
-            while let Some(sequence) = self.board.issue().await {
+            while let Some(sequence) = self.board.issue(1).await {
                 self.journal.sent(sequence).await.map_err(broken)?;
                 let due_ns = self.clock.elapsed().as_nanos() as u64;
-                match connection.publish(Stamp { sequence, due_ns }).await {
-                    Ok(Said::Taken { is_last }) => {
+                match connection.publish(&[Stamp { sequence, due_ns }]).await {
+                    Ok(Said::Taken { is_last, .. }) => {
                         self.journal.acknowledged(sequence).await.map_err(broken)?;
                         self.count(sequence);
                         if is_last {
@@ -73,13 +73,13 @@ impl Publishers {
         let mut acknowledged = self.acknowledged.lock().unwrap_or_else(PoisonError::into_inner);
         acknowledged.insert(sequence);
         drop(acknowledged);
-        self.board.count_published();
+        self.board.count_published(1);
     }
 
     /// A connection, as soon as the bus takes one. None when no more is to be published.
     async fn connect(&self) -> Option<Connection> {
         while !self.board.is_stopped() {
-            match Connection::open(&self.destination, &self.shape).await {
+            match Connection::open(&self.destination, &self.shape, 1).await {
                 Ok(connection) => return Some(connection),
                 Err(_) => tokio::time::sleep(PAUSE).await,
             }
