@@ -22,7 +22,7 @@ pub const DURABILITY: &str = "durability";
 pub const EVENT_TYPE_VERSION: &str = "eventtypeversion";
 
 /// Names that CloudEvents gives to something else, and the one that is the version of the type.
-const TAKEN: [&str; 11] = [
+const TAKEN: [&str; 12] = [
     "data",
     "datacontentencoding",
     "datacontenttype",
@@ -34,6 +34,7 @@ const TAKEN: [&str; 11] = [
     "specversion",
     "subject",
     "time",
+    "type",
 ];
 
 /// The attributes of an event: few, each name once, in the order of their names. None cost nothing.
@@ -109,11 +110,14 @@ impl Attributes {
         Some(self.0.remove(at).value)
     }
 
-    /// Adds those of `others` whose names are not there.
-    pub fn add_missing(&mut self, others: Self) {
-        for Attribute { name, value } in others.0 {
-            if self.get(&name).is_none() {
-                self.set(name, value);
+    /// Adds those of `others` whose names are not there. What is said here about when the event is
+    /// to be delivered counts, and what is said there does not.
+    pub fn add_missing(&mut self, others: &Self) {
+        let is_timed = [DELIVER_AT, DELAY_S].iter().any(|name| self.get(name).is_some());
+        for Attribute { name, value } in &others.0 {
+            let is_time = is_timed && [DELIVER_AT, DELAY_S].contains(&&**name);
+            if !is_time && self.get(name).is_none() {
+                self.set(name.clone(), value.clone());
             }
         }
     }
@@ -121,6 +125,11 @@ impl Attributes {
     /// The attributes in the order of their names.
     pub fn iter(&self) -> std::slice::Iter<'_, Attribute> {
         self.0.iter()
+    }
+
+    /// Bytes of all names and values.
+    pub fn bytes(&self) -> usize {
+        self.0.iter().map(|said| said.name.len() + said.value.as_text().len()).sum()
     }
 
     /// How many there are.
@@ -139,7 +148,7 @@ impl Attributes {
         if !(is_attribute_name(&name) && name.len() <= limits::ATTRIBUTE_NAME_CHARS) {
             return Err(AttributeError::Name);
         }
-        if TAKEN.contains(&&*name) || &*name == "type" {
+        if TAKEN.contains(&&*name) {
             return Err(AttributeError::Taken);
         }
         if value.len() > limits::ATTRIBUTE_VALUE_BYTES {
@@ -216,7 +225,10 @@ mod tests {
         assert_eq!(attributes, all(&[("a", "2"), ("b", "3")]));
         attributes.set("c".into(), Value::Integer(5));
         attributes.set("a".into(), Value::Boolean(true));
-        attributes.add_missing(all(&[("b", "no"), ("d", "yes")]));
+        attributes.add_missing(&all(&[("b", "no"), ("d", "yes")]));
+        let mut timed = all(&[(DELAY_S, "1")]);
+        timed.add_missing(&all(&[(DELIVER_AT, "now"), (DELAY_S, "2")]));
+        assert_eq!(timed, all(&[(DELAY_S, "1")]));
         let texts: Vec<_> = attributes.iter().map(|a| format!("{}={}", a.name, a.value)).collect();
         assert_eq!(texts, ["a=true", "b=3", "c=5", "d=yes"]);
         assert_eq!(attributes.text("b").map(|text| &**text), Some("3"));

@@ -12,7 +12,7 @@ pub const EVENT_BYTES: usize = 1024 * 1024;
 pub const REQUESTS_IN_WORK: usize = 1024;
 
 /// Bytes of bodies that may be arriving at once, those left out that came with their heads: one
-/// more is answered 429. Each counts as much as it announces.
+/// more is answered 429. Each counts as much as has come.
 pub const ARRIVING_BYTES: usize = 256 * 1024 * 1024;
 
 /// Bytes read and dropped of a body that is too large, so that the answer can be read: 16 MiB.
@@ -37,12 +37,22 @@ pub const ATTRIBUTE_VALUE_BYTES: usize = 1024;
 pub const ATTRIBUTES: usize = 32;
 
 /// Attributes of a CloudEvent beside its source, type, id and time. CloudEvents has no such limit;
-/// each travels as a header, of which servers take some hundred.
-pub const EXTENSIONS: usize = 128;
+/// each travels as a header, of which many servers take a hundred.
+pub const EXTENSIONS: usize = 64;
 
-/// Bytes of all that describes a CloudEvent, names and values together. With the tracing context it
-/// stays below [`STORED_HEAD_BYTES`].
-pub const DESCRIPTION_BYTES: usize = 48 * 1024;
+/// Bytes of all that describes a CloudEvent, names and values together, as they are written in
+/// headers: many servers take no more than 64 KiB of them.
+pub const DESCRIPTION_BYTES: usize = 32 * 1024;
+
+/// Bytes that the attributes and the tracing context in the headers of a batch's request may have
+/// for all its events together: each event stores them.
+pub const BATCH_HEAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Characters that an answer repeats of a value that it refuses.
+pub const REPEATED_CHARS: usize = 253;
+
+/// Bytes of an event's id that an answer has in a header; a longer one stands in the body alone.
+pub const ANSWERED_ID_BYTES: usize = 1024;
 
 /// Bytes of a batch's request body: as many as are read of a body that is too large (a setting).
 pub const BATCH_BYTES: usize = 16 * 1024 * 1024;
@@ -233,8 +243,10 @@ pub const STORED_HEAD_BYTES: usize = 64 * 1024;
 /// Bytes of one stored event, or of one atomic batch: as much as the largest body that a setting
 /// allows, and what each of its events takes on disk beside its part of the body. Below a third of
 /// a segment, so that no segment is left half empty.
-pub const STORED_BATCH_BYTES: usize =
-    REFUSED_BODY_BYTES as usize + STORED_HEAD_BYTES + BATCH_EVENTS * STORED_RECORD_BYTES;
+pub const STORED_BATCH_BYTES: usize = REFUSED_BODY_BYTES as usize
+    + STORED_HEAD_BYTES
+    + BATCH_HEAD_BYTES
+    + BATCH_EVENTS * STORED_RECORD_BYTES;
 
 /// Bytes that a small event of a batch takes on disk beside its part of the request body, at most.
 pub const STORED_RECORD_BYTES: usize = 256;

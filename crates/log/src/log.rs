@@ -288,8 +288,9 @@ impl Shared {
         let mut done = Vec::new();
         let mut current = Pending::new(batch.atomic, durability);
         for event in batch.events {
-            let before = current.bytes;
-            if !batch.atomic && before + event.payload.len() > self.limits.batch_bytes / 2 {
+            let length = stored::head_bytes(&event) + event.payload.len();
+            let whole = current.bytes + record::size(length);
+            if !batch.atomic && whole > self.limits.batch_bytes && !current.events.is_empty() {
                 let full = std::mem::replace(&mut current, Pending::new(false, durability));
                 done.push(full);
             }

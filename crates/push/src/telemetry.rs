@@ -108,7 +108,7 @@ impl Telemetry {
 
     pub(crate) fn events_expired(&self, subscription: &Identity, count: u64) {
         self.expired.fetch_add(count, Ordering::Relaxed);
-        info!(
+        debug!(
             namespace = &*subscription.namespace,
             subscription = &*subscription.name,
             count,

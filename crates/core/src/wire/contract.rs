@@ -11,7 +11,9 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::Number;
 use serde_json::value::RawValue;
 
-use crate::attributes::{Attributes, DELAY_S, DELIVER_AT, Value};
+use crate::attributes::{
+    AttributeError, Attributes, DELAY_S, DELIVER_AT, DURABILITY, EXPIRY_TIME, Value,
+};
 use crate::event::{Event, Source, SourceParts, SpecVersion, Text, is_name};
 use crate::limits;
 use crate::seams::Entropy;
@@ -42,7 +44,7 @@ pub fn decode_batch(
     } else {
         json::lines(&body, limits.events)
     };
-    submission::batch(documents, limits, |document| decode_document(&body, document, head))
+    submission::batch(documents, head, limits, |document| decode_document(&body, document, head))
 }
 
 fn decode_document(
@@ -56,8 +58,7 @@ fn decode_document(
         let source = members.source(parts.as_ref(), head.source_id)?;
         into_event(Parsed { body, document, members: &members }, source, head)
     });
-    submission
-        .map_err(|refusal| Rejected { id: members.event_id.as_deref().map(Text::from), refusal })
+    submission.map_err(|refusal| Rejected::of(members.event_id.as_deref(), refusal))
 }
 
 /// An event's part of a body, and what it says.
@@ -101,7 +102,7 @@ pub(crate) fn into_event(
         id: id.map_or_else(|| new_id(head.entropy), |id| shared(body, id)),
         time: shared(body, time),
         content_type: Text::from_static(CONTENT_TYPE),
-        attributes: members.attributes(head.attributes.clone())?,
+        attributes: members.attributes(&head.attributes)?,
         spec_version: SpecVersion::V1,
         trace: head.trace.clone(),
         payload: match body {
@@ -110,7 +111,9 @@ pub(crate) fn into_event(
         },
         has_payload: true,
     };
-    Ok(Submission { event, durability: members.durability.as_deref().map(Text::from) })
+    let member = members.durability.as_deref().map(Text::from);
+    let durability = member.or_else(|| event.attributes.text(DURABILITY).cloned());
+    Ok(Submission { event, durability })
 }
 
 /// The members of the request that count. `null` is absent, the last duplicate wins.
@@ -159,28 +162,27 @@ impl<'a> Members<'a> {
         parts.transpose().map_err(|_| Refusal::BadPayload)
     }
 
-    /// What the request says of the event beside the contract's fields, added to what its headers
-    /// say.
-    fn attributes(&self, from_headers: Attributes) -> Result<Attributes, Refusal> {
-        let mut attributes = from_headers;
+    /// What the request says of the event beside the contract's fields, and what its headers add.
+    fn attributes(&self, from_headers: &Attributes) -> Result<Attributes, Refusal> {
+        let mut attributes = Attributes::default();
         for (name, value) in &self.attributes {
             let set = attributes.set_by_contract((&**name).into(), (&**value).into());
             set.map_err(|error| Refusal::attribute(name, error))?;
         }
         if let Some(at) = self.deliver_at.as_deref() {
-            attributes.remove(DELAY_S);
             attributes.set(Text::from_static(DELIVER_AT), at.into());
         }
         if let Some(delay) = &self.delay_s {
             // What is no such number is text that is refused.
             let seconds = delay.as_i64().and_then(|seconds| i32::try_from(seconds).ok());
             let delay = seconds.map_or_else(|| delay.to_string().as_str().into(), Value::Integer);
-            if self.deliver_at.is_none() {
-                attributes.remove(DELIVER_AT);
-            }
             attributes.set(Text::from_static(DELAY_S), delay);
         }
-        timing::check(&attributes)?;
+        attributes.add_missing(from_headers);
+        if attributes.len() > limits::ATTRIBUTES {
+            return Err(Refusal::attribute("", AttributeError::TooMany));
+        }
+        timing::check(&attributes).map_err(in_the_contracts_names)?;
         Ok(attributes)
     }
 
@@ -250,6 +252,18 @@ impl Claimed<'_> {
             Self::Settled(source) => source.clone(),
         }
     }
+}
+
+/// The same refusal under the names that the contract's event has for the fields.
+fn in_the_contracts_names(refusal: Refusal) -> Refusal {
+    let Refusal::Wrong { field, why } = refusal else { return refusal };
+    let field = match &*field {
+        DELAY_S => "delay_s".into(),
+        DELIVER_AT => "deliver_at".into(),
+        EXPIRY_TIME => "attributes.expirytime".into(),
+        _ => field,
+    };
+    Refusal::Wrong { field, why }
 }
 
 fn required<'a>(value: &'a Option<Cow<'_, str>>, field: &'static str) -> Result<&'a str, Refusal> {

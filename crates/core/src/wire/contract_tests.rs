@@ -353,10 +353,10 @@ fn a_delay_is_a_whole_number_of_seconds() {
     let event = decode_json(&with(era_b(), "delay_s", Some(json!(30)))).unwrap();
     assert_eq!(event.attributes.get("delays"), Some(&crate::attributes::Value::Integer(30)));
     for bad in [json!(-1), json!(1.5), json!(1e12), json!(31_622_401)] {
-        assert!(refused("delay_s", bad).unwrap().starts_with("delays: whole seconds"));
+        assert!(refused("delay_s", bad).unwrap().starts_with("delay_s: whole seconds"));
     }
     assert_eq!(decode_json(&with(era_b(), "delay_s", Some(json!("30")))), Err(Refusal::BadPayload));
-    assert!(refused("deliver_at", json!("soon")).unwrap().starts_with("deliverat: a point"));
+    assert!(refused("deliver_at", json!("soon")).unwrap().starts_with("deliver_at: a point"));
     let both = with(era_b(), "delay_s", Some(json!(1)));
     let both = with(both, "deliver_at", Some(json!("2030-01-01T00:00:00Z")));
     assert!(decode_json(&both).is_err());

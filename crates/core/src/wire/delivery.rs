@@ -36,7 +36,7 @@ pub fn request(
     request_id: u128,
 ) -> (HeaderMap, Bytes) {
     let mut headers = HeaderMap::with_capacity(16 + event.attributes.len());
-    let body = match format {
+    let body = match format_of(event, format) {
         DeliveryFormat::Kyma => {
             kyma(event, &mut headers);
             event.payload.clone()
@@ -58,6 +58,17 @@ pub fn request(
     }
     headers.insert(REQUEST_ID, request_id_value(request_id));
     (headers, body)
+}
+
+/// The format in which the event can be delivered. In binary mode the media type of the payload is
+/// that of the request: one that is CloudEvents' own would make another event of it.
+fn format_of(event: &Event, format: DeliveryFormat) -> DeliveryFormat {
+    match format {
+        DeliveryFormat::CloudEventsBinary if cloudevents::is_own(event.content_type.as_bytes()) => {
+            DeliveryFormat::CloudEventsStructured
+        }
+        format => format,
+    }
 }
 
 fn kyma(event: &Event, headers: &mut HeaderMap) {
@@ -221,6 +232,23 @@ mod tests {
                 "data": {},
             })
         );
+    }
+
+    #[test]
+    fn no_payload_passes_for_another_event() {
+        let mut event = event(Source::from_id("/s/x".into()), "a");
+        event.payload =
+            r#"{"specversion":"1.0","id":"forged","source":"bank","type":"pay"}"#.into();
+        for media_type in ["application/cloudevents+json", "Application/CloudEvents-batch+json"] {
+            event.content_type = media_type.into();
+            let (headers, body) = request(&event, DeliveryFormat::CloudEventsBinary, None, 0);
+            assert_eq!(headers["content-type"], cloudevents::MEDIA_TYPE);
+            let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            assert_eq!(
+                (&document["source"], &document["data"]["source"]),
+                (&"/s/x".into(), &"bank".into())
+            );
+        }
     }
 
     proptest! {

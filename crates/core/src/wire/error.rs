@@ -6,6 +6,7 @@
 //! words; [`FrontRefusal`] adds the faults that the front finds by itself.
 
 use std::borrow::Cow;
+use std::fmt;
 
 use serde::Serialize;
 
@@ -230,10 +231,14 @@ impl Refusal {
         }
     }
 
+    /// The body is not what its media type says. Of what the client sent not all is repeated.
+    pub(crate) fn malformed(why: &dyn fmt::Display) -> Self {
+        Self::Malformed(shortened(why))
+    }
+
     /// The contract takes no such attribute.
     pub(crate) fn attribute(name: &str, error: AttributeError) -> Self {
-        // Names are short; what is not is no name, and the answer need not repeat it all.
-        let shown: String = name.chars().take(2 * limits::ATTRIBUTE_NAME_CHARS).collect();
+        let shown = shortened(&name);
         Self::Wrong { field: format!("attributes.{shown}").into(), why: error.to_string().into() }
     }
 
@@ -404,6 +409,18 @@ impl<'a> From<&'a ErrorDetail> for Sparse<'a> {
             details: Vec::new(),
         }
     }
+}
+
+/// The text, or where it is long its ends: errors of parsers repeat what they read, and say behind it
+/// where that was.
+pub(crate) fn shortened(text: &dyn fmt::Display) -> String {
+    let text = text.to_string();
+    let half = limits::REPEATED_CHARS / 2;
+    if text.len() <= 2 * half {
+        return text;
+    }
+    let (start, end) = (text.floor_char_boundary(half), text.ceil_char_boundary(text.len() - half));
+    format!("{} … {}", &text[..start], &text[end..])
 }
 
 fn json_line(body: &impl Serialize) -> Vec<u8> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::event::{Source, Text};
 use crate::wire::contract::{self, Claimed, Members, Parsed};
-use crate::wire::error::FrontRefusal;
+use crate::wire::error::{FrontRefusal, shortened};
 use crate::wire::submission::{RequestHead, Submission};
 use crate::wire::time::is_rfc3339;
 
@@ -23,7 +23,7 @@ pub fn decode(
     let body = Text::try_from(body)
         .map_err(|error| FrontRefusal::BadPayload(format!("invalid UTF-8: {error}")))?;
     let members =
-        Members::parse(&body).map_err(|error| FrontRefusal::BadPayload(error.to_string()))?;
+        Members::parse(&body).map_err(|error| FrontRefusal::BadPayload(shortened(&error)))?;
     check(&members)?;
     let parsed = Parsed { body: &body, document: &body, members: &members };
     contract::into_event(parsed, Claimed::Settled(source), head).map_err(FrontRefusal::Relayed)

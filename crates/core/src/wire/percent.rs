@@ -34,6 +34,11 @@ pub fn encode_str(text: &str) -> HeaderValue {
         .unwrap_or_else(|_| HeaderValue::from_static(""))
 }
 
+/// Bytes of `text` as it is written in a header.
+pub(crate) fn written_bytes(text: &str) -> usize {
+    text.bytes().map(|byte| if is_plain(byte) { 1 } else { 3 }).sum()
+}
+
 fn is_plain(byte: u8) -> bool {
     matches!(byte, b'!'..=b'~') && !matches!(byte, b'"' | b'%')
 }
@@ -126,6 +131,7 @@ mod tests {
         #[test]
         fn any_text_is_read_back(text in "\\PC{0,20}|[ -~]{0,20}|(?s).{0,20}") {
             for value in [encode(&text.as_str().into()), encode_str(&text)] {
+                prop_assert_eq!(value.len(), written_bytes(&text));
                 prop_assert!(value.as_bytes().iter().all(|byte| (b'!'..=b'~').contains(byte)));
                 let meant = decode(value.as_bytes()).map(|text| text.to_string());
                 prop_assert_eq!(meant.as_ref(), Some(&text));

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName};
 
 use crate::attributes::{Attributes, DELAY_S, DELIVER_AT, Value};
 use crate::event::{Event, Text};
+use crate::limits;
 use crate::seams::Entropy;
 use crate::wire::error::Refusal;
 use crate::wire::json::{self, Documents};
@@ -34,6 +35,14 @@ pub struct Rejected {
     pub id: Option<Text>,
     /// Why.
     pub refusal: Refusal,
+}
+
+impl Rejected {
+    /// Of an event with this id, as far as it can be repeated.
+    pub(crate) fn of(id: Option<&str>, refusal: Refusal) -> Self {
+        let id = id.filter(|id| id.len() <= limits::REPEATED_CHARS);
+        Self { id: id.map(Text::from), refusal }
+    }
 }
 
 impl From<Refusal> for Rejected {
@@ -102,12 +111,18 @@ impl<'a> RequestHead<'a> {
 /// Takes the events of a batch, each by `decode`, which gets its part of the body.
 pub(crate) fn batch<'b>(
     documents: Documents<'b>,
+    head: &RequestHead<'_>,
     limits: BatchLimits,
     decode: impl Fn(&'b str) -> Result<Submission, Rejected>,
 ) -> Result<Submissions, Refusal> {
     let Documents::These(documents) = documents else {
         return Err(Refusal::TooManyEvents(limits.events));
     };
+    let repeated = head.attributes.bytes() + head.trace.bytes();
+    if repeated.saturating_mul(documents.len()) > limits::BATCH_HEAD_BYTES {
+        let why = "attributes and tracing context, times the events, have at most 4 MiB";
+        return Err(Refusal::Wrong { field: "headers".into(), why: why.into() });
+    }
     let each = documents.into_iter().map(|document| {
         if document.len() > limits.event_bytes {
             return Err(Refusal::TooLarge.into());
@@ -124,5 +139,5 @@ pub(crate) fn text(body: bytes::Bytes) -> Result<Text, Refusal> {
 
 /// The parts of an array, at most `limits.events`.
 pub(crate) fn array(body: &Text, limits: BatchLimits) -> Result<Documents<'_>, Refusal> {
-    json::elements(body, limits.events).map_err(|error| Refusal::Malformed(error.to_string()))
+    json::elements(body, limits.events).map_err(|error| Refusal::malformed(&error))
 }

@@ -3,6 +3,9 @@
 /// RFC 3339 to the letter, as CloudEvents wants it: `t` and `z` may be lower-case, and a second may
 /// be a leap second.
 pub(crate) fn is_timestamp(text: &str) -> bool {
+    if is_rfc3339(text) {
+        return true;
+    }
     if !text.is_ascii() {
         return false;
     }

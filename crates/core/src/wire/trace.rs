@@ -89,6 +89,11 @@ impl Trace {
         self.headers.iter().map(|(header, value)| (*header, value))
     }
 
+    /// Bytes of all values.
+    pub fn bytes(&self) -> usize {
+        self.headers.iter().map(|(_, value)| value.len()).sum()
+    }
+
     /// Adds a header that was read back from storage.
     pub(crate) fn push(&mut self, header: TraceHeader, value: Text) {
         self.headers.push((header, value));

@@ -4,7 +4,7 @@ use eventbus_core::wire::error::Refusal;
 use eventbus_core::wire::submission::{Rejected, Submission, Submissions};
 use eventbus_core::wire::{stored, timing};
 use eventbus_core::{Batch, Durability, Event, Receipts};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, stream};
 use http::HeaderMap;
 
 use super::Publish;
@@ -41,8 +41,8 @@ struct Road<'a> {
     asked: Asked<'a>,
     /// What an event asks for that asks for nothing.
     base: Durability,
-    /// The strongest that any asks for: what all are stored with.
-    durability: Durability,
+    /// The strongest that any asks for, and what all are stored with. `None`: there are none.
+    durability: Option<Durability>,
     now_ms: u64,
     /// What is known of each event; of those that wait, nothing yet.
     events: Vec<Stored>,
@@ -73,7 +73,7 @@ impl Publish {
         if !refused {
             self.leave_out_unwanted(&mut road).await;
             self.append(&mut road).await?;
-            self.delay(&mut road).await?;
+            self.delay(&mut road).await;
         }
         // The weakest of what was reached holds for all.
         let durability = road.events.iter().filter_map(|event| event.durability).min();
@@ -132,7 +132,7 @@ impl Publish {
             }
         }
         let batch = Batch { events, atomic: road.asked.atomic };
-        let Receipts { receipts, durability } = self.broker.append(batch, road.durability).await?;
+        let Receipts { receipts, durability } = self.broker.append(batch, road.level()).await?;
         let (mut new, mut payload_bytes) = (0, 0);
         for ((place, size), receipt) in road.places.iter().zip(sizes).zip(receipts) {
             let stored = &mut road.events[*place];
@@ -148,19 +148,24 @@ impl Publish {
     }
 
     /// Has the broker keep those that are due later.
-    async fn delay(&self, road: &mut Road<'_>) -> Result<(), Refusal> {
-        let durability = road.durability;
+    async fn delay(&self, road: &mut Road<'_>) {
+        let durability = road.level();
         let kept = stream::iter(std::mem::take(&mut road.delayed)).map(|delayed| async move {
             let (place, event, due_ms) = delayed;
             let (id, payload_bytes) = (event.id.clone(), event.payload.len());
-            let receipts = self.broker.delay(event, due_ms, durability).await?;
-            Ok::<_, Refusal>((place, self.stored(id, payload_bytes, &receipts)?))
+            let kept = self.broker.delay(event, due_ms, durability).await;
+            let kept = kept.map_err(Refusal::from);
+            let stored =
+                kept.and_then(|receipts| self.stored(id.clone(), payload_bytes, &receipts));
+            // Others are stored by now: this one alone is to be sent again.
+            let rejected =
+                |refusal| Stored { id, status: Status::Rejected(refusal), durability: None };
+            (place, stored.unwrap_or_else(rejected))
         });
         let mut kept = kept.buffer_unordered(DELAYED_AT_ONCE);
-        while let Some((place, stored)) = kept.try_next().await? {
+        while let Some((place, stored)) = kept.next().await {
             road.events[place] = stored;
         }
-        Ok(())
     }
 }
 
@@ -176,7 +181,7 @@ impl<'a> Road<'a> {
         Self {
             asked,
             base,
-            durability: base,
+            durability: None,
             now_ms,
             events: Vec::with_capacity(count),
             waiting: Vec::with_capacity(count),
@@ -186,9 +191,13 @@ impl<'a> Road<'a> {
         }
     }
 
+    fn level(&self) -> Durability {
+        self.durability.unwrap_or(self.base)
+    }
+
     fn take(&mut self, Checked { event, durability, due_ms }: Checked) {
         let (place, id) = (self.events.len(), event.id.clone());
-        self.durability = self.durability.max(durability);
+        self.durability = self.durability.max(Some(durability));
         self.events.push(Stored { id, status: Status::NotStored, durability: None });
         match due_ms {
             Some(due_ms) => self.delayed.push((place, event, due_ms)),

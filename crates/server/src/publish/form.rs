@@ -101,7 +101,11 @@ impl Form {
 pub(super) fn is_atomic(query: Option<&str>) -> Result<bool, Refusal> {
     let mut atomic = false;
     for pair in query.unwrap_or_default().split('&') {
-        let Some(word) = pair.strip_prefix("atomic=") else { continue };
+        let (name, word) = pair.split_once('=').unwrap_or((pair, ""));
+        if !name.eq_ignore_ascii_case("atomic") {
+            continue;
+        }
+        // Not understood must not mean no: who asks for all or none would get some.
         atomic = word
             .parse()
             .map_err(|_| Refusal::Wrong { field: "atomic".into(), why: "true or false".into() })?;
@@ -139,10 +143,12 @@ mod tests {
     #[test]
     fn atomic_is_asked_for_in_the_query() {
         for (query, atomic) in
-            [(None, false), (Some("a=b&atomic=true"), true), (Some("atomic=false"), false)]
+            [(None, false), (Some("a=b&ATOMIC=true"), true), (Some("atomic=false"), false)]
         {
             assert_eq!(is_atomic(query), Ok(atomic));
         }
-        assert!(is_atomic(Some("atomic=yes")).is_err());
+        for unclear in ["atomic=yes", "atomic", "a&atomic=&b"] {
+            assert!(is_atomic(Some(unclear)).is_err(), "{unclear}");
+        }
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use eventbus_core::limits;
 use eventbus_core::wire::error::{ErrorBody, FrontDialect, FrontRefusal, Refusal};
 use eventbus_core::wire::percent;
 use http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER};
@@ -91,7 +92,10 @@ fn json_line(result: &impl Serialize) -> Vec<u8> {
 
 fn describe(answer: &mut Answer, stored: &Stored) {
     let headers = answer.headers_mut();
-    headers.insert(EVENT_ID, percent::encode(&stored.id));
+    let id = percent::encode(&stored.id);
+    if id.len() <= limits::ANSWERED_ID_BYTES {
+        headers.insert(EVENT_ID, id);
+    }
     headers.insert(STATUS, HeaderValue::from_static(stored.status.word()));
     if let Some(level) = stored.durability {
         headers.insert(DURABILITY, HeaderValue::from_static(level.as_str()));

@@ -237,3 +237,56 @@ async fn a_repeat_is_told_in_each_form() {
         (204, &&b"duplicate"[..])
     );
 }
+
+#[tokio::test]
+async fn what_cannot_be_kept_until_later_is_told_alone() {
+    let world = world();
+    let full = AppendError::Full { used_bytes: 1, max_bytes: 1 };
+    *world.broker.delay_failure.lock().unwrap() = Some(full);
+    let mut later = order(2);
+    later["delay_s"] = json!(60);
+    let answer = world.post("/v1/events/batch", json!([order(1), later]).to_string()).await;
+    assert_eq!(answer.status, 200);
+    let words: Vec<_> = results(&answer).into_iter().map(|(_, status)| status).collect();
+    assert_eq!(words, ["published", "rejected"]);
+    assert!(answer.body.contains("\"error\":{\"status\":507"), "{}", answer.body);
+}
+
+#[tokio::test]
+async fn headers_are_not_stored_with_thousands_of_events() {
+    let world = world();
+    let value = "x".repeat(1024);
+    let names: Vec<_> = (0..32).map(|number| format!("eventbus-attribute-a{number}")).collect();
+    let headers: Vec<_> = names.iter().map(|name| (name.as_str(), value.as_str())).collect();
+    let few = json!([order(1), order(2)]).to_string();
+    assert_eq!(send(&world, "/v1/events/batch", &headers, few).await.status, 200);
+    let publish = std::sync::Arc::into_inner(world.publish).unwrap();
+    let publish = eventbus_server::publish::Publish { batch_events: 1000, ..publish };
+    let world = World { publish: std::sync::Arc::new(publish), ..world };
+    let many = Value::Array(vec![json!(0); 200]).to_string();
+    let answer = send(&world, "/v1/events/batch", &headers, many).await;
+    assert_eq!((answer.status, answer.body.contains("at most 4 MiB")), (400, true));
+}
+
+#[tokio::test]
+async fn a_batch_is_as_durable_as_its_events_ask_and_no_more() {
+    let world = world();
+    let mut least = order(1);
+    least["durability"] = json!("accepted");
+    let answer = world.post("/v1/events/batch", json!([least]).to_string()).await;
+    assert_eq!(answer.headers["eventbus-durability"], "accepted");
+    let answer = world.post("/v1/events/batch", json!([least, order(2)]).to_string()).await;
+    assert_eq!(answer.headers["eventbus-durability"], "synced");
+}
+
+#[tokio::test]
+async fn an_answer_repeats_little_of_what_was_sent() {
+    let world = world();
+    let long = "x".repeat(700);
+    let answer = send(&world, "/publish", &[("content-type", BATCH)], format!("\"{long}\"")).await;
+    assert_eq!((answer.status, answer.body.len() < 600), (400, true), "{}", answer.body);
+    let mut wrong = order(1);
+    wrong["event-id"] = json!(long);
+    let answer = world.post("/v1/events/batch", json!([wrong]).to_string()).await;
+    assert_eq!(results(&answer), [(String::new(), "rejected".to_owned())]);
+}

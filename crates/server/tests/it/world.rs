@@ -52,6 +52,7 @@ pub(crate) struct Answer {
 pub(crate) struct Remembering {
     events: Mutex<Vec<Event>>,
     pub(crate) delayed: Mutex<Vec<(Event, u64)>>,
+    pub(crate) delay_failure: Mutex<Option<AppendError>>,
     pub(crate) batches: Mutex<Vec<usize>>,
     pub(crate) failure: Mutex<Option<AppendError>>,
     pub(crate) hangs: AtomicBool,
@@ -156,6 +157,9 @@ impl Broker for Remembering {
         due_ms: u64,
         durability: Durability,
     ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
+        if let Some(error) = self.delay_failure.lock().unwrap().clone() {
+            return Box::pin(std::future::ready(Err(error)));
+        }
         self.delayed.lock().unwrap().push((event, due_ms));
         Box::pin(async move { Ok(Receipts { receipts: vec![Receipt::Delayed], durability }) })
     }

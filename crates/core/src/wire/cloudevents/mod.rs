@@ -17,6 +17,7 @@ use crate::attributes::{
 use crate::event::{Event, Source, SpecVersion, Text};
 use crate::limits;
 use crate::wire::error::Refusal;
+use crate::wire::percent;
 use crate::wire::submission::{self, BatchLimits, Rejected, RequestHead, Submission, Submissions};
 use crate::wire::time::is_timestamp;
 use crate::wire::timing;
@@ -33,6 +34,15 @@ const SCHEMA_URL: &str = "schemaurl";
 /// In 0.3: the payload is text in this encoding.
 const DATA_CONTENT_ENCODING: &str = "datacontentencoding";
 
+/// Is this the media type of CloudEvents themselves: of one document, or of a batch?
+pub(crate) fn is_own(media_type: &[u8]) -> bool {
+    begins(media_type, b"application/cloudevents")
+}
+
+fn begins(media_type: &[u8], prefix: &[u8]) -> bool {
+    media_type.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+}
+
 /// How a request carries CloudEvents.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
@@ -48,13 +58,10 @@ impl Mode {
     /// How the request with these headers carries CloudEvents; `None`: it does not.
     pub fn of(headers: &HeaderMap) -> Option<Self> {
         let media_type = headers.get(CONTENT_TYPE).map_or(&b""[..], |value| value.as_bytes());
-        let begins = |prefix: &[u8]| {
-            media_type.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix))
-        };
         // The batch's media type begins with that of one event.
-        if begins(b"application/cloudevents-batch") {
+        if begins(media_type, b"application/cloudevents-batch") {
             Some(Self::Batched)
-        } else if begins(b"application/cloudevents") {
+        } else if is_own(media_type) {
             Some(Self::Structured)
         } else {
             headers.contains_key("ce-specversion").then_some(Self::Binary)
@@ -86,10 +93,10 @@ pub fn decode_batch(
 ) -> Result<Submissions, Refusal> {
     check_format(headers)?;
     let body = text(body)?;
-    submission::batch(submission::array(&body, limits)?, limits, |document| {
+    submission::batch(submission::array(&body, limits)?, head, limits, |document| {
         let said = structured::decode(&body, document)?;
         let id = said.id.clone();
-        into_submission(said, head).map_err(|refusal| Rejected { id, refusal })
+        into_submission(said, head).map_err(|refusal| Rejected::of(id.as_deref(), refusal))
     })
 }
 
@@ -187,7 +194,7 @@ fn into_submission(mut said: Said, head: &RequestHead<'_>) -> Result<Submission,
     let (time, content_type) =
         (said.time.unwrap_or_default(), said.content_type.unwrap_or_default());
     let mut attributes: Attributes = said.attributes.into_iter().collect();
-    attributes.add_missing(head.attributes.clone());
+    attributes.add_missing(&head.attributes);
     for (name, text) in [("id", &id), ("type", &event_type), ("datacontenttype", &content_type)] {
         check_text(name, text)?;
     }
@@ -199,10 +206,12 @@ fn into_submission(mut said: Said, head: &RequestHead<'_>) -> Result<Submission,
         return Err(wrong("datacontenttype", "a media type"));
     }
     check_attributes(&attributes)?;
-    let described = [&id, &source, &event_type, &time, &content_type].map(|text| text.len());
-    let more = attributes.iter().map(|a| a.name.len() + a.value.as_text().len()).sum::<usize>();
-    if described.iter().sum::<usize>() + more > limits::DESCRIPTION_BYTES {
-        return Err(wrong("attributes", "all attributes together have at most 49152 bytes"));
+    let texts = [&id, &source, &event_type, &time, &content_type];
+    let described: usize = texts.iter().map(|text| percent::written_bytes(text)).sum();
+    let written = |a: &Attribute| a.name.len() + percent::written_bytes(&a.value.as_text());
+    if described + attributes.iter().map(written).sum::<usize>() > limits::DESCRIPTION_BYTES {
+        let why = "all attributes together have at most 32768 bytes, percent-encoded";
+        return Err(wrong("attributes", why));
     }
     let event_type_version = match attributes.remove(EVENT_TYPE_VERSION) {
         Some(Value::Text(text)) => text,
@@ -233,7 +242,10 @@ fn required(said: Option<Text>, name: &'static str) -> Result<Text, Refusal> {
 
 fn check_attributes(attributes: &Attributes) -> Result<(), Refusal> {
     if attributes.len() > limits::EXTENSIONS {
-        return Err(wrong("attributes", "an event has at most 128 attributes"));
+        return Err(wrong(
+            "attributes",
+            "an event has at most 64 attributes beside source, type, id and time",
+        ));
     }
     for Attribute { name, value } in attributes.iter() {
         let Value::Text(text) = value else { continue };

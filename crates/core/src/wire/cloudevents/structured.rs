@@ -43,7 +43,10 @@ pub(super) fn decode(body: &Text, document: &str) -> Result<Said, Refusal> {
             return Err(malformed("data and data_base64: an event has one of them"));
         }
         (Some(data), None) => Some(payload(&mut said, data, body)?),
-        (None, Some(encoded)) => Some(from_base64(encoded.as_bytes())?),
+        (None, Some(encoded)) => {
+            said.attributes.retain(|attribute| &*attribute.name != DATA_CONTENT_ENCODING);
+            Some(from_base64(encoded.as_bytes())?)
+        }
         (None, None) => None,
     };
     Ok(said)
@@ -87,7 +90,7 @@ fn is_json(media_type: &str) -> bool {
 }
 
 fn malformed(why: impl fmt::Display) -> Refusal {
-    Refusal::Malformed(why.to_string())
+    Refusal::malformed(&why)
 }
 
 /// The document of `event`.

@@ -123,9 +123,9 @@ fn what_is_wrong_is_said() {
     other.insert("ce-specversion", HeaderValue::from_static("2.0"));
     assert!(reason(&other).contains("1.0 or 0.3"));
     let long = "x".repeat(limits::DESCRIPTION_BYTES);
-    assert!(structured(&document(&json!({"a": long}))).unwrap_err().reason().contains("49152"));
-    let many: serde_json::Map<_, _> = (0..129).map(|n| (format!("a{n}"), json!(true))).collect();
-    assert!(structured(&document(&many.into())).unwrap_err().reason().contains("at most 128"));
+    assert!(structured(&document(&json!({"a": long}))).unwrap_err().reason().contains("32768"));
+    let many: serde_json::Map<_, _> = (0..65).map(|n| (format!("a{n}"), json!(true))).collect();
+    assert!(structured(&document(&many.into())).unwrap_err().reason().contains("at most 64"));
 }
 
 #[test]
