@@ -112,6 +112,24 @@ pub async fn an_atomic_batch_is_whole_or_not_there(harness: &dyn Harness) {
     }
 }
 
+/// Batches that must stand together do so beside a hundred others.
+pub async fn many_atomic_batches_are_stored_at_once(harness: &dyn Harness) {
+    const BATCHES: usize = 100;
+    let broker = harness.start(Limits::default()).await;
+    let orders = open(harness, &broker, "orders", "a").await;
+    let level = broker.capabilities().default_durability;
+    let batches = (0..BATCHES).map(|batch| {
+        let events = (0..3).map(|n| event("a", format!("{batch} {n}"))).collect();
+        broker.append(Batch { events, atomic: true }, level)
+    });
+    for stored in futures::future::join_all(batches).await {
+        assert_eq!(stored.expect("it is stored").receipts.len(), 3);
+    }
+    let leases = lease_all(harness, &orders, 3 * BATCHES).await;
+    let payloads: std::collections::HashSet<_> = leases.iter().map(payload).collect();
+    assert_eq!(payloads.len(), 3 * BATCHES);
+}
+
 /// A broker that is closed says so to everybody.
 pub async fn a_closed_broker_says_so(harness: &dyn Harness) {
     let broker = harness.start(Limits::default()).await;

@@ -182,7 +182,7 @@ suite! {
             a_stop_keeps_everything,
             a_kill_keeps_everything,
             what_was_acknowledged_survives_a_kill,
-            an_atomic_batch_is_whole_or_not_there,
+            an_atomic_batch_is_whole_or_not_there, many_atomic_batches_are_stored_at_once,
             a_closed_broker_says_so;
         random:
             random_operations_keep_every_promise;
