@@ -348,6 +348,12 @@ pub enum AppendError {
         /// Bytes allowed.
         max_bytes: u64,
     },
+    /// As many events wait to be due as may.
+    #[error("{bytes} bytes of delayed events wait, and no more may: wait until some are due")]
+    DelaysFull {
+        /// Bytes of those that wait.
+        bytes: u64,
+    },
     /// The broker cannot promise this.
     #[error("this broker cannot promise durability {0}")]
     Durability(Durability),

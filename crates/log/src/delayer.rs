@@ -178,7 +178,10 @@ impl Delayer {
             Err(error) => {
                 let used_bytes = self.waiting.take().unwrap_or_default().bytes;
                 let error = match is_full(&error) {
-                    true => full(used_bytes),
+                    true => {
+                        let max_bytes = self.shared.limits.max_bytes;
+                        AppendError::Full { used_bytes, max_bytes }
+                    }
                     false => AppendError::Unavailable(format!("the vault failed: {error}")),
                 };
                 refuse(turn, &error);
@@ -330,8 +333,8 @@ impl Delayer {
 }
 
 /// There is no room for more delayed events.
-fn full(used_bytes: u64) -> AppendError {
-    AppendError::Full { used_bytes, max_bytes: limits::DELAYED_BYTES }
+fn full(bytes: u64) -> AppendError {
+    AppendError::DelaysFull { bytes }
 }
 
 fn refuse(turn: Vec<Delay>, error: &AppendError) {

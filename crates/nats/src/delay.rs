@@ -54,7 +54,7 @@ impl Room {
         let Self { events, bytes: used_bytes, .. } = *self;
         let max_bytes = limits::DELAYED_BYTES;
         if events >= limits::DELAYED_EVENTS || used_bytes.saturating_add(bytes) > max_bytes {
-            return Err(AppendError::Full { used_bytes, max_bytes });
+            return Err(AppendError::DelaysFull { bytes: used_bytes });
         }
         self.events += 1;
         self.bytes += bytes;
@@ -136,7 +136,7 @@ mod tests {
         let most = limits::DELAYED_BYTES;
         assert!(room.take(most + 1).is_err());
         assert_eq!(room.take(most), Ok(()));
-        let full = AppendError::Full { used_bytes: most, max_bytes: most };
+        let full = AppendError::DelaysFull { bytes: most };
         assert_eq!(room.take(1), Err(full));
         let mut room = Room { events: limits::DELAYED_EVENTS - 1, ..Room::default() };
         assert_eq!(room.take(1), Ok(()));

@@ -284,7 +284,9 @@ impl Refusal {
 impl From<AppendError> for Refusal {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Full { .. } => Self::Full(error.to_string().into()),
+            AppendError::Full { .. } | AppendError::DelaysFull { .. } => {
+                Self::Full(error.to_string().into())
+            }
             AppendError::TooLarge { .. } | AppendError::TooMany { .. } => Self::TooLarge,
             // Asked for by name it would have been refused: what the broker promises has changed.
             AppendError::Durability(_) => Self::Unavailable(error.to_string().into()),

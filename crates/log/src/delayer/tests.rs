@@ -275,12 +275,12 @@ fn no_more_wait_than_may() {
     let [last, over] = ["x", "y"].map(|payload| world.delay(&event("a", payload), 1));
     world.settle_down();
     assert_eq!(told(last), Ok(Receipt::Delayed));
-    assert!(matches!(told(over), Err(AppendError::Full { .. })));
+    assert!(matches!(told(over), Err(AppendError::DelaysFull { .. })));
     let most = Waiting { events: 1, bytes: limits::DELAYED_BYTES - 1_000, next_due_ms: None };
     world.machines.delayer.waiting = Some(most);
     let payloads = ["x".repeat(2_000), "y".repeat(100)];
     let [over, last] = payloads.map(|payload| world.delay(&event("a", payload), 1));
     world.settle_down();
-    assert!(matches!(told(over), Err(AppendError::Full { .. })));
+    assert!(matches!(told(over), Err(AppendError::DelaysFull { .. })));
     assert_eq!(told(last), Ok(Receipt::Delayed));
 }
