@@ -166,7 +166,7 @@ fn structured_mode_is_read() {
 fn data_is_json_text_or_bytes() {
     let payload = |said: serde_json::Value| {
         let event = structured(&document(&said)).unwrap();
-        event.has_payload.then(|| event.payload)
+        event.has_payload.then_some(event.payload)
     };
     assert_eq!(payload(json!({})), None);
     assert_eq!(payload(json!({"data": null})).unwrap(), "null");
