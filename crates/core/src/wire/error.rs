@@ -245,11 +245,16 @@ impl Refusal {
     /// What is wrong in one line of text.
     pub fn reason(&self) -> String {
         let body = self.body();
-        let Some([detail]) = &body.details else {
-            return [&*body.message, &*body.more_info].join(" ").trim_end().to_owned();
+        // Where more is known than the contract's sentence, that alone helps.
+        let why = |message: &Cow<'static, str>, more_info: &Cow<'static, str>| {
+            if more_info.is_empty() { message.clone() } else { more_info.clone() }
         };
-        let why = if detail.more_info.is_empty() { &detail.message } else { &detail.more_info };
-        format!("{}: {why}", detail.field)
+        match &body.details {
+            None => why(&body.message, &body.more_info).into_owned(),
+            Some([detail]) => {
+                format!("{}: {}", detail.field, why(&detail.message, &detail.more_info))
+            }
+        }
     }
 
     fn explained(
@@ -460,6 +465,17 @@ mod tests {
              internal error occurred, please contact support.\",\"moreInfo\":\"\",\
              \"details\":null}\n"
         );
+    }
+
+    #[test]
+    fn a_line_of_text_says_what_is_known() {
+        let missing = "event-type: We need all required fields complete to keep you moving.";
+        assert_eq!(Refusal::Missing("event-type").reason(), missing);
+        assert_eq!(Refusal::TooLarge.reason(), "Request body too large");
+        assert_eq!(Refusal::Malformed("not UTF-8".to_owned()).reason(), "not UTF-8");
+        assert_eq!(Refusal::TooManyEvents(3).reason(), "A batch has at most 3 events");
+        let wrong = Refusal::Wrong { field: "time".into(), why: "a timestamp".into() };
+        assert_eq!(wrong.reason(), "time: a timestamp");
     }
 
     #[test]

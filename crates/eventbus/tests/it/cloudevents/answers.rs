@@ -35,6 +35,7 @@ fn assert_refused(answer: &Answer, words: &str) {
     assert_eq!(answer.status, 400, "{words}: {answer:?}");
     assert_eq!(answer.headers["content-type"], "text/plain; charset=utf-8", "{answer:?}");
     assert!(answer.body.contains(words), "{words}: {answer:?}");
+    assert!(!answer.body.contains("internal error"), "{answer:?}");
     assert_eq!(answer.body.lines().count(), 1, "{answer:?}");
     assert!(answer.headers.get("eventbus-status").is_none(), "{answer:?}");
 }
