@@ -418,8 +418,8 @@ impl<'a> From<&'a ErrorDetail> for Sparse<'a> {
     }
 }
 
-/// The text, or where it is long its ends: errors of parsers repeat what they read, and say behind it
-/// where that was.
+/// The text, or where it is long its ends: errors of parsers repeat what they read, and say behind
+/// it where that was.
 pub(crate) fn shortened(text: &dyn fmt::Display) -> String {
     let text = text.to_string();
     let half = limits::REPEATED_CHARS / 2;
