@@ -174,8 +174,9 @@ impl<T: Transport> Dispatcher<T> {
         tokio::select! {
             biased;
             () = self.desk.changed() => Woken::Ordered,
-            Some(ended) = self.under_way.join_next() => Woken::Ended(ended),
+            // It goes on only while it is looked at.
             settled = settled(&mut self.settling) => Woken::Settled(settled),
+            Some(ended) = self.under_way.join_next() => Woken::Ended(ended),
             () = stand_in_line(is_in_line, &mut self.share) => Woken::Slot,
             () = look_again(is_starved) => Woken::Slot,
             () = rest(pause) => Woken::Rested,
