@@ -44,7 +44,9 @@ pub(super) fn decode(body: &Text, document: &str) -> Result<Said, Refusal> {
         }
         (Some(data), None) => Some(payload(&mut said, data, body)?),
         (None, Some(encoded)) => {
-            said.attributes.retain(|attribute| &*attribute.name != DATA_CONTENT_ENCODING);
+            if is_old(&said) {
+                said.attributes.retain(|attribute| !is_base64(attribute));
+            }
             Some(from_base64(encoded.as_bytes())?)
         }
         (None, None) => None,
@@ -55,15 +57,19 @@ pub(super) fn decode(body: &Text, document: &str) -> Result<Said, Refusal> {
 /// The payload that the member `data` stands for: text where the media type is not JSON's, bytes
 /// where 0.3 says that it is base64, and else JSON as it was written.
 fn payload(said: &mut Said, data: &str, body: Option<&Text>) -> Result<Bytes, Refusal> {
-    let is_old = said.spec_version.as_deref() == Some(SpecVersion::V03.as_str());
     let is_text = data.starts_with('"');
-    if is_text && is_old && said.attributes.iter().any(is_base64) {
+    if is_text && is_old(said) && said.attributes.iter().any(is_base64) {
         said.attributes.retain(|attribute| !is_base64(attribute));
         return from_base64(text(data)?.as_bytes());
     }
     let media_type = said.content_type.get_or_insert_with(|| Text::from_static(IMPLIED_TYPE));
     let payload = if is_text && !is_json(media_type) { text(data)? } else { Cow::Borrowed(data) };
     Ok(shared(body, &payload).into_bytes())
+}
+
+/// Is it an event of 0.3, where an attribute tells that the payload is base64?
+fn is_old(said: &Said) -> bool {
+    said.spec_version.as_deref() == Some(SpecVersion::V03.as_str())
 }
 
 fn text(json: &str) -> Result<Cow<'_, str>, Refusal> {

@@ -202,8 +202,11 @@ fn base64_of_0_3_is_unwrapped_in_each_mode() {
     assert!(binary(&old, "?").is_err());
     old.insert("ce-datacontentencoding", HeaderValue::from_static("7bit"));
     assert!(binary(&old, "/wA=").is_err());
+    // In 1.0 it is an extension like any other.
     old.insert("ce-specversion", HeaderValue::from_static("1.0"));
     assert_eq!(binary(&old, "/wA=").unwrap().attributes.len(), 1);
+    let new = json!({"datacontentencoding": "base64", "data_base64": "/wA="});
+    assert_eq!(structured(&document(&new)).unwrap().attributes.len(), 1);
 }
 
 #[test]
