@@ -285,11 +285,12 @@ pub const DUE_AGAIN: Duration = Duration::from_secs(1);
 /// settings leave no room for: whoever has to do something about it is told each time.
 pub const DUE_SET_ASIDE: Duration = Duration::from_secs(24 * 3600);
 
-/// Bytes of events that wait to be written; then publishing is refused until the disk keeps up.
-pub const APPEND_QUEUE_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of events that wait to be written; then publishing is refused until the disk keeps up. As
+/// many as may be arriving at once: large batches that came together are stored together.
+pub const APPEND_QUEUE_BYTES: usize = ARRIVING_BYTES;
 
-/// Events that wait to be written.
-pub const APPEND_QUEUE_EVENTS: usize = 65_536;
+/// Events that wait to be written: sixteen full batches, and more.
+pub const APPEND_QUEUE_EVENTS: usize = 1 << 18;
 
 /// Bytes of one commit: beyond this a write takes so long that a second one had better begin.
 pub const COMMIT_BYTES: usize = 4 * 1024 * 1024;
