@@ -175,6 +175,8 @@ fn set(event: &mut Event, tag: u8, value: Text) -> Result<(), StoredError> {
         EVENT_TYPE => event.event_type = value,
         EVENT_TYPE_VERSION => event.event_type_version = value,
         ID => event.id = value,
+        // An empty id is never written: nobody made it.
+        ID_MADE if value.is_empty() => {}
         ID_MADE => (event.id, event.id_given) = (value, false),
         TIME => event.time = value,
         CONTENT_TYPE => event.content_type = value,
