@@ -175,7 +175,7 @@ fn set(event: &mut Event, tag: u8, value: Text) -> Result<(), StoredError> {
         EVENT_TYPE => event.event_type = value,
         EVENT_TYPE_VERSION => event.event_type_version = value,
         ID => event.id = value,
-        // An empty id is never written: nobody made it.
+        // What is empty is never written.
         ID_MADE if value.is_empty() => {}
         ID_MADE => (event.id, event.id_given) = (value, false),
         TIME => event.time = value,
@@ -192,6 +192,7 @@ fn set(event: &mut Event, tag: u8, value: Text) -> Result<(), StoredError> {
         }
         NO_PAYLOAD => event.has_payload = false,
         _ => match TraceHeader::from_tag(tag) {
+            Some(_) if value.is_empty() => {}
             Some(header) => event.trace.push(header, value),
             None => return Err(StoredError::Field(tag)),
         },
