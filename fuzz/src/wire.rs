@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use eventbus_core::manifest::DeliveryFormat;
-use eventbus_core::wire::cloudevents::{self, Mode};
+use eventbus_core::wire::cloudevents;
 use eventbus_core::wire::error::{FrontDialect, Refusal};
 use eventbus_core::wire::submission::{BatchLimits, RequestHead, Submissions};
 use eventbus_core::wire::trace::Trace;
@@ -51,8 +51,8 @@ pub fn cloudevents(bytes: &[u8]) {
     let Some((mode, rest)) = bytes.split_first() else { return };
     let entropy = Still::default();
     let mut headers = HeaderMap::new();
-    let (mode, body) = match mode % 3 {
-        0 => (Mode::Structured, rest),
+    let (is_binary, body) = match mode % 3 {
+        0 => (false, rest),
         1 => {
             let body = Bytes::copy_from_slice(rest);
             let batch = cloudevents::decode_batch(&headers, body, &head(None, &entropy), LIMITS);
@@ -68,7 +68,7 @@ pub fn cloudevents(bytes: &[u8]) {
                     headers.append(name, value);
                 }
             }
-            (Mode::Binary, parts.next().unwrap_or_default())
+            (true, parts.next().unwrap_or_default())
         }
     };
     let body = Bytes::copy_from_slice(body);
@@ -76,7 +76,11 @@ pub fn cloudevents(bytes: &[u8]) {
         Ok(request) => request,
         Err(refusal) => return check_refusal(&refusal),
     };
-    match cloudevents::decode(mode, &headers, body, &request) {
+    let read = match is_binary {
+        true => cloudevents::decode_binary(&headers, body, &request),
+        false => cloudevents::decode_structured(&headers, body, &request),
+    };
+    match read {
         Ok(submission) => {
             described(&submission.event);
             again(&submission.event);
@@ -110,8 +114,8 @@ fn check_refusal(refusal: &Refusal) {
 fn again(event: &Event) {
     let entropy = Still::default();
     let document = cloudevents::structured_body(event).into();
-    let read =
-        cloudevents::decode(Mode::Structured, &HeaderMap::new(), document, &head(None, &entropy));
+    let request = head(None, &entropy);
+    let read = cloudevents::decode_structured(&HeaderMap::new(), document, &request);
     let mut read = read.map(|submission| submission.event).unwrap();
     // JSON may stand between spaces, which do not count.
     assert_eq!(read.payload.trim_ascii(), event.payload.trim_ascii());

@@ -5,13 +5,14 @@
 //! it in both, which the log's memory of ids tells when it is opened. One thread does both, so none
 //! is on its way into the log while another of its id asks whether it is known.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use eventbus_core::broker::AppendError;
-use eventbus_core::{Durability, Receipt, limits};
+use eventbus_core::{Receipt, limits};
 use tokio::sync::oneshot;
 
 use crate::bytes::LogId;
@@ -34,7 +35,7 @@ pub(crate) fn stored_already(
     log: LogId,
     committed_ms: u64,
     remembered: &Remembered,
-) -> std::io::Result<Vec<DelayedKey>> {
+) -> io::Result<Vec<DelayedKey>> {
     let mut due = vault.due_until(committed_ms)?;
     due.retain(|key| remembered.knows(key.hash(log)));
     Ok(due)
@@ -68,16 +69,18 @@ enum Doing {
 impl Delayer {
     /// `stored` are those in the vault that are in the log, too. They are removed before anything
     /// is committed that could make the log forget them.
-    pub(crate) fn new(shared: Arc<Shared>, stored: Vec<DelayedKey>) -> Self {
+    pub(crate) fn new(shared: Arc<Shared>, stored: Vec<DelayedKey>) -> io::Result<Self> {
         let waker = Waker::from(shared.delays.clone());
         let (doing, again_at) = (Doing::Nothing, Duration::ZERO);
         let mut delayer = Self { shared, waiting: None, doing, again_at, waker };
+        // Before anything is appended: what waits is known, and a repeat of it, too.
+        delayer.waiting()?;
         if !stored.is_empty() {
             let now = delayer.shared.now();
             // Where that fails it is tried again: a full disk keeps no log from being opened.
             let _ = delayer.remove(stored, now);
         }
-        delayer
+        Ok(delayer)
     }
 
     /// Goes on with what it does, if it can.
@@ -167,6 +170,8 @@ impl Delayer {
         match kept {
             Ok((kept, waiting)) => {
                 self.waiting = Some(waiting);
+                // Before anybody is told: what is published after that is a repeat.
+                self.shared.delays.ids().extend(turn.iter().zip(&kept).filter_map(fresh_id));
                 for (delay, kept) in turn.into_iter().zip(kept) {
                     let _ = delay.reply.send(match kept {
                         Kept::Fresh => Ok(Receipt::Delayed),
@@ -228,7 +233,7 @@ impl Delayer {
     }
 
     fn store(&mut self, due: Vec<Due>, now: Now) -> Next {
-        let mut pending = Pending::new(false, Durability::Synced);
+        let mut pending = Pending::due();
         let (mut keys, mut set_aside) = (Vec::new(), Vec::new());
         for Due { key, event, bytes } in due {
             let fits = self.shared.fits(bytes).map_err(|error| error.to_string());
@@ -262,7 +267,7 @@ impl Delayer {
     }
 
     /// Lets these wait, so that they do not hold up others.
-    fn set_aside(&mut self, these: &[DelayedKey], now: Now) -> std::io::Result<()> {
+    fn set_aside(&mut self, these: &[DelayedKey], now: Now) -> io::Result<()> {
         let mut waiting = self.waiting()?;
         let pause_ms = u64::try_from(limits::DUE_SET_ASIDE.as_millis()).unwrap_or(u64::MAX);
         let due_ms = now.ms.saturating_add(pause_ms);
@@ -283,7 +288,13 @@ impl Delayer {
         });
         self.waiting = removed.ok();
         match self.waiting {
-            Some(_) => Next::Again,
+            Some(_) => {
+                let mut ids = self.shared.delays.ids();
+                for id in stored.iter().filter_map(|key| key.id) {
+                    ids.remove(&id);
+                }
+                Next::Again
+            }
             None => {
                 self.doing = Doing::Removing(stored);
                 self.pause(now)
@@ -292,11 +303,12 @@ impl Delayer {
     }
 
     /// What the vault holds, read where it is not known.
-    fn waiting(&mut self) -> std::io::Result<Waiting> {
+    fn waiting(&mut self) -> io::Result<Waiting> {
         if let Some(waiting) = self.waiting {
             return Ok(waiting);
         }
         let waiting = self.shared.vault.waiting()?;
+        *self.shared.delays.ids() = self.shared.vault.ids()?;
         self.waiting = Some(waiting);
         Ok(waiting)
     }
@@ -330,6 +342,11 @@ impl Delayer {
         self.again_at = now.elapsed + limits::DUE_AGAIN;
         Next::SleepFor(limits::DUE_AGAIN)
     }
+}
+
+/// The id of an event that was kept, if it has one.
+fn fresh_id((delay, kept): (&Delay, &Kept)) -> Option<u128> {
+    delay.id.filter(|_| *kept == Kept::Fresh)
 }
 
 /// There is no room for more delayed events.

@@ -1,6 +1,7 @@
 //! Delayed events on their way to the vault: prepared by the publisher's thread, taken by the
 //! delayer's.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Wake;
 
@@ -26,6 +27,7 @@ pub(crate) struct Delay {
 #[derive(Default)]
 pub(crate) struct Delays {
     state: Mutex<State>,
+    ids: Mutex<HashSet<u128>>,
     pub(crate) signal: Signal,
 }
 
@@ -67,6 +69,12 @@ impl Delays {
     pub(crate) fn close(&self, reason: &str) {
         self.state().closed.get_or_insert_with(|| reason.to_owned());
         self.signal.raise();
+    }
+
+    /// The ids of those that the vault holds: what is published under one of them is a repeat. One
+    /// is here from when it is durable there until it is stored.
+    pub(crate) fn ids(&self) -> MutexGuard<'_, HashSet<u128>> {
+        self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

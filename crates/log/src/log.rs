@@ -114,7 +114,7 @@ impl Machines {
         let shared = share(recovered, (limits, tail, vault), (clock, observer));
         shared.observer.observe(&opened);
         let writer = Writer::new(shared.clone(), active, resume, remembered);
-        let delayer = Delayer::new(shared.clone(), delayed);
+        let delayer = Delayer::new(shared.clone(), delayed).map_err(failed)?;
         let mut ledger = Ledger::new(shared.clone(), ledger);
         ledger.snapshot().map_err(failed)?;
         Ok((Self { shared, writer, ledger, delayer }, lock, path))

@@ -49,6 +49,8 @@ pub(crate) struct Pending {
     /// The heads of all its events, one after the other.
     pub(crate) heads: Vec<u8>,
     pub(crate) atomic: bool,
+    /// Do its events come from the vault? They are no repeats of themselves.
+    pub(crate) due: bool,
     pub(crate) durability: Durability,
     /// `None` when nobody waits (`accepted`).
     pub(crate) reply: Option<Reply>,
@@ -73,7 +75,12 @@ impl Pending {
     pub(crate) fn new(atomic: bool, durability: Durability) -> Self {
         let (events, repeats, heads) = (Vec::new(), Vec::new(), Vec::new());
         let (asked, reply, bytes) = (Vec::new(), None, batch::BYTES);
-        Self { events, asked, repeats, heads, atomic, durability, reply, bytes }
+        Self { events, asked, repeats, heads, atomic, due: false, durability, reply, bytes }
+    }
+
+    /// For events that waited in the vault.
+    pub(crate) fn due() -> Self {
+        Self { due: true, ..Self::new(false, Durability::Synced) }
     }
 
     /// Asks which of these ids are remembered. What they repeat is synced when the answer comes.

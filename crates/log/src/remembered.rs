@@ -4,14 +4,15 @@
 //! anew from those whenever the log is opened. Time is commit time alone, which never falls and
 //! goes on with the commits: a clock that jumps while nothing is stored makes nothing forgotten.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-/// Ids by their hash: about 50 bytes each.
+/// Ids by their hash: about 50 bytes each. Publishers choose them, so they are hashed once more, with
+/// keys of this process.
 pub(crate) struct Remembered {
     window_ms: u64,
     most: usize,
-    known: BTreeSet<u128>,
+    known: HashSet<u128>,
     /// The same ones, in the order in which they came.
     order: VecDeque<u128>,
     /// How many of them came when.
@@ -29,7 +30,7 @@ impl Remembered {
     pub(crate) fn new(time: Duration, most: usize) -> Self {
         let window_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let (order, times) = (VecDeque::new(), VecDeque::new());
-        Self { window_ms, most, known: BTreeSet::new(), order, times }
+        Self { window_ms, most, known: HashSet::new(), order, times }
     }
 
     /// How many there are.
@@ -98,6 +99,7 @@ impl Remembered {
         if self.order.len() < self.order.capacity() / 4 {
             self.order.shrink_to(self.order.len() * 2);
             self.times.shrink_to(self.times.len() * 2);
+            self.known.shrink_to(self.known.len() * 2);
         }
     }
 }

@@ -99,13 +99,19 @@ impl Writer {
     /// Stores what is new; what could not be stored is not remembered.
     fn store(&mut self, taken: &mut Vec<Pending>, now: Now) {
         self.committed_ms = self.committed_ms.max(now.ms);
-        let Self { remembered, committed_ms, .. } = self;
+        let Self { shared, remembered, committed_ms, .. } = self;
         remembered.forget(*committed_ms);
         let before = remembered.len();
+        let waiting = shared.delays.ids();
         for pending in &mut *taken {
-            pending.leave_out(|event| remembered.admit(event.deduplication, *committed_ms));
+            let is_due = pending.due;
+            pending.leave_out(|event| {
+                let waits = !is_due && waiting.contains(&event.deduplication);
+                !waits && remembered.admit(event.deduplication, *committed_ms)
+            });
             pending.find(|id| remembered.knows(id));
         }
+        drop(waiting);
         let stored = match self.make_room(taken) {
             Ok(()) => self.commit(taken, now),
             Err(error) => Err(error),

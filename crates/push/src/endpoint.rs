@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use base64::prelude::{BASE64_STANDARD as BASE64, Engine};
+use eventbus_core::wire::percent;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri};
 
@@ -85,7 +86,7 @@ impl fmt::Display for Origin {
 
 /// `user:password` of a URL as Basic authorization (RFC 7617).
 fn basic_authorization(user: &str) -> Result<HeaderValue, BadEndpoint> {
-    let mut plain = percent_decoded(user);
+    let mut plain = percent::decoded_bytes(user.as_bytes());
     if !user.contains(':') {
         plain.push(b':');
     }
@@ -93,27 +94,6 @@ fn basic_authorization(user: &str) -> Result<HeaderValue, BadEndpoint> {
         .map_err(|_| BadEndpoint)?;
     value.set_sensitive(true);
     Ok(value)
-}
-
-/// The bytes that `%XX` stand for; a percent sign that does not begin one stands for itself.
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let bytes = text.as_bytes();
-    let mut decoded = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while let Some(&byte) = bytes.get(at) {
-        let hex = |at: usize| bytes.get(at).and_then(|&digit| char::from(digit).to_digit(16));
-        match (byte, hex(at + 1), hex(at + 2)) {
-            (b'%', Some(high), Some(low)) => {
-                decoded.extend(u8::try_from(high * 16 + low));
-                at += 3;
-            }
-            _ => {
-                decoded.push(byte);
-                at += 1;
-            }
-        }
-    }
-    decoded
 }
 
 #[cfg(test)]

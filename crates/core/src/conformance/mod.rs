@@ -175,7 +175,7 @@ suite! {
             a_due_time_in_the_past_is_now,
             what_is_delayed_outlives_its_process,
             a_delayed_event_with_an_id_is_kept_once,
-            an_event_overtakes_one_of_its_id_that_waits,
+            one_event_of_an_id_that_waits_is_stored,
             a_delayed_event_is_for_those_who_are_there_when_it_is_due,
             each_durability_of_a_delay_is_reached_or_refused;
         life:

@@ -160,6 +160,11 @@ impl FrontDialect {
 }
 
 impl Refusal {
+    /// A field has a value that it may not have; this is why.
+    pub fn wrong(field: &str, why: impl Into<Cow<'static, str>>) -> Self {
+        Self::Wrong { field: field.into(), why: why.into() }
+    }
+
     /// The HTTP status.
     pub fn status(&self) -> u16 {
         match self {
@@ -474,7 +479,7 @@ mod tests {
         assert_eq!(Refusal::TooLarge.reason(), "Request body too large");
         assert_eq!(Refusal::Malformed("not UTF-8".to_owned()).reason(), "not UTF-8");
         assert_eq!(Refusal::TooManyEvents(3).reason(), "A batch has at most 3 events");
-        let wrong = Refusal::Wrong { field: "time".into(), why: "a timestamp".into() };
+        let wrong = Refusal::wrong("time", "a timestamp");
         assert_eq!(wrong.reason(), "time: a timestamp");
     }
 

@@ -85,10 +85,7 @@ impl<'a> RequestHead<'a> {
         let source_id = headers.get("source-id").map(|id| id.to_str().unwrap_or(unreadable));
         let mut attributes = Attributes::default();
         for (name, value) in headers {
-            let wrong = |why: &str| Refusal::Wrong {
-                field: name.as_str().into(),
-                why: why.to_owned().into(),
-            };
+            let wrong = |why: &str| Refusal::wrong(name.as_str(), why.to_owned());
             let value = || percent::decode(value.as_bytes()).ok_or_else(|| wrong("not UTF-8"));
             let set = if let Some(name) = name.as_str().strip_prefix(ATTRIBUTE_HEADERS) {
                 attributes.set_by_contract(name.into(), value()?)
@@ -121,7 +118,7 @@ pub(crate) fn batch<'b>(
     let repeated = head.attributes.bytes() + head.trace.bytes();
     if repeated.saturating_mul(documents.len()) > limits::BATCH_HEAD_BYTES {
         let why = "attributes and tracing context, times the events, have at most 4 MiB";
-        return Err(Refusal::Wrong { field: "headers".into(), why: why.into() });
+        return Err(Refusal::wrong("headers", why));
     }
     let each = documents.into_iter().map(|document| {
         if document.len() > limits.event_bytes {

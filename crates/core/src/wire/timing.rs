@@ -11,21 +11,20 @@ pub(crate) fn check(attributes: &Attributes) -> Result<(), Refusal> {
     if attributes.is_empty() {
         return Ok(());
     }
-    let wrong = |field: &'static str, why: &'static str| Refusal::Wrong {
-        field: field.into(),
-        why: why.into(),
-    };
     for name in [EXPIRY_TIME, DELIVER_AT] {
         if attributes.get(name).is_some_and(|value| at_ms(value).is_none()) {
-            return Err(wrong(name, "a point in time (RFC 3339), such as 2030-01-31T12:00:00Z"));
+            return Err(Refusal::wrong(
+                name,
+                "a point in time (RFC 3339), such as 2030-01-31T12:00:00Z",
+            ));
         }
     }
     let Some(delay) = attributes.get(DELAY_S) else { return Ok(()) };
     if delay_ms(delay).is_none() {
-        return Err(wrong(DELAY_S, "whole seconds from 0 to 31622400, which is 366 days"));
+        return Err(Refusal::wrong(DELAY_S, "whole seconds from 0 to 31622400, which is 366 days"));
     }
     if attributes.get(DELIVER_AT).is_some() {
-        return Err(wrong(DELIVER_AT, "give a time or a delay, not both"));
+        return Err(Refusal::wrong(DELIVER_AT, "give a time or a delay, not both"));
     }
     Ok(())
 }
@@ -43,7 +42,7 @@ pub fn due_ms(event: &Event, now_ms: u64) -> Result<Option<u64>, Refusal> {
     let Some(due_ms) = due_ms.filter(|due_ms| *due_ms > now_ms) else { return Ok(None) };
     if due_ms - now_ms > limits::DELAY_MAX.as_millis() as u64 {
         let why = "an event may be delayed by 366 days";
-        return Err(Refusal::Wrong { field: DELIVER_AT.into(), why: why.into() });
+        return Err(Refusal::wrong(DELIVER_AT, why));
     }
     Ok(Some(due_ms))
 }

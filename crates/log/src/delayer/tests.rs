@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use eventbus_core::broker::{CursorId, CursorSpec, Start};
 use eventbus_core::testing::{ManualClock, SeededEntropy, event, interest};
-use eventbus_core::{Clock, Event};
+use eventbus_core::{Clock, Durability, Event};
 
 use super::*;
 use crate::config::LogConfig;
@@ -59,6 +59,14 @@ impl World {
     fn delay(&self, event: &Event, after_ms: u64) -> Told {
         let due_ms = self.clock.now_ms() + after_ms;
         self.machines.shared.begin_delay(event, due_ms, Durability::Synced).unwrap()
+    }
+
+    fn append(&mut self, event: &Event) -> Receipt {
+        let batch = eventbus_core::Batch::of_one(event.clone());
+        let parts = self.machines.shared.begin_append(batch, Durability::Synced).unwrap();
+        self.step_others();
+        let placed = parts.into_iter().next().unwrap().1.unwrap().try_recv().unwrap().unwrap();
+        placed.receipts(1).next().unwrap()
     }
 
     fn step_delayer(&mut self) -> Next {
@@ -121,6 +129,34 @@ fn all_that_come_meanwhile_are_kept_by_one_transaction_and_stored_by_one_more() 
     // A write and a sync of the log, and one more transaction.
     assert_eq!((world.disk.operations() - before, world.waiting()), (4, 0));
     assert_eq!(world.stored().len(), 100);
+}
+
+/// What is published under the id of an event that waits is a repeat, from when that event is kept
+/// until it is forgotten after it was stored; and it is no repeat of what could not be kept.
+#[test]
+fn what_repeats_one_that_waits_is_not_stored() {
+    let known =
+        |payload: &str| Event { id: "1".into(), id_given: true, ..event("a", payload.to_owned()) };
+    let mut world = World::new();
+    world.disk.fail_at(world.disk.operations() + 1, Fault::Full);
+    let refused = world.delay(&known("not kept"), 5);
+    world.settle_down();
+    assert!(told(refused).is_err());
+    assert!(matches!(world.append(&known("stored")), Receipt::Stored(_)));
+    world.clock.advance(limits::DEDUPLICATION_TIME);
+
+    let kept = world.delay(&known("waits"), 1_000);
+    world.settle_down();
+    assert_eq!(told(kept), Ok(Receipt::Delayed));
+    assert_eq!(world.append(&known("repeat")), Receipt::Duplicate);
+    let mut world = world.killed_for(Duration::from_millis(10));
+    assert_eq!(world.append(&known("repeat")), Receipt::Duplicate);
+    world.clock.advance(Duration::from_secs(1));
+    world.settle_down();
+    assert_eq!(world.append(&known("repeat")), Receipt::Duplicate);
+    assert_eq!(world.stored(), ["stored", "waits"]);
+    world.clock.advance(limits::DEDUPLICATION_TIME);
+    assert!(matches!(world.append(&known("another")), Receipt::Stored(_)));
 }
 
 #[test]

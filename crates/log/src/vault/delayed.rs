@@ -3,6 +3,7 @@
 //! Each has a number that is never used twice. From it comes the hash under which an event is
 //! stored that has no id of its own: so it is stored once, however often that is tried.
 
+use std::collections::HashSet;
 use std::io;
 
 use bytes::Bytes;
@@ -49,7 +50,7 @@ pub(crate) struct Due {
 pub(crate) struct DelayedKey {
     pub(crate) number: i64,
     /// [`Event::deduplication_hash`] where its publisher gave it an id.
-    id: Option<u128>,
+    pub(crate) id: Option<u128>,
 }
 
 impl DelayedKey {
@@ -79,6 +80,16 @@ impl Vault {
             })
         })?;
         Ok(waiting.unwrap_or_default())
+    }
+
+    /// The ids of those that have one. Reads the whole index of ids.
+    pub(crate) fn ids(&self) -> io::Result<HashSet<u128>> {
+        let select = "SELECT id_hash FROM delayed_events WHERE id_hash IS NOT NULL";
+        let ids = self.look(|connection| {
+            let mut select = connection.prepare(select)?;
+            select.query_map([], |row| row.get(0).map(u128::from_le_bytes))?.collect()
+        })?;
+        Ok(ids.unwrap_or_default())
     }
 
     /// Those that have been due at `ms`, the first ones first.

@@ -88,7 +88,7 @@ impl Publish {
             let due_ms = timing::due_ms(&event, road.now_ms)?;
             if road.asked.atomic && due_ms.is_some() {
                 let why = "a batch that is stored whole has no delayed events";
-                return Err(Refusal::Wrong { field: "atomic".into(), why: why.into() });
+                return Err(Refusal::wrong("atomic", why));
             }
             let level = match &durability {
                 Some(member) => self.level(road.asked.headers, Some(member))?,

@@ -25,63 +25,42 @@ pub(super) enum Door {
 /// What a request carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
-    /// One event of the contract.
-    Event,
-    /// A batch of them.
-    Batch,
-    /// CloudEvents in this mode.
-    CloudEvents(Mode),
+    /// One event.
+    One(One),
+    /// A batch of events.
+    Batch(Batch),
+}
+
+/// How one event is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum One {
+    /// As the contract's event.
+    Contract,
+    /// As a CloudEvent in binary mode.
+    Binary,
+    /// As a CloudEvent in structured mode.
+    Structured,
+}
+
+/// How the events of a batch are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Batch {
+    /// As the contract's events.
+    Contract,
+    /// As CloudEvents.
+    CloudEvents,
 }
 
 impl Form {
     /// The form of the request with these headers.
     pub(super) fn of(door: Door, headers: &HeaderMap) -> Self {
         match (door, Mode::of(headers)) {
-            (Door::Events, None) => Self::Event,
-            (Door::Batch, None) => Self::Batch,
+            (Door::Events, None) => Self::One(One::Contract),
+            (Door::Batch, None) => Self::Batch(Batch::Contract),
             // What it lacks is told when it is read.
-            (Door::CloudEvents, None) => Self::CloudEvents(Mode::Binary),
-            (_, Some(mode)) => Self::CloudEvents(mode),
-        }
-    }
-
-    pub(super) fn is_batch(self) -> bool {
-        matches!(self, Self::Batch | Self::CloudEvents(Mode::Batched))
-    }
-
-    /// Reads the one event of a request.
-    pub(super) fn event(
-        self,
-        head: &request::Parts,
-        body: Bytes,
-        request: &RequestHead<'_>,
-    ) -> Result<Submission, Refusal> {
-        match self {
-            Self::Event | Self::Batch => contract::decode(body, request),
-            Self::CloudEvents(mode) => cloudevents::decode(mode, &head.headers, body, request),
-        }
-    }
-
-    /// Reads the events of a batch.
-    pub(super) fn batch(
-        self,
-        head: &request::Parts,
-        body: Bytes,
-        request: &RequestHead<'_>,
-        limits: BatchLimits,
-    ) -> Result<Submissions, Refusal> {
-        match self {
-            Self::Event | Self::Batch => contract::decode_batch(body, request, limits),
-            Self::CloudEvents(_) => cloudevents::decode_batch(&head.headers, body, request, limits),
-        }
-    }
-
-    /// The answer for one event: the contract's, or as the Kyma publisher proxy answers a
-    /// CloudEvent, without a body.
-    pub(super) fn answer(self, stored: &Stored) -> Answer {
-        match self {
-            Self::Event | Self::Batch => respond::stored(stored),
-            Self::CloudEvents(_) => respond::stored_silently(stored),
+            (Door::CloudEvents, None) | (_, Some(Mode::Binary)) => Self::One(One::Binary),
+            (_, Some(Mode::Structured)) => Self::One(One::Structured),
+            (_, Some(Mode::Batched)) => Self::Batch(Batch::CloudEvents),
         }
     }
 
@@ -89,10 +68,49 @@ impl Form {
     /// of text.
     pub(super) fn refusal(self, refusal: &Refusal) -> Answer {
         match self {
-            Self::CloudEvents(Mode::Binary | Mode::Structured) => respond::refusal_text(refusal),
-            Self::Event | Self::Batch | Self::CloudEvents(Mode::Batched) => {
-                respond::refusal(refusal)
-            }
+            Self::One(One::Binary | One::Structured) => respond::refusal_text(refusal),
+            Self::One(One::Contract) | Self::Batch(_) => respond::refusal(refusal),
+        }
+    }
+}
+
+impl One {
+    /// Reads the event.
+    pub(super) fn read(
+        self,
+        head: &request::Parts,
+        body: Bytes,
+        request: &RequestHead<'_>,
+    ) -> Result<Submission, Refusal> {
+        match self {
+            Self::Contract => contract::decode(body, request),
+            Self::Binary => cloudevents::decode_binary(&head.headers, body, request),
+            Self::Structured => cloudevents::decode_structured(&head.headers, body, request),
+        }
+    }
+
+    /// The answer: the contract's, or as the Kyma publisher proxy answers a CloudEvent, without a
+    /// body.
+    pub(super) fn answer(self, stored: &Stored) -> Answer {
+        match self {
+            Self::Contract => respond::stored(stored),
+            Self::Binary | Self::Structured => respond::stored_silently(stored),
+        }
+    }
+}
+
+impl Batch {
+    /// Reads the events.
+    pub(super) fn read(
+        self,
+        head: &request::Parts,
+        body: Bytes,
+        request: &RequestHead<'_>,
+        limits: BatchLimits,
+    ) -> Result<Submissions, Refusal> {
+        match self {
+            Self::Contract => contract::decode_batch(body, request, limits),
+            Self::CloudEvents => cloudevents::decode_batch(&head.headers, body, request, limits),
         }
     }
 }
@@ -106,9 +124,7 @@ pub(super) fn is_atomic(query: Option<&str>) -> Result<bool, Refusal> {
             continue;
         }
         // Not understood must not mean no: who asks for all or none would get some.
-        atomic = word
-            .parse()
-            .map_err(|_| Refusal::Wrong { field: "atomic".into(), why: "true or false".into() })?;
+        atomic = word.parse().map_err(|_| Refusal::wrong("atomic", "true or false"))?;
     }
     Ok(atomic)
 }
@@ -123,20 +139,20 @@ mod tests {
     fn the_form_is_told_by_the_path_and_the_headers() {
         let batch = "application/cloudevents-batch+json";
         let structured = "application/cloudevents+json";
-        for (door, media_type, form) in [
-            (Door::Events, "application/json", Form::Event),
-            (Door::Batch, "application/x-ndjson", Form::Batch),
-            (Door::CloudEvents, "application/json", Form::CloudEvents(Mode::Binary)),
-            (Door::Events, batch, Form::CloudEvents(Mode::Batched)),
-            (Door::Batch, batch, Form::CloudEvents(Mode::Batched)),
-            (Door::CloudEvents, structured, Form::CloudEvents(Mode::Structured)),
+        let (one, many) = (Form::One, Form::Batch);
+        for (door, media_type, form, with_header) in [
+            (Door::Events, "application/json", one(One::Contract), one(One::Binary)),
+            (Door::Batch, "application/x-ndjson", many(Batch::Contract), one(One::Binary)),
+            (Door::CloudEvents, "application/json", one(One::Binary), one(One::Binary)),
+            (Door::Events, batch, many(Batch::CloudEvents), many(Batch::CloudEvents)),
+            (Door::Batch, batch, many(Batch::CloudEvents), many(Batch::CloudEvents)),
+            (Door::CloudEvents, structured, one(One::Structured), one(One::Structured)),
         ] {
             let mut headers = HeaderMap::new();
             headers.insert("content-type", HeaderValue::from_static(media_type));
             assert_eq!(Form::of(door, &headers), form, "{door:?} {media_type}");
             headers.insert("ce-specversion", HeaderValue::from_static("1.0"));
-            let is_cloud_event = matches!(Form::of(door, &headers), Form::CloudEvents(_));
-            assert!(is_cloud_event, "{door:?} {media_type}");
+            assert_eq!(Form::of(door, &headers), with_header, "{door:?} {media_type}");
         }
     }
 

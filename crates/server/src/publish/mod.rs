@@ -36,7 +36,7 @@ use crate::admin;
 use crate::readiness::Readiness;
 use crate::telemetry::{Published, Telemetry};
 use applications::FrontPath;
-use form::{Door, Form};
+use form::{Door, Form, One};
 use receive::BodyError;
 
 /// What the publish port is made of.
@@ -150,27 +150,34 @@ impl Publish {
         }
         let form = Form::of(door, &head.headers);
         let published = async {
-            let max = if form.is_batch() { self.batch_bytes } else { self.event_bytes };
+            let max = match form {
+                Form::One(_) => self.event_bytes,
+                Form::Batch(_) => self.batch_bytes,
+            };
             let body = receive::body(head, body, max, &self.arriving).await?;
             let _in_work = self.in_work.try_acquire().map_err(|_| Refusal::TooManyRequests)?;
             if head.method != Method::POST {
                 return Err(Refusal::NotPost);
             }
-            if form.is_batch() {
-                return self.batch(form, head, body).await;
+            match form {
+                Form::One(form) => self.one(form, head, body).await,
+                Form::Batch(form) => self.batch(form, head, body).await,
             }
-            let request = RequestHead::read(&head.headers, &*self.entropy)?;
-            let stored = self.store(form.event(head, body, &request)?, &head.headers).await?;
-            Ok(form.answer(&stored))
         };
         let answer = published.await.unwrap_or_else(|refusal| form.refusal(&refusal));
         self.telemetry.published(Published::Answered(answer.status().as_u16()));
         answer
     }
 
+    async fn one(&self, form: One, head: &request::Parts, body: Bytes) -> Result<Answer, Refusal> {
+        let request = RequestHead::read(&head.headers, &*self.entropy)?;
+        let submission = form.read(head, body, &request)?;
+        Ok(form.answer(&self.store(submission, &head.headers).await?))
+    }
+
     async fn batch(
         &self,
-        form: Form,
+        form: form::Batch,
         head: &request::Parts,
         body: Bytes,
     ) -> Result<Answer, Refusal> {
@@ -178,7 +185,7 @@ impl Publish {
         let request = RequestHead::read(&head.headers, &*self.entropy)?;
         let limits = BatchLimits { event_bytes: self.event_bytes, events: self.batch_events };
         let asked = batch::Asked { headers: &head.headers, atomic, body_bytes: body.len() };
-        let submissions = form.batch(head, body, &request, limits)?;
+        let submissions = form.read(head, body, &request, limits)?;
         let stored = self.store_batch(submissions, asked).await?;
         Ok(respond::batch(&stored))
     }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{SPEC_VERSION, Said, wrong};
+use super::{SPEC_VERSION, Said};
 use crate::attributes::{EVENT_TYPE_VERSION, Value};
 use crate::event::{Event, Text};
 use crate::wire::error::Refusal;
@@ -18,18 +18,19 @@ pub(super) fn decode(headers: &HeaderMap, body: Bytes) -> Result<Said, Refusal> 
     for name in headers.keys() {
         let Some(attribute) = name.as_str().strip_prefix(PREFIX) else { continue };
         if attribute == "datacontenttype" {
-            return Err(wrong(name.as_str(), "the media type is the header Content-Type"));
+            return Err(Refusal::wrong(name.as_str(), "the media type is the header Content-Type"));
         }
         let mut values = headers.get_all(name).iter();
         let (Some(value), None) = (values.next(), values.next()) else {
-            return Err(wrong(name.as_str(), "it is given twice"));
+            return Err(Refusal::wrong(name.as_str(), "it is given twice"));
         };
         let text = percent::decode(value.as_bytes())
-            .ok_or_else(|| wrong(name.as_str(), "it is not UTF-8"))?;
+            .ok_or_else(|| Refusal::wrong(name.as_str(), "it is not UTF-8"))?;
         said.say(attribute, Value::Text(text))?;
     }
     if let Some(media_type) = headers.get(CONTENT_TYPE) {
-        let text = media_type.to_str().map_err(|_| wrong("Content-Type", "a media type"))?;
+        let text =
+            media_type.to_str().map_err(|_| Refusal::wrong("Content-Type", "a media type"))?;
         said.content_type = Some(text.into());
     }
     // Without a media type and without a byte there is no payload; either says that there is one.

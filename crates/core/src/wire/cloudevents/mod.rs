@@ -69,16 +69,21 @@ impl Mode {
     }
 }
 
-/// Reads one event in binary or structured mode.
-pub fn decode(
-    mode: Mode,
+/// Reads one event in binary mode.
+pub fn decode_binary(
     headers: &HeaderMap,
     body: Bytes,
     head: &RequestHead<'_>,
 ) -> Result<Submission, Refusal> {
-    if mode == Mode::Binary {
-        return into_submission(headers::decode(headers, body)?, head);
-    }
+    into_submission(headers::decode(headers, body)?, head)
+}
+
+/// Reads one event in structured mode.
+pub fn decode_structured(
+    headers: &HeaderMap,
+    body: Bytes,
+    head: &RequestHead<'_>,
+) -> Result<Submission, Refusal> {
     check_format(headers)?;
     let body = text(body)?;
     into_submission(structured::decode(&body, &body)?, head)
@@ -111,12 +116,8 @@ fn check_format(headers: &HeaderMap) -> Result<(), Refusal> {
     match essence.split_once('+') {
         None => Ok(()),
         Some((_, format)) if format.eq_ignore_ascii_case("json") => Ok(()),
-        Some(_) => Err(wrong("Content-Type", "the JSON format is understood, no other")),
+        Some(_) => Err(Refusal::wrong("Content-Type", "the JSON format is understood, no other")),
     }
-}
-
-fn wrong(field: &str, why: &'static str) -> Refusal {
-    Refusal::Wrong { field: field.into(), why: why.into() }
 }
 
 /// What a CloudEvent says, before its checks.
@@ -146,17 +147,20 @@ impl Said {
             _ if is_attribute_name(name) && name != "data" => {
                 let texts = [SUBJECT, DATA_SCHEMA, SCHEMA_URL, DATA_CONTENT_ENCODING];
                 if texts.contains(&name) && !matches!(value, Value::Text(_)) {
-                    return Err(wrong(name, "a string"));
+                    return Err(Refusal::wrong(name, "a string"));
                 }
                 self.attributes.push(Attribute { name: name.into(), value });
                 return Ok(());
             }
             _ => {
                 let shown: String = name.chars().take(40).collect();
-                return Err(wrong(&shown, "a name has lower-case letters and digits alone"));
+                return Err(Refusal::wrong(
+                    &shown,
+                    "a name has lower-case letters and digits alone",
+                ));
             }
         };
-        let Value::Text(text) = value else { return Err(wrong(name, "a string")) };
+        let Value::Text(text) = value else { return Err(Refusal::wrong(name, "a string")) };
         *place = Some(text);
         Ok(())
     }
@@ -170,7 +174,7 @@ impl Said {
             return Ok(());
         };
         if !structured::is_base64(encoding) {
-            return Err(wrong(DATA_CONTENT_ENCODING, "base64 is understood, no other"));
+            return Err(Refusal::wrong(DATA_CONTENT_ENCODING, "base64 is understood, no other"));
         }
         self.attributes.retain(|attribute| !is_encoding(attribute));
         if let Some(payload) = &mut self.payload {
@@ -184,7 +188,7 @@ impl Said {
 fn into_submission(mut said: Said, head: &RequestHead<'_>) -> Result<Submission, Refusal> {
     let version = required(said.spec_version.take(), SPEC_VERSION)?;
     let spec_version = SpecVersion::of(&version)
-        .ok_or_else(|| wrong(SPEC_VERSION, "a version that is understood: 1.0 or 0.3"))?;
+        .ok_or_else(|| Refusal::wrong(SPEC_VERSION, "a version that is understood: 1.0 or 0.3"))?;
     if spec_version == SpecVersion::V03 {
         said.unwrap_payload()?;
     }
@@ -200,10 +204,10 @@ fn into_submission(mut said: Said, head: &RequestHead<'_>) -> Result<Submission,
     }
     check_uri("source", &source)?;
     if !time.is_empty() && !is_timestamp(&time) {
-        return Err(wrong("time", "a timestamp (RFC 3339), such as 2018-04-05T17:31:00Z"));
+        return Err(Refusal::wrong("time", "a timestamp (RFC 3339), such as 2018-04-05T17:31:00Z"));
     }
     if !content_type.is_ascii() {
-        return Err(wrong("datacontenttype", "a media type"));
+        return Err(Refusal::wrong("datacontenttype", "a media type"));
     }
     check_attributes(&attributes)?;
     let texts = [&id, &source, &event_type, &time, &content_type];
@@ -211,7 +215,7 @@ fn into_submission(mut said: Said, head: &RequestHead<'_>) -> Result<Submission,
     let written = |a: &Attribute| a.name.len() + percent::written_bytes(&a.value.as_text());
     if described + attributes.iter().map(written).sum::<usize>() > limits::DESCRIPTION_BYTES {
         let why = "all attributes together have at most 32768 bytes, percent-encoded";
-        return Err(wrong("attributes", why));
+        return Err(Refusal::wrong("attributes", why));
     }
     let event_type_version = match attributes.remove(EVENT_TYPE_VERSION) {
         Some(Value::Text(text)) => text,
@@ -242,7 +246,7 @@ fn required(said: Option<Text>, name: &'static str) -> Result<Text, Refusal> {
 
 fn check_attributes(attributes: &Attributes) -> Result<(), Refusal> {
     if attributes.len() > limits::EXTENSIONS {
-        return Err(wrong(
+        return Err(Refusal::wrong(
             "attributes",
             "an event has at most 64 attributes beside source, type, id and time",
         ));
@@ -251,12 +255,12 @@ fn check_attributes(attributes: &Attributes) -> Result<(), Refusal> {
         let Value::Text(text) = value else { continue };
         match &**name {
             SUBJECT | DATA_SCHEMA | SCHEMA_URL if text.is_empty() => {
-                return Err(wrong(name, "it may be left out, not be empty"));
+                return Err(Refusal::wrong(name, "it may be left out, not be empty"));
             }
             DATA_SCHEMA | SCHEMA_URL => check_uri(name, text)?,
             SUBJECT => check_text(name, text)?,
             _ if text.chars().any(|c| is_unprintable(c) && !matches!(c, '\t' | '\r' | '\n')) => {
-                return Err(wrong(name, NO_CONTROLS));
+                return Err(Refusal::wrong(name, NO_CONTROLS));
             }
             _ => {}
         }
@@ -267,7 +271,7 @@ fn check_attributes(attributes: &Attributes) -> Result<(), Refusal> {
 const NO_CONTROLS: &str = "text without control characters";
 
 fn check_text(name: &str, text: &str) -> Result<(), Refusal> {
-    if text.chars().any(is_unprintable) { Err(wrong(name, NO_CONTROLS)) } else { Ok(()) }
+    if text.chars().any(is_unprintable) { Err(Refusal::wrong(name, NO_CONTROLS)) } else { Ok(()) }
 }
 
 /// What CloudEvents leaves out of its strings: control characters and what is no character. (In
@@ -280,7 +284,7 @@ fn is_unprintable(c: char) -> bool {
 fn check_uri(name: &str, text: &str) -> Result<(), Refusal> {
     let is_foreign = |c: char| is_unprintable(c) || c.is_whitespace() || "\"<>\\^`{|}".contains(c);
     if text.contains(is_foreign) {
-        return Err(wrong(name, "a URI reference (RFC 3986): it has no such characters"));
+        return Err(Refusal::wrong(name, "a URI reference (RFC 3986): it has no such characters"));
     }
     Ok(())
 }

@@ -40,13 +40,13 @@ fn small(more: &[(&'static str, &str)]) -> HeaderMap {
 }
 
 fn binary(headers: &HeaderMap, body: &'static str) -> Result<Event, Refusal> {
-    decode(Mode::Binary, headers, body.into(), &head()).map(|submission| submission.event)
+    decode_binary(headers, body.into(), &head()).map(|submission| submission.event)
 }
 
 fn structured(document: &str) -> Result<Event, Refusal> {
     let headers = headers(&[("content-type", "application/cloudevents+json")]);
     let body = Bytes::copy_from_slice(document.as_bytes());
-    decode(Mode::Structured, &headers, body, &head()).map(|submission| submission.event)
+    decode_structured(&headers, body, &head()).map(|submission| submission.event)
 }
 
 /// A document with these members beside the required ones.
@@ -301,7 +301,7 @@ proptest! {
         event.has_payload = !event.payload.is_empty() || !event.content_type.is_empty();
         let mut headers = HeaderMap::new();
         binary_headers(&event, &mut headers);
-        let read = decode(Mode::Binary, &headers, event.payload.clone(), &head()).unwrap();
+        let read = decode_binary(&headers, event.payload.clone(), &head()).unwrap();
         prop_assert_eq!(read.event, event);
     }
 
@@ -340,9 +340,8 @@ proptest! {
     ) {
         for bytes in [bytes, members.into_bytes()] {
             let body = Bytes::from(bytes);
-            for mode in [Mode::Binary, Mode::Structured] {
-                let _ = decode(mode, &small(&[]), body.clone(), &head());
-            }
+            let _ = decode_binary(&small(&[]), body.clone(), &head());
+            let _ = decode_structured(&small(&[]), body.clone(), &head());
             let _ = decode_batch(&HeaderMap::new(), body, &head(), LIMITS);
         }
     }
