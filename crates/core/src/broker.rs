@@ -50,9 +50,9 @@ pub trait Broker: Send + Sync {
     /// An event whose publisher gave it an id ([`Event::id_given`]) is not kept again while one of
     /// the same source and id waits: it is a [`Receipt::Duplicate`]. So it is, too, while one is
     /// remembered as stored; where a broker cannot tell that, it is kept and left out when it is
-    /// due. An [`append`](Self::append) of such an id is a repeat, too; where a broker does not look
-    /// at what waits, it stores the event, and the one that waited is left out when it is due, for as
-    /// long as the broker remembers the id.
+    /// due. An [`append`](Self::append) of an id that waits is a repeat, too; where a broker does
+    /// not look at what waits, it stores the event, and the one that waited is left out when it is
+    /// due, for as long as the broker remembers the id.
     ///
     /// One event that waits is stored once, whatever ends the process meanwhile; twice only if the
     /// process ends between storing it and forgetting that it waits, and the broker has forgotten

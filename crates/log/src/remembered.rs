@@ -7,8 +7,8 @@
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
-/// Ids by their hash: about 50 bytes each. Publishers choose them, so they are hashed once more, with
-/// keys of this process.
+/// Ids by their hash: about 50 bytes each. Publishers choose them, so they are hashed once more,
+/// with keys of this process.
 pub(crate) struct Remembered {
     window_ms: u64,
     most: usize,

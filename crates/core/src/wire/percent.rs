@@ -44,8 +44,8 @@ fn is_plain(byte: u8) -> bool {
 }
 
 /// Reads a header value: a quoted string is unquoted first, then `%` and two hexadecimal digits are
-/// a byte, exactly once. Publishers who do not encode write a percent sign as it is ([`decoded_bytes`]).
-/// `None`: it is not UTF-8.
+/// a byte, exactly once. Publishers who do not encode write a percent sign as it is
+/// ([`decoded_bytes`]). `None`: it is not UTF-8.
 pub fn decode(value: &[u8]) -> Option<Text> {
     let value = value.trim_ascii();
     let unquoted = unquoted(value);
@@ -56,8 +56,8 @@ pub fn decode(value: &[u8]) -> Option<Text> {
     String::from_utf8(decoded_bytes(value)).ok().map(Text::from)
 }
 
-/// The bytes that `%` and two hexadecimal digits stand for; a percent sign that begins no such thing
-/// stands for itself.
+/// The bytes that `%` and two hexadecimal digits stand for; a percent sign that begins no such
+/// thing stands for itself.
 pub fn decoded_bytes(value: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(value.len());
     let mut at = 0;
