@@ -354,6 +354,9 @@ pub enum AppendError {
         /// Bytes of those that wait.
         bytes: u64,
     },
+    /// The disk has no room for one more delayed event.
+    #[error("the disk has no room to keep a delayed event: make room on its volume")]
+    NoRoom,
     /// The broker cannot promise this.
     #[error("this broker cannot promise durability {0}")]
     Durability(Durability),

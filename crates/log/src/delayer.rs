@@ -2,9 +2,10 @@
 //!
 //! The two share no commit, so an event that is due goes this way: it is appended under a hash that
 //! is the same at every try, synced, and only then removed from the vault. A crash in between finds
-//! it in both, which the log's memory of ids tells when it is opened. One thread does both, so none
-//! is on its way into the log while another of its id asks whether it is known.
+//! it in both, which the segments tell when the log is opened. One thread does both, so none is on
+//! its way into the log while another of its id asks whether it is known.
 
+use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,11 +16,11 @@ use eventbus_core::broker::AppendError;
 use eventbus_core::{Receipt, limits};
 use tokio::sync::oneshot;
 
-use crate::bytes::LogId;
 use crate::delays::Delay;
 use crate::disk::is_full;
+use crate::index::TIME_STEP_MS;
 use crate::queue::{Pending, Placed};
-use crate::remembered::Remembered;
+use crate::segments::Segments;
 use crate::shared::Shared;
 use crate::signal::{Next, Now};
 use crate::telemetry::LogEvent;
@@ -29,16 +30,35 @@ use crate::vault::{DelayedKey, Due, Kept, Vault, Waiting};
 const SLEEP_MAX: Duration = Duration::from_millis(250);
 
 /// Those in the vault that are in the log, too, because a crash came between. An event is stored
-/// when it is due and not before, so what is due later than the last commit is not among them.
+/// when it is due and not before: so what is due later than the last commit is not among them, and
+/// the others are looked for in what was stored since they were due.
 pub(crate) fn stored_already(
     vault: &Vault,
-    log: LogId,
+    segments: &Segments,
     committed_ms: u64,
-    remembered: &Remembered,
 ) -> io::Result<Vec<DelayedKey>> {
-    let mut due = vault.due_until(committed_ms)?;
-    due.retain(|key| remembered.knows(key.hash(log)));
-    Ok(due)
+    let log = segments.log;
+    let due = vault.due_until(committed_ms)?;
+    let Some(first_due_ms) = due.iter().map(|(_, due_ms)| *due_ms).min() else {
+        return Ok(Vec::new());
+    };
+    let mut missing: HashMap<u128, (DelayedKey, u64)> =
+        due.into_iter().map(|(key, due_ms)| (key.hash(log), (key, due_ms))).collect();
+    let mut stored = Vec::new();
+    for segment in segments.all() {
+        let is_of = |hash: &u128, ms: u64| missing.get(hash).is_some_and(|(_, due)| ms >= *due);
+        let may_hold = segment.facts().last_ms >= first_due_ms
+            && segment.ids()?.iter().any(|(ms, hash)| is_of(hash, ms + TIME_STEP_MS));
+        if !may_hold {
+            continue;
+        }
+        for (ms, hash) in segment.exact_ids(log)? {
+            if missing.get(&hash).is_some_and(|(_, due_ms)| ms >= *due_ms) {
+                stored.extend(missing.remove(&hash).map(|(key, _)| key));
+            }
+        }
+    }
+    Ok(stored)
 }
 
 /// Keeps events, and stores them when they are due.
@@ -47,8 +67,13 @@ pub(crate) struct Delayer {
     /// What the vault holds; `None` until it is read, and after a change whose end is unknown.
     waiting: Option<Waiting>,
     doing: Doing,
+    /// These are stored, and are still in the vault. Nothing else is stored meanwhile, so they are
+    /// few.
+    stored: Vec<DelayedKey>,
     /// After something failed nothing is moved before this time.
     again_at: Duration,
+    /// Did the vault fail when it was last used?
+    fails: bool,
     waker: Waker,
 }
 
@@ -62,8 +87,6 @@ enum Doing {
     Asking(Vec<Delay>, Answer),
     /// The writer stores these.
     Storing(Vec<DelayedKey>, Answer),
-    /// These are stored, and are still in the vault.
-    Removing(Vec<DelayedKey>),
 }
 
 impl Delayer {
@@ -72,14 +95,12 @@ impl Delayer {
     pub(crate) fn new(shared: Arc<Shared>, stored: Vec<DelayedKey>) -> io::Result<Self> {
         let waker = Waker::from(shared.delays.clone());
         let (doing, again_at) = (Doing::Nothing, Duration::ZERO);
-        let mut delayer = Self { shared, waiting: None, doing, again_at, waker };
+        let mut delayer =
+            Self { shared, waiting: None, doing, stored, again_at, fails: false, waker };
         // Before anything is appended: what waits is known, and a repeat of it, too.
         delayer.waiting()?;
-        if !stored.is_empty() {
-            let now = delayer.shared.now();
-            // Where that fails it is tried again: a full disk keeps no log from being opened.
-            let _ = delayer.remove(stored, now);
-        }
+        // Where that fails it is tried again: a full disk keeps no log from being opened.
+        let _ = delayer.remove_stored(delayer.shared.now());
         Ok(delayer)
     }
 
@@ -102,25 +123,22 @@ impl Delayer {
             },
             Doing::Storing(due, mut answer) => match self.poll(&mut answer) {
                 Poll::Pending => self.wait_in(Doing::Storing(due, answer)),
-                Poll::Ready(Ok(_)) => self.remove(due, now),
+                Poll::Ready(Ok(_)) => {
+                    self.stored = due;
+                    let _ = self.remove_stored(now);
+                    Next::Again
+                }
                 Poll::Ready(Err(_)) => {
                     self.pause(now);
                     Next::Again
                 }
             },
-            Doing::Removing(stored) => self.remove(stored, now),
         }
-    }
-
-    /// Is something in the log that is still in the vault, or may be?
-    #[cfg(test)]
-    pub(crate) fn is_moving(&self) -> bool {
-        matches!(self.doing, Doing::Storing(..) | Doing::Removing(_))
     }
 
     /// Takes what is queued, or else what is due.
     fn begin(&mut self, now: Now) -> Next {
-        let turn = self.shared.delays.take();
+        let turn = self.leave_out_waiting(self.shared.delays.take());
         if turn.is_empty() {
             return self.store_due(now);
         }
@@ -134,6 +152,18 @@ impl Delayer {
             Err(error) => refuse(turn, &error),
         }
         Next::Again
+    }
+
+    /// Answers those of a turn whose ids wait already: full or not, nothing is to be kept for them.
+    fn leave_out_waiting(&self, turn: Vec<Delay>) -> Vec<Delay> {
+        let ids = self.shared.delays.ids();
+        let waits = |delay: &Delay| delay.id.is_some_and(|id| ids.contains(&id));
+        let (repeats, turn) = turn.into_iter().partition(waits);
+        drop(ids);
+        for repeat in Vec::<Delay>::into_iter(repeats) {
+            let _ = repeat.reply.send(Ok(Receipt::Duplicate));
+        }
+        turn
     }
 
     /// Keeps those of a turn whose ids are not `known`.
@@ -167,7 +197,7 @@ impl Delayer {
             let kept = self.shared.vault.keep(&turn, &mut waiting)?;
             Ok((kept, waiting))
         });
-        match kept {
+        match self.noted(kept) {
             Ok((kept, waiting)) => {
                 self.waiting = Some(waiting);
                 // Before anybody is told: what is published after that is a repeat.
@@ -181,12 +211,9 @@ impl Delayer {
                 }
             }
             Err(error) => {
-                let used_bytes = self.waiting.take().unwrap_or_default().bytes;
+                self.waiting = None;
                 let error = match is_full(&error) {
-                    true => {
-                        let max_bytes = self.shared.limits.max_bytes;
-                        AppendError::Full { used_bytes, max_bytes }
-                    }
+                    true => AppendError::NoRoom,
                     false => AppendError::Unavailable(format!("the vault failed: {error}")),
                 };
                 refuse(turn, &error);
@@ -195,13 +222,17 @@ impl Delayer {
         let _ = self.store_due(now);
     }
 
-    /// Gives the writer what is due.
+    /// Gives the writer what is due, once what it stored before is removed.
     fn store_due(&mut self, now: Now) -> Next {
         if self.shared.delays.signal.is_stopped() {
+            let _ = self.remove_stored(now);
             return Next::Sleep;
         }
         if now.elapsed < self.again_at {
             return Next::SleepFor(self.again_at - now.elapsed);
+        }
+        if self.remove_stored(now).is_err() {
+            return self.pause(now);
         }
         let Ok(waiting) = self.waiting() else { return self.pause(now) };
         let now_ms = self.due_ms(now);
@@ -233,7 +264,7 @@ impl Delayer {
     }
 
     fn store(&mut self, due: Vec<Due>, now: Now) -> Next {
-        let mut pending = Pending::due();
+        let mut pending = Pending::due(now.ms);
         let (mut keys, mut set_aside) = (Vec::new(), Vec::new());
         for Due { key, event, bytes } in due {
             let fits = self.shared.fits(bytes).map_err(|error| error.to_string());
@@ -257,7 +288,8 @@ impl Delayer {
         }
         #[cfg(test)]
         if self.shared.mutation == crate::simulation::Mutation::RemoveFirst {
-            let _ = self.remove(keys.clone(), now);
+            self.stored.clone_from(&keys);
+            let _ = self.remove_stored(now);
         }
         match self.give(pending) {
             Ok(answer) => self.doing = Doing::Storing(keys, answer),
@@ -276,30 +308,39 @@ impl Delayer {
         done
     }
 
-    /// Removes what is stored from the vault; until that is done nothing else is.
-    fn remove(&mut self, stored: Vec<DelayedKey>, now: Now) -> Next {
-        if now.elapsed < self.again_at && !self.shared.delays.signal.is_stopped() {
-            self.doing = Doing::Removing(stored);
-            return Next::SleepFor(self.again_at - now.elapsed);
+    /// Removes what is stored from the vault, if it can.
+    fn remove_stored(&mut self, now: Now) -> io::Result<()> {
+        if self.stored.is_empty() {
+            return Ok(());
         }
         let removed = self.waiting().and_then(|mut waiting| {
-            self.shared.vault.remove_stored(&stored, &mut waiting)?;
+            self.shared.vault.remove_stored(&self.stored, &mut waiting)?;
             Ok(waiting)
         });
-        self.waiting = removed.ok();
-        match self.waiting {
-            Some(_) => {
-                let mut ids = self.shared.delays.ids();
-                for id in stored.iter().filter_map(|key| key.id) {
-                    ids.remove(&id);
-                }
-                Next::Again
-            }
-            None => {
-                self.doing = Doing::Removing(stored);
-                self.pause(now)
-            }
+        let removed = self.noted(removed);
+        self.waiting = removed.as_ref().ok().copied();
+        if let Err(error) = removed {
+            self.pause(now);
+            return Err(error);
         }
+        let ids = self.stored.drain(..).filter_map(|key| key.id);
+        self.shared.delays.forget(ids);
+        Ok(())
+    }
+
+    /// Says once that the vault fails, and once that it works again.
+    fn noted<T>(&mut self, used: io::Result<T>) -> io::Result<T> {
+        let fails = used.as_ref().err();
+        match fails {
+            Some(error) if !self.fails => {
+                let reason = error.to_string();
+                self.shared.observer.observe(&LogEvent::VaultFails { reason });
+            }
+            None if self.fails => self.shared.observer.observe(&LogEvent::VaultWorks),
+            _ => {}
+        }
+        self.fails = fails.is_some();
+        used
     }
 
     /// What the vault holds, read where it is not known.

@@ -77,6 +77,18 @@ impl Delays {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// These ids wait no more. What a burst needed is not kept for ever.
+    pub(crate) fn forget(&self, stored: impl Iterator<Item = u128>) {
+        let mut ids = self.ids();
+        for id in stored {
+            ids.remove(&id);
+        }
+        if ids.len() < ids.capacity() / 4 {
+            let room = ids.len() * 2;
+            ids.shrink_to(room);
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

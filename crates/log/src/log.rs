@@ -98,8 +98,7 @@ impl Machines {
         };
         let (recovered, remembered) = recovery::recover(&place, entropy)?;
         let committed_ms = recovered.resume.committed_ms;
-        let log = recovered.segments.log;
-        let delayed = delayer::stored_already(&vault, log, committed_ms, &remembered);
+        let delayed = delayer::stored_already(&vault, &recovered.segments, committed_ms);
         let delayed = delayed.map_err(failed)?;
         let ledger = LedgerFiles::open(disk.as_ref(), recovered.ledger).map_err(failed)?;
         let opened = LogEvent::Opened {

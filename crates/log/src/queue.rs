@@ -49,8 +49,9 @@ pub(crate) struct Pending {
     /// The heads of all its events, one after the other.
     pub(crate) heads: Vec<u8>,
     pub(crate) atomic: bool,
-    /// Do its events come from the vault? They are no repeats of themselves.
-    pub(crate) due: bool,
+    /// Its events come from the vault, and were due at this time: they are committed no earlier,
+    /// and are no repeats of themselves.
+    pub(crate) due_ms: Option<u64>,
     pub(crate) durability: Durability,
     /// `None` when nobody waits (`accepted`).
     pub(crate) reply: Option<Reply>,
@@ -75,12 +76,12 @@ impl Pending {
     pub(crate) fn new(atomic: bool, durability: Durability) -> Self {
         let (events, repeats, heads) = (Vec::new(), Vec::new(), Vec::new());
         let (asked, reply, bytes) = (Vec::new(), None, batch::BYTES);
-        Self { events, asked, repeats, heads, atomic, due: false, durability, reply, bytes }
+        Self { events, asked, repeats, heads, atomic, due_ms: None, durability, reply, bytes }
     }
 
-    /// For events that waited in the vault.
-    pub(crate) fn due() -> Self {
-        Self { due: true, ..Self::new(false, Durability::Synced) }
+    /// For events that waited in the vault and were due at that time.
+    pub(crate) fn due(ms: u64) -> Self {
+        Self { due_ms: Some(ms), ..Self::new(false, Durability::Synced) }
     }
 
     /// Asks which of these ids are remembered. What they repeat is synced when the answer comes.

@@ -13,7 +13,7 @@ use crate::bytes::segment::CONTENT_AT;
 use crate::bytes::{LogId, Seed};
 use crate::disk::{DiskFile, read_range, read_whole};
 use crate::index::{self, Facts, SegmentIndex, Stretch, TimeMark};
-use crate::scan::{self, Whole};
+use crate::scan::{self, Scan, Whole};
 use crate::segments::{Beginning, Spare};
 use crate::sidecar::{self, Sidecar};
 
@@ -165,6 +165,12 @@ impl Segment {
         }
     }
 
+    /// The same, read from its records: when each was committed, exactly.
+    pub(crate) fn exact_ids(&self, log: LogId) -> io::Result<Vec<(u64, u128)>> {
+        let scan = self.scan(log)?;
+        Ok(scan.records.iter().map(|found| found.head.id()).collect())
+    }
+
     /// The last time mark at or before `committed_ms`, if the segment has one.
     pub(crate) fn time_mark(&self, committed_ms: u64) -> Option<TimeMark> {
         let index = self.index();
@@ -263,11 +269,7 @@ impl Segment {
             Index::Memory(_) => return Ok(()),
             Index::Disk(sidecar) => (sidecar.facts, sidecar.log),
         };
-        let bytes = read_whole(self.file.as_ref(), self.size)?;
-        let (number, base) = (self.number, self.base);
-        let last = facts.last;
-        let whole = Whole { bytes: &bytes, log, number, base, promised: last, last };
-        let scan = scan::scan(whole);
+        let scan = self.scan(log)?;
         let mut index = SegmentIndex { facts, ..SegmentIndex::default() };
         index.facts.count = 0;
         for found in &scan.records {
@@ -276,6 +278,13 @@ impl Segment {
         index.corrupt = scan.corrupt;
         self.set_index(Index::Memory(index));
         Ok(())
+    }
+
+    /// Reads it whole.
+    fn scan(&self, log: LogId) -> io::Result<Scan> {
+        let bytes = read_whole(self.file.as_ref(), self.size)?;
+        let (number, base, last) = (self.number, self.base, self.facts().last);
+        Ok(scan::scan(Whole { bytes: &bytes, log, number, base, promised: last, last }))
     }
 
     /// The seed of the checksums in this segment.

@@ -70,6 +70,13 @@ pub enum LogEvent {
         /// Why not.
         reason: String,
     },
+    /// The vault cannot be written: no event is delayed, and what is due waits.
+    VaultFails {
+        /// What failed.
+        reason: String,
+    },
+    /// The vault can be written again.
+    VaultWorks,
     /// Storage is full: publishing is refused.
     Full {
         /// Bytes in use.
@@ -120,6 +127,10 @@ impl Observer for TraceObserver {
                 let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
                 info!(next = next.0, segments, cursors, torn_ranges, took_ms, "the log is open");
             }
+            LogEvent::VaultFails { reason } => {
+                error!(reason, "delayed events cannot be kept, and those that are due wait");
+            }
+            LogEvent::VaultWorks => info!("delayed events are kept again"),
             LogEvent::RoomAgain => info!("the log has room again"),
             LogEvent::Full { used_bytes } => {
                 warn!(used_bytes, "the log is full: publishing is refused");

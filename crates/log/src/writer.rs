@@ -98,13 +98,14 @@ impl Writer {
 
     /// Stores what is new; what could not be stored is not remembered.
     fn store(&mut self, taken: &mut Vec<Pending>, now: Now) {
-        self.committed_ms = self.committed_ms.max(now.ms);
+        let due_ms = taken.iter().filter_map(|pending| pending.due_ms).max();
+        self.committed_ms = self.committed_ms.max(now.ms).max(due_ms.unwrap_or_default());
         let Self { shared, remembered, committed_ms, .. } = self;
         remembered.forget(*committed_ms);
         let before = remembered.len();
         let waiting = shared.delays.ids();
         for pending in &mut *taken {
-            let is_due = pending.due;
+            let is_due = pending.due_ms.is_some();
             pending.leave_out(|event| {
                 let waits = !is_due && waiting.contains(&event.deduplication);
                 !waits && remembered.admit(event.deduplication, *committed_ms)

@@ -70,8 +70,18 @@ impl Shared {
         if event.id_given && self.is_known(&event).await.map_err(failed)? {
             return Ok(Receipt::Duplicate);
         }
-        self.take_room(bytes).await?;
+        if let Err(refused) = self.take_room(bytes).await {
+            // A repeat of what waits needs no room.
+            let waits = event.id_given && self.waits(&event).await.map_err(failed)?;
+            return if waits { Ok(Receipt::Duplicate) } else { Err(refused) };
+        }
         self.put(event, due_ms).await.map_err(failed)
+    }
+
+    /// Does an event of this id wait?
+    async fn waits(&self, event: &Event) -> Result<bool, ApiError> {
+        let wanted = json!({ "last_by_subj": subject::delayed(&self.key(event)) });
+        Ok(self.api.get(streams::DELAY, &wanted).await?.is_some())
     }
 
     async fn put(&self, event: Event, due_ms: u64) -> Result<Receipt, ApiError> {

@@ -294,7 +294,7 @@ impl Refusal {
 impl From<AppendError> for Refusal {
     fn from(error: AppendError) -> Self {
         match error {
-            AppendError::Full { .. } | AppendError::DelaysFull { .. } => {
+            AppendError::Full { .. } | AppendError::DelaysFull { .. } | AppendError::NoRoom => {
                 Self::Full(error.to_string().into())
             }
             AppendError::TooLarge { .. } | AppendError::TooMany { .. } => Self::TooLarge,

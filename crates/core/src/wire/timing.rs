@@ -42,7 +42,8 @@ pub fn due_ms(event: &Event, now_ms: u64) -> Result<Option<u64>, Refusal> {
     let Some(due_ms) = due_ms.filter(|due_ms| *due_ms > now_ms) else { return Ok(None) };
     if due_ms - now_ms > limits::DELAY_MAX.as_millis() as u64 {
         let why = "an event may be delayed by 366 days";
-        return Err(Refusal::wrong(DELIVER_AT, why));
+        // As the contract's event has it, and as a CloudEvent does. A delay has its limit itself.
+        return Err(Refusal::wrong("deliver_at/deliverat", why));
     }
     Ok(Some(due_ms))
 }

@@ -300,6 +300,7 @@ fn publish(
         batch_events: settings.max_batch_events,
         in_work: Semaphore::new(settings.max_requests),
         arriving: Semaphore::new(limits::ARRIVING_BYTES),
+        delaying: Semaphore::new(limits::BATCH_DELAYS_KIB),
         readiness: admin.readiness.clone(),
         telemetry,
     }

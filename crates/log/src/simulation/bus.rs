@@ -450,13 +450,11 @@ impl Bus {
     }
 
     fn tick(&mut self) {
-        // A move of a delayed event that outlasts the memory of ids may be done twice.
-        let is_moving = self.parts.as_ref().is_some_and(|parts| parts.delayer.is_moving());
-        let steps: &[u64] = if is_moving { &[1, 20, 150] } else { &[1, 20, 150, 1_500, 20_000] };
+        let steps = [1, 20, 150, 1_500, 20_000];
         let by_ms = steps[self.roll(steps.len() as u64) as usize];
         self.clock.elapsed_ms.fetch_add(by_ms, Ordering::Relaxed);
         // The wall clock may jump by an hour, either way.
-        let jump_ms = if !is_moving && self.roll(40) == 0 { 3_600_000 } else { 0 };
+        let jump_ms = if self.roll(40) == 0 { 3_600_000 } else { 0 };
         let wall_ms = self.clock.now_ms() + by_ms;
         let wall_ms = if self.roll(2) == 0 { wall_ms + jump_ms } else { wall_ms - jump_ms };
         self.clock.wall_ms.store(wall_ms, Ordering::Relaxed);

@@ -92,12 +92,14 @@ impl Vault {
         Ok(ids.unwrap_or_default())
     }
 
-    /// Those that have been due at `ms`, the first ones first.
-    pub(crate) fn due_until(&self, ms: u64) -> io::Result<Vec<DelayedKey>> {
-        let select = "SELECT number, id_hash FROM delayed_events WHERE due_ms <= ?1";
+    /// Those that have been due at `ms`, and when.
+    pub(crate) fn due_until(&self, ms: u64) -> io::Result<Vec<(DelayedKey, u64)>> {
+        let select = "SELECT number, id_hash, due_ms FROM delayed_events WHERE due_ms <= ?1";
         let keys = self.look(|connection| {
             let mut select = connection.prepare_cached(select)?;
-            select.query_map([signed(ms)], DelayedKey::read)?.collect()
+            let read =
+                |row: &Row<'_>| Ok((DelayedKey::read(row)?, row.get::<_, i64>(2)?.unsigned_abs()));
+            select.query_map([signed(ms)], read)?.collect()
         })?;
         Ok(keys.unwrap_or_default())
     }

@@ -3,17 +3,15 @@
 use eventbus_core::wire::error::Refusal;
 use eventbus_core::wire::submission::{Rejected, Submission, Submissions};
 use eventbus_core::wire::{stored, timing};
-use eventbus_core::{Batch, Durability, Event, Receipts};
+use eventbus_core::{Batch, Durability, Event, Receipts, limits};
 use futures::{StreamExt, stream};
 use http::HeaderMap;
+use tokio::sync::SemaphorePermit;
 
 use super::Publish;
 use super::admit::{Admission, admit_each};
 use super::store::{Status, Stored};
 use crate::telemetry::Published;
-
-/// Delayed events of one batch that the broker is given at once: they share its syncs.
-const DELAYED_AT_ONCE: usize = 256;
 
 /// What a batch asks for beside its events.
 #[derive(Clone, Copy)]
@@ -152,6 +150,7 @@ impl Publish {
         let durability = road.level();
         let kept = stream::iter(std::mem::take(&mut road.delayed)).map(|delayed| async move {
             let (place, event, due_ms) = delayed;
+            let _turn = self.turn_of(&event).await;
             let (id, payload_bytes) = (event.id.clone(), event.payload.len());
             let kept = self.broker.delay(event, due_ms, durability).await;
             let kept = kept.map_err(Refusal::from);
@@ -162,10 +161,20 @@ impl Publish {
                 |refusal| Stored { id, status: Status::Rejected(refusal), durability: None };
             (place, stored.unwrap_or_else(rejected))
         });
-        let mut kept = kept.buffer_unordered(DELAYED_AT_ONCE);
+        let mut kept =
+            kept.buffer_unordered(limits::BATCH_DELAYS_KIB / limits::BATCH_DELAY_KIB_LEAST);
         while let Some((place, stored)) = kept.next().await {
             road.events[place] = stored;
         }
+    }
+
+    /// Waits until there is room for a delayed event among those of all batches; the permit is
+    /// given back when it is kept.
+    async fn turn_of(&self, event: &Event) -> Option<SemaphorePermit<'_>> {
+        let kib = event.payload.len().div_ceil(1024);
+        let kib = kib.clamp(limits::BATCH_DELAY_KIB_LEAST, limits::BATCH_DELAYS_KIB);
+        // It is never closed.
+        self.delaying.acquire_many(u32::try_from(kib).unwrap_or(u32::MAX)).await.ok()
     }
 }
 

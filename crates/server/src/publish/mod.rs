@@ -67,6 +67,8 @@ pub struct Publish {
     pub in_work: Semaphore,
     /// Bytes of bodies that may be arriving at once.
     pub arriving: Semaphore,
+    /// KiB of delayed events that batches may have on their way to the broker.
+    pub delaying: Semaphore,
     /// Is the process ready?
     pub readiness: Readiness,
     /// What happened.

@@ -10,6 +10,7 @@ use eventbus_core::broker::{
     AppendError, BrokerStats, Capabilities, CloseError, CursorError, CursorId, CursorSpec,
     OpenError, Receipts,
 };
+use eventbus_core::limits;
 use eventbus_core::testing::{ManualClock, NoDeadLetters, SeededEntropy};
 use eventbus_core::wire::error::FrontDialect;
 use eventbus_core::{
@@ -82,6 +83,7 @@ impl World {
             batch_events: 10,
             in_work: Semaphore::new(2),
             arriving: Semaphore::new(2000),
+            delaying: Semaphore::new(limits::BATCH_DELAYS_KIB),
             readiness,
             telemetry: Arc::default(),
         };
