@@ -59,6 +59,9 @@ pub(crate) enum Fault {
     /// The command was understood and failed.
     #[error("{0}")]
     Failed(String),
+    /// The command was interrupted (Ctrl-C), and has said how far it came.
+    #[error("interrupted")]
+    Interrupted,
 }
 
 /// What a command takes from the outside world besides its arguments.
@@ -109,6 +112,8 @@ impl Fault {
         match self {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
+            // What a shell reports of a program that the signal ends.
+            Self::Interrupted => 130,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The program `eventbus`: one command line for the bus, its publishers and its subscribers.
 //!
 //! `main` only reads the command line, runs what it names, and turns the end into an exit code:
-//! 0 done, 1 failed, 2 wrong usage or setting.
+//! 0 done, 1 failed, 2 wrong usage or setting, 130 interrupted.
 
 mod bench;
 mod cli;

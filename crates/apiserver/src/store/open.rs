@@ -12,7 +12,7 @@ use std::{
 };
 
 use eventbus_core::Entropy;
-use rusqlite::{Connection, OpenFlags, OptionalExtension};
+use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, watch};
 
@@ -91,7 +91,7 @@ impl Store {
         } else {
             make(path)?;
         }
-        let database = |error: rusqlite::Error| corrupted(path, error.to_string());
+        let database = |error: rusqlite::Error| failed(path, error);
         let connection =
             Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))
                 .map_err(database)?;
@@ -154,6 +154,17 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
     Ok(())
 }
 
+/// Tells trouble of the volume from trouble in the file: who is told to move a sound file away
+/// loses it.
+fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
+    let io = |source| StoreError::Io { path: path.into(), source };
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DiskFull) => io(io::Error::new(io::ErrorKind::StorageFull, error)),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => io(io::Error::other(error)),
+        _ => corrupted(path, error.to_string()),
+    }
+}
+
 fn corrupted(path: &Path, reason: String) -> StoreError {
     StoreError::Corrupted { path: path.into(), reason }
 }
@@ -191,7 +202,7 @@ fn inspect(path: &Path) -> Result<(), StoreError> {
             .and_then(|connection| {
                 connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
             })
-            .map_err(|error| corrupted(path, error.to_string()))?;
+            .map_err(|error| failed(path, error))?;
     if checked == "ok" { Ok(()) } else { Err(corrupted(path, checked)) }
 }
 

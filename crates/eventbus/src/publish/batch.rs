@@ -2,6 +2,7 @@
 //!
 //! What is there goes together; what comes slowly does not wait for more.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -30,10 +31,16 @@ pub(super) struct Draft {
 pub(super) struct Batch {
     /// Each line's number, and why it is not among the events, if it is not.
     pub(super) lines: Vec<(u64, Result<(), String>)>,
-    /// How many events there are.
-    pub(super) events: usize,
+    pub(super) events: Events,
+}
+
+/// Events that go together.
+#[derive(Debug)]
+pub(super) struct Events {
     /// They, as a JSON array.
-    pub(super) body: Bytes,
+    pub(super) array: Bytes,
+    /// Where in it each of them stands.
+    places: Vec<Range<usize>>,
 }
 
 /// Gathers up to `most` of the drafts at a time, in their order.
@@ -62,32 +69,34 @@ pub(super) fn gather(drafts: impl Stream<Item = Draft>, most: u16) -> impl Strea
 #[derive(Default)]
 struct Growing {
     lines: Vec<(u64, Result<(), String>)>,
-    events: usize,
     /// The array without its end.
-    body: String,
+    array: Vec<u8>,
+    places: Vec<Range<usize>>,
 }
 
 // === impl Growing ===
 
 impl Growing {
     fn has_room_for(&self, Draft { event, .. }: &Draft) -> bool {
-        self.events == 0
-            || event.as_ref().map_or(true, |event| self.body.len() + event.len() < BATCH_BYTES)
+        self.places.is_empty()
+            || event.as_ref().map_or(true, |event| self.array.len() + event.len() < BATCH_BYTES)
     }
 
     fn add(&mut self, Draft { number, event }: Draft) {
-        let added = event.map(|event| {
-            self.body.push(if self.events == 0 { '[' } else { ',' });
-            self.body.push_str(&event);
-            self.events += 1;
-        });
+        let added = event.map(|event| self.add_event(event.as_bytes()));
         self.lines.push((number, added));
     }
 
+    fn add_event(&mut self, event: &[u8]) {
+        self.array.push(if self.places.is_empty() { b'[' } else { b',' });
+        self.places.push(self.array.len()..self.array.len() + event.len());
+        self.array.extend_from_slice(event);
+    }
+
     fn whole(self) -> Batch {
-        let Self { lines, events, mut body } = self;
-        body.push(']');
-        Batch { lines, events, body: body.into() }
+        let Self { lines, mut array, places } = self;
+        array.push(b']');
+        Batch { lines, events: Events { array: array.into(), places } }
     }
 }
 
@@ -100,10 +109,30 @@ impl Batch {
         batch.add(draft);
         batch.whole()
     }
+}
+
+// === impl Events ===
+
+impl Events {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.places.len()
+    }
 
     /// The only event, where it is the only one.
     pub(super) fn alone(&self) -> Option<Bytes> {
-        (self.events == 1).then(|| self.body.slice(1..self.body.len() - 1))
+        match &self.places[..] {
+            [place] => Some(self.array.slice(place.clone())),
+            _ => None,
+        }
+    }
+
+    /// Those at these places among them, from zero.
+    pub(super) fn some(&self, which: &[usize]) -> Self {
+        let mut some = Growing::default();
+        let places = which.iter().filter_map(|at| self.places.get(*at));
+        places.for_each(|place| some.add_event(&self.array[place.clone()]));
+        some.whole().events
     }
 }
 
@@ -117,8 +146,9 @@ mod tests {
 
     async fn gathered(drafts: Vec<Draft>, most: u16) -> Vec<(usize, String)> {
         let text = |batch: Batch| {
-            assert_eq!(batch.alone().is_some(), batch.events == 1);
-            (batch.lines.len(), String::from_utf8(batch.body.to_vec()).unwrap())
+            let Batch { lines, events } = batch;
+            assert_eq!(events.alone().is_some(), events.count() == 1);
+            (lines.len(), String::from_utf8(events.array.to_vec()).unwrap())
         };
         gather(stream::iter(drafts), most).map(text).collect().await
     }
@@ -146,7 +176,8 @@ mod tests {
         let drafts = vec![draft(1, "1"), broken, draft(4, "4")];
         let batches: Vec<Batch> = gather(stream::iter(drafts), 9).collect().await;
         let lines = [(1, Ok(())), (2, Err("broken".to_owned())), (4, Ok(()))];
-        assert_eq!((&batches[0].lines[..], &batches[0].body[..]), (&lines[..], &b"[1,4]"[..]));
+        assert_eq!(batches[0].lines, lines);
+        assert_eq!(batches[0].events.array, "[1,4]");
     }
 
     #[tokio::test(start_paused = true)]
@@ -155,7 +186,17 @@ mod tests {
             tokio::time::sleep(Duration::from_secs(1)).await;
             draft(number, "{}")
         });
-        let batches: Vec<usize> = gather(slowly, 9).map(|batch| batch.events).collect().await;
+        let batches: Vec<usize> =
+            gather(slowly, 9).map(|batch| batch.events.count()).collect().await;
         assert_eq!(batches, [1, 1, 1]);
+    }
+
+    #[tokio::test]
+    async fn some_of_the_events_are_events_too() {
+        let drafts = ["{}", "[2]", "3"].into_iter().zip(1..).map(|(event, n)| draft(n, event));
+        let batch = gather(stream::iter(drafts), 9).collect::<Vec<_>>().await.remove(0);
+        let last = batch.events.some(&[0, 2]);
+        assert_eq!((last.count(), last.array.as_ref()), (2, &b"[{},3]"[..]));
+        assert_eq!(batch.events.some(&[1]).alone().unwrap(), "[2]");
     }
 }

@@ -63,7 +63,10 @@ impl Defaults {
     pub(super) fn complete(&self, line: &str, world: &World) -> Result<String, String> {
         let mut event: Members =
             serde_json::from_str(line).map_err(|error| format!("not a JSON object: {error}"))?;
-        event.retain(|_, value| value.get() != "null");
+        // Null is absent, except that it is what a CloudEvent may carry.
+        event.retain(|name, value| {
+            value.get() != "null" || (self.is_cloud_events && name.as_str() == "data")
+        });
         let said: Vec<_> = EITHER
             .iter()
             .filter(|names| names.iter().any(|name| event.contains_key(*name)))
@@ -228,6 +231,9 @@ mod tests {
         assert_eq!(event, format!(r#"{{"id":"{ID}","type":"a"}}"#));
         let whole = r#"{"id":"1","source":"/s","specversion":"1.0","type":"a"}"#;
         assert_eq!(complete(&cloud_events, whole, 0).unwrap(), whole);
+        let null = r#"{"data":null,"id":null,"subject":null,"type":"a"}"#;
+        let event = complete(&cloud_events, null, 0).unwrap();
+        assert_eq!(event, format!(r#"{{"data":null,"id":"{ID}","type":"a"}}"#));
     }
 
     #[test]

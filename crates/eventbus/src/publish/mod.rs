@@ -10,13 +10,13 @@ mod batch;
 mod draft;
 mod lines;
 mod outcome;
+mod progress;
 mod send;
 mod tally;
 
-use std::io::IsTerminal;
+use std::convert::Infallible;
 
 use futures::StreamExt;
-use indicatif::{ProgressBar, ProgressStyle};
 use tokio_util::sync::CancellationToken;
 
 use crate::cli::{Fault, World};
@@ -26,46 +26,70 @@ use batch::{Batch, Draft};
 use draft::Defaults;
 use lines::Line;
 use outcome::Outcome;
+use progress::Progress;
 use send::Publisher;
 use tally::Tally;
 
 /// Publishes what the arguments and standard input say. Fails when any event was not taken.
 pub(crate) async fn run(args: Args, world: World) -> Result<(), Fault> {
     args.check()?;
-    let publisher = Publisher::to(&args.url, args.form(), args.tries)?;
     let defaults = args.defaults().await?;
-    if args.lines {
-        publish_lines(&args, &world, &publisher, &defaults).await
-    } else {
-        publish_one(&world, &publisher, &defaults).await
+    let (progress, stop) = (Progress::start(), CancellationToken::new());
+    let publisher = Publisher::new(&args, &progress, stop.clone())?;
+    let publishing = async {
+        if args.lines {
+            let gone = stop.child_token();
+            publish_lines((&args, &defaults), &world, (&publisher, &progress), gone).await
+        } else {
+            publish_one(&world, (&publisher, &progress), &defaults).await
+        }
+    };
+    let interrupted = async {
+        // Where there is no such signal, nothing interrupts.
+        if tokio::signal::ctrl_c().await.is_ok() {
+            stop.cancel();
+        }
+        std::future::pending::<Infallible>().await
+    };
+    tokio::select! {
+        biased;
+        never = interrupted => match never {},
+        ended = publishing => match stop.is_cancelled() {
+            true => Err(Fault::Interrupted),
+            false => ended,
+        },
     }
 }
 
 async fn publish_one(
     world: &World,
-    publisher: &Publisher,
+    (publisher, progress): (&Publisher<'_>, &Progress),
     defaults: &Defaults,
 ) -> Result<(), Fault> {
     let event = defaults.complete("{}", world).map_err(Fault::Failed)?;
     let batch = Batch::of(Draft { number: 1, event: Ok(event) });
-    let answer = publisher.publish(&batch, &*world.clock).await;
+    let answer = publisher.answer(&batch.events, &mut 0, &*world.clock).await;
+    progress.end();
     output::line(&match &answer {
         Ok(answer) => format!("{} {}", answer.status.as_str(), printable(&answer.body)),
         Err(why) => format!("--- {}", printable(why)),
     })?;
     let mut tally = Tally::default();
-    outcome::of(answer, 1).iter().for_each(|outcome| tally.add(1, outcome));
+    for outcome in outcome::of(answer, 1) {
+        outcome.reason().iter().for_each(|reason| output::note(reason));
+        tally.add(1, &outcome);
+    }
     verdict(&tally)
 }
 
+/// Publishes each line of standard input until one has no answer, or `gone` is cancelled.
 async fn publish_lines(
-    args: &Args,
+    (args, defaults): (&Args, &Defaults),
     world: &World,
-    publisher: &Publisher,
-    defaults: &Defaults,
+    (publisher, progress): (&Publisher<'_>, &Progress),
+    gone: CancellationToken,
 ) -> Result<(), Fault> {
-    let (progress, start) = (progress(), world.clock.elapsed());
-    let gone = CancellationToken::new();
+    let start = world.clock.elapsed();
     let drafts = lines::of(tokio::io::stdin()).map(|Line { number, text }| Draft {
         number,
         event: text.and_then(|text| defaults.complete(&text, world)),
@@ -77,24 +101,24 @@ async fn publish_lines(
     let mut outcomes = std::pin::pin!(outcomes);
     let mut tally = Tally::default();
     let mut last = 0;
+    progress.show(&tally);
     while let Some(batch) = outcomes.next().await {
         for (number, outcome) in batch {
             tally.add(number, &outcome);
             if outcome.reason().is_some() {
-                progress.suspend(|| output::line(&format!("{number}: {outcome}")))?;
+                progress.print(&format!("{number}: {outcome}"))?;
             }
             last = number;
         }
         tally.set_took(world.clock.elapsed() - start);
-        progress.set_message(tally.to_string());
-        progress.tick();
+        progress.show(&tally);
     }
-    progress.finish_and_clear();
+    progress.end();
     output::note(&tally.to_string());
     tally.reasons().for_each(|reason| output::note(&reason));
     if gone.is_cancelled() {
-        let gone = format!("the bus does not answer: what follows line {last} was not sent");
-        return Err(Fault::Failed(gone));
+        output::note(&format!("what follows line {last} was not sent"));
+        return Err(Fault::Failed("the bus does not answer".to_owned()));
     }
     verdict(&tally)
 }
@@ -103,16 +127,15 @@ async fn publish_lines(
 async fn publish(
     batch: Batch,
     world: &World,
-    publisher: &Publisher,
+    publisher: &Publisher<'_>,
     gone: &CancellationToken,
 ) -> Vec<(u64, Outcome)> {
     let mut outcomes = Vec::new();
-    if batch.events > 0 {
-        let answer = publisher.publish(&batch, &*world.clock).await;
-        if answer.is_err() {
+    if batch.events.count() > 0 {
+        outcomes = publisher.publish(&batch.events, &*world.clock).await;
+        if outcomes.iter().any(|outcome| matches!(outcome, Outcome::Unsent(_))) {
             gone.cancel();
         }
-        outcomes = outcome::of(answer, batch.events);
     }
     let mut outcomes = outcomes.into_iter();
     let of_line = |(number, added): (u64, Result<(), String>)| match added {
@@ -127,14 +150,4 @@ fn verdict(tally: &Tally) -> Result<(), Fault> {
         0 => Ok(()),
         failed => Err(Fault::Failed(format!("{failed} of {} not published", tally.total()))),
     }
-}
-
-/// A line on standard error that counts, where a person looks at it.
-fn progress() -> ProgressBar {
-    if !std::io::stderr().is_terminal() {
-        return ProgressBar::hidden();
-    }
-    let plain = ProgressStyle::with_template("{spinner} {msg}");
-    ProgressBar::new_spinner()
-        .with_style(plain.unwrap_or_else(|_| ProgressStyle::default_spinner()))
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use http::StatusCode;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -33,7 +34,7 @@ pub(super) enum Outcome {
 /// What the bus says against an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Rejection {
-    status: u16,
+    status: StatusCode,
     /// Without control characters.
     error: String,
 }
@@ -44,21 +45,29 @@ pub(super) fn of(answer: Result<Answer, String>, count: usize) -> Vec<Outcome> {
         Err(why) => vec![Outcome::Unsent(why); count],
         Ok(answer) if !answer.status.is_success() => vec![refused(&answer); count],
         Ok(answer) if answer.is_of_batch => {
-            results(&answer.body, count).unwrap_or_else(|| vec![refused(&answer); count])
+            results(&answer.body, count).unwrap_or_else(|| vec![strange(&answer); count])
         }
-        Ok(answer) => {
-            let word: Option<Word<'_>> = serde_json::from_str(&answer.body).ok();
-            let word = word.and_then(|word| word.status);
-            // A success without a word for it is one.
-            vec![of_word(word.as_deref().unwrap_or("published")).unwrap_or(Outcome::Published)]
-        }
+        Ok(answer) => vec![word(&answer.body).unwrap_or_else(|| strange(&answer))],
     }
 }
 
-#[derive(Deserialize)]
-struct Word<'a> {
-    #[serde(borrow)]
-    status: Option<Cow<'a, str>>,
+/// What a success says of one event, if a bus says it.
+fn word(body: &str) -> Option<Outcome> {
+    #[derive(Deserialize)]
+    struct Word<'a> {
+        #[serde(borrow)]
+        status: Option<Cow<'a, str>>,
+        #[serde(rename = "event-id", borrow)]
+        event_id: Option<Cow<'a, str>>,
+    }
+    // CloudEvents are taken without a word by some.
+    if body.is_empty() {
+        return Some(Outcome::Published);
+    }
+    let Word { status, event_id } = serde_json::from_str(body).ok()?;
+    // An application's front may leave the status empty.
+    let is_named = event_id.is_some_and(|id| !id.is_empty());
+    status.and_then(|word| of_word(&word)).or_else(|| is_named.then_some(Outcome::Published))
 }
 
 /// The results of a batch, if there is one for each event.
@@ -80,7 +89,8 @@ fn results(body: &str, count: usize) -> Option<Vec<Outcome>> {
         of_word(&status).unwrap_or_else(|| {
             let error = error.map_or(&*status, RawValue::get);
             let contract: Option<ContractError<'_>> = serde_json::from_str(error).ok();
-            let status = contract.map_or(400, |error| error.status);
+            let status = contract.and_then(|error| StatusCode::from_u16(error.status).ok());
+            let status = status.unwrap_or(StatusCode::BAD_REQUEST);
             Outcome::Rejected(Rejection { status, error: shown(error) })
         })
     };
@@ -98,7 +108,13 @@ fn of_word(word: &str) -> Option<Outcome> {
 }
 
 fn refused(answer: &Answer) -> Outcome {
-    Outcome::Rejected(Rejection { status: answer.status.as_u16(), error: shown(&answer.body) })
+    Outcome::Rejected(Rejection { status: answer.status, error: shown(&answer.body) })
+}
+
+/// A success that is not told in words of a bus.
+fn strange(answer: &Answer) -> Outcome {
+    let error = format!("is no answer of a bus (is the URL right?): {}", answer.body);
+    Outcome::Rejected(Rejection { status: answer.status, error: shown(&error) })
 }
 
 fn shown(text: &str) -> String {
@@ -127,6 +143,14 @@ struct Detail<'a> {
 // === impl Outcome ===
 
 impl Outcome {
+    /// With which status the event was refused, if it was.
+    pub(super) fn status(&self) -> Option<StatusCode> {
+        match self {
+            Self::Rejected(rejection) => Some(rejection.status),
+            _ => None,
+        }
+    }
+
     /// Why the event was not taken, in few words; none if it was.
     pub(super) fn reason(&self) -> Option<String> {
         match self {
@@ -143,7 +167,7 @@ impl fmt::Display for Outcome {
             Self::Published => f.write_str("published"),
             Self::Duplicate => f.write_str("duplicate"),
             Self::Ignored => f.write_str("ignored"),
-            Self::Rejected(Rejection { status, error }) => write!(f, "{status} {error}"),
+            Self::Rejected(Rejection { status, error }) => write!(f, "{} {error}", status.as_str()),
             Self::Unsent(why) => write!(f, "--- {}", printable(why)),
         }
     }
@@ -153,7 +177,7 @@ impl fmt::Display for Outcome {
 
 impl Rejection {
     fn reason(&self) -> String {
-        let Self { status, error } = self;
+        let (status, error) = (self.status.as_str(), &self.error);
         let Ok(contract) = serde_json::from_str::<ContractError<'_>>(error) else {
             let start: String = error.chars().take(REASON_CHARS).collect();
             return format!("{status} {start}");
@@ -181,6 +205,7 @@ mod tests {
             (r#"{"status":"ignored"}"#, Outcome::Ignored),
             (r#"{"status":"duplicate"}"#, Outcome::Duplicate),
             (r#"{"event-id":"1"}"#, Outcome::Published),
+            (r#"{"event-id":"1","status":"","reason":""}"#, Outcome::Published),
             ("", Outcome::Published),
         ] {
             assert_eq!(alone(200, body), outcome, "{body}");
@@ -189,6 +214,18 @@ mod tests {
         assert_eq!(alone(400, "{\"a\":\n1}").to_string(), "400 {\"a\":\\n1}");
         let unsent = of(Err("why\n".to_owned()), 2);
         assert_eq!((unsent.len(), unsent[1].to_string()), (2, "--- why\\n".to_owned()));
+    }
+
+    #[test]
+    fn a_success_that_no_bus_tells_is_none() {
+        for body in
+            ["<html>hi</html>", "{}", "[]", "ok", r#"{"status":"ok"}"#, r#"{"event-id":""}"#]
+        {
+            let said = alone(200, body);
+            let told = format!("200 is no answer of a bus (is the URL right?): {body}");
+            assert_eq!(said.to_string(), told);
+            assert_eq!(said.reason(), Some(told));
+        }
     }
 
     const ERROR: &str = concat!(

@@ -14,12 +14,20 @@ use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::client::legacy::{Client, Error, ResponseFuture};
 use hyper_util::rt::TokioExecutor;
 use jiff::Timestamp;
+use tokio_util::sync::CancellationToken;
 
-use super::batch::Batch;
+use super::args::Args;
+use super::batch::Events;
+use super::outcome::{self, Outcome};
+use super::progress::Progress;
 use crate::cli::Fault;
 
 /// One try, from connecting to the end of the answer. Longer than a bus ever works on one request.
 const TRY_TIME: Duration = Duration::from_secs(60);
+
+/// How long a request that is under way still has once the command is interrupted: time for an
+/// answer that is as good as there, and short for who pressed Ctrl-C.
+const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// The longest pause between two tries, whatever `Retry-After` says: a person waits for the end.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -39,7 +47,7 @@ pub(super) enum Form {
 }
 
 /// Posts events to one bus.
-pub(super) struct Publisher {
+pub(super) struct Publisher<'a> {
     url: Uri,
     /// Where batches go.
     batch_url: Uri,
@@ -48,6 +56,10 @@ pub(super) struct Publisher {
     post: Box<dyn Fn(Request<Full<Bytes>>) -> ResponseFuture>,
     /// Whether there was ever an answer.
     is_heard: Cell<bool>,
+    /// Shows what is waited for.
+    progress: &'a Progress,
+    /// Cancelled when nothing is to be tried again.
+    stop: CancellationToken,
 }
 
 /// What the bus says to a request.
@@ -79,9 +91,14 @@ enum Lost {
 
 // === impl Publisher ===
 
-impl Publisher {
-    /// A publisher that posts to `url` and tries a request at most `tries` times.
-    pub(super) fn to(url: &Uri, form: Form, tries: u16) -> Result<Self, Fault> {
+impl<'a> Publisher<'a> {
+    /// A publisher that posts to the URL of the arguments, until `stop`.
+    pub(super) fn new(
+        args: &Args,
+        progress: &'a Progress,
+        stop: CancellationToken,
+    ) -> Result<Self, Fault> {
+        let (url, form, tries) = (&args.url, args.form(), args.tries);
         let builder = Client::builder(TokioExecutor::new());
         let post: Box<dyn Fn(_) -> _> = match url.scheme_str() {
             Some("http") => {
@@ -110,40 +127,88 @@ impl Publisher {
             Form::CloudEvents => url.clone(),
         };
         let (url, is_heard) = (url.clone(), Cell::new(false));
-        Ok(Self { url, batch_url, form, tries, post, is_heard })
+        Ok(Self { url, batch_url, form, tries, post, is_heard, progress, stop })
     }
 
-    /// Posts events until the bus has said what became of them, or was asked often enough. Without
-    /// an answer: why.
+    /// Posts events until the bus has said what became of each, or was asked often enough. Those
+    /// of a batch that are asked for patience are sent again without the others.
+    pub(super) async fn publish(&self, events: &Events, clock: &dyn Clock) -> Vec<Outcome> {
+        let mut tried = 0;
+        let answer = self.answer(events, &mut tried, clock).await;
+        let mut wish = wish(&answer);
+        let mut outcomes = outcome::of(answer, events.count());
+        while tried < self.tries {
+            let again = |at: &usize| outcomes[*at].status().is_some_and(asks_for_patience);
+            let left: Vec<usize> = (0..outcomes.len()).filter(again).collect();
+            let Some(status) = left.first().and_then(|at| outcomes[*at].status()) else { break };
+            let pause = pause(wish.as_deref(), tried, clock.now_ms());
+            if !self.waits(status.as_str(), pause).await {
+                break;
+            }
+            let answer = self.answer(&events.some(&left), &mut tried, clock).await;
+            wish = self::wish(&answer);
+            let said = outcome::of(answer, left.len());
+            left.into_iter().zip(said).for_each(|(at, outcome)| outcomes[at] = outcome);
+        }
+        outcomes
+    }
+
+    /// Posts events until the bus answers something else than that it asks for patience, or was
+    /// asked often enough (`tried` counts). Without an answer: why.
     ///
     /// A bus that has answered is believed to come back; one that never did is not waited for.
-    pub(super) async fn publish(&self, batch: &Batch, clock: &dyn Clock) -> Result<Answer, String> {
-        let mut tried = 0;
+    pub(super) async fn answer(
+        &self,
+        events: &Events,
+        tried: &mut u16,
+        clock: &dyn Clock,
+    ) -> Result<Answer, String> {
         loop {
-            let answer = tokio::time::timeout(TRY_TIME, self.post(batch)).await;
-            let answer = answer.unwrap_or_else(|_| Err(Lost::late()));
-            tried += 1;
-            let (retry_after, again) = match &answer {
-                Ok(answer) => {
+            let answer = self.post_in_time(events).await;
+            *tried += 1;
+            let (why, retry_after, again) = match &answer {
+                Ok(Answer { status, retry_after, .. }) => {
                     self.is_heard.set(true);
-                    (answer.retry_after.as_deref(), asks_for_patience(answer.status))
+                    (status.as_str(), retry_after.as_deref(), asks_for_patience(*status))
                 }
-                Err(Lost::Unreached(_)) => (None, self.is_heard.get()),
-                Err(Lost::Unanswered(_)) => (None, true),
+                Err(Lost::Unreached(_)) => ("no connection", None, self.is_heard.get()),
+                Err(Lost::Unanswered(_)) => ("no answer", None, true),
             };
-            if tried >= self.tries || !again {
+            if *tried >= self.tries || !again {
                 return answer.map_err(Lost::into_reason);
             }
-            tokio::time::sleep(pause(retry_after, tried, clock.now_ms())).await;
+            let pause = pause(retry_after, *tried, clock.now_ms());
+            if !self.waits(why, pause).await {
+                return answer.map_err(Lost::into_reason);
+            }
         }
     }
 
-    async fn post(&self, batch: &Batch) -> Result<Answer, Lost> {
-        let alone = batch.alone().filter(|_| self.form == Form::Contract);
+    /// Waits before the next try; whether there is to be one.
+    async fn waits(&self, why: &str, pause: Duration) -> bool {
+        let _shown = self.progress.wait(why, pause);
+        self.stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_some()
+    }
+
+    async fn post_in_time(&self, events: &Events) -> Result<Answer, Lost> {
+        let interrupted = async {
+            self.stop.cancelled().await;
+            tokio::time::sleep(LAST_WAIT).await;
+        };
+        tokio::select! {
+            biased;
+            answer = self.post(events) => answer,
+            () = interrupted => Err(Lost::Unanswered("interrupted".to_owned())),
+            () = tokio::time::sleep(TRY_TIME) => Err(Lost::late()),
+        }
+    }
+
+    async fn post(&self, events: &Events) -> Result<Answer, Lost> {
+        let alone = events.alone().filter(|_| self.form == Form::Contract);
         let is_of_batch = alone.is_none();
         let (url, body) = match alone {
             Some(event) => (&self.url, event),
-            None => (&self.batch_url, batch.body.clone()),
+            None => (&self.batch_url, events.array.clone()),
         };
         let request = Request::builder()
             .method(Method::POST)
@@ -155,7 +220,7 @@ impl Publisher {
         let retry_after = response.headers().get(RETRY_AFTER);
         let retry_after = retry_after.and_then(|value| value.to_str().ok()).map(str::to_owned);
         let status = response.status();
-        let most = ANSWER_BYTES + RESULT_BYTES * batch.events;
+        let most = ANSWER_BYTES + RESULT_BYTES * events.count();
         let body = Limited::new(response.into_body(), most).collect().await;
         let body = body.map_err(|error| Lost::Unanswered(format!("{status}, then {error}")))?;
         let body = String::from_utf8_lossy(&body.to_bytes()).trim().to_owned();
@@ -193,6 +258,11 @@ impl From<Error> for Lost {
         let why = chain(&error);
         if error.is_connect() { Self::Unreached(why) } else { Self::Unanswered(why) }
     }
+}
+
+/// The pause that an answer asks for.
+fn wish(answer: &Result<Answer, String>) -> Option<String> {
+    answer.as_ref().ok()?.retry_after.clone()
 }
 
 /// Whether the same request may be taken a little later.

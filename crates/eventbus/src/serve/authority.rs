@@ -8,6 +8,7 @@ use std::io::{self, ErrorKind};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
+use base64::prelude::{BASE64_STANDARD, Engine};
 use eventbus_server::Identity;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
@@ -61,6 +62,32 @@ impl Authority {
         let key = KeyPair::generate().map_err(io::Error::other)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(io::Error::other)?;
         Identity::new(certificate.into(), key.into()).map_err(io::Error::other)
+    }
+}
+
+/// Whether two certificates of authorities (PEM in base64) say the same, whatever their signatures,
+/// which are others each time.
+pub(super) fn is_same(left: &str, right: &str) -> bool {
+    left == right || signed_part(left).is_some_and(|part| Some(part) == signed_part(right))
+}
+
+fn signed_part(certificate: &str) -> Option<Vec<u8>> {
+    let pem = String::from_utf8(BASE64_STANDARD.decode(certificate).ok()?).ok()?;
+    let body: String = pem.lines().filter(|line| !line.starts_with('-')).collect();
+    let der = BASE64_STANDARD.decode(body).ok()?;
+    // It is the first value in the certificate's.
+    let (start, _) = extent(&der)?;
+    let (head, content) = extent(der.get(start..)?)?;
+    Some(der.get(start..start + head + content)?.to_vec())
+}
+
+/// Bytes of the head of a value in DER, and of its content.
+fn extent(der: &[u8]) -> Option<(usize, usize)> {
+    match *der {
+        [_, bytes @ ..=0x7f, ..] => Some((2, bytes.into())),
+        [_, 0x81, bytes, ..] => Some((3, bytes.into())),
+        [_, 0x82, high, low, ..] => Some((4, u16::from_be_bytes([high, low]).into())),
+        _ => None,
     }
 }
 

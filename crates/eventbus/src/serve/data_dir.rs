@@ -12,6 +12,7 @@ use std::path::Path;
 
 use eventbus_apiserver::ApiServer;
 
+use super::kubeconfig::is_full;
 use crate::cli::Fault;
 
 /// The directory of the log, which is made first.
@@ -75,11 +76,16 @@ pub(crate) fn check(path: &Path) -> Result<(), Fault> {
 }
 
 /// Why the directory is of no use.
-pub(super) fn unusable(path: &Path, error: &dyn std::fmt::Display) -> Fault {
+pub(super) fn unusable(path: &Path, error: &io::Error) -> Fault {
+    let path = path.display();
+    if is_full(error) {
+        return Fault::Failed(format!(
+            "the data directory {path} has no room for what every start needs: {error}; make some"
+        ));
+    }
     Fault::Usage(format!(
-        "the data directory {} cannot be used: {error}; name one with --data-dir that this user \
-         may write",
-        path.display()
+        "the data directory {path} cannot be used: {error}; name one with --data-dir that this \
+         user may write"
     ))
 }
 
@@ -110,6 +116,15 @@ fn is_welcome(name: &str, is_directory: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn where_there_is_no_room_the_advice_is_to_make_some() {
+        let said = |kind: io::ErrorKind| unusable(Path::new("/d"), &kind.into());
+        let full = said(io::ErrorKind::StorageFull);
+        assert!(full.to_string().ends_with("make some") && full.exit_code() == 1, "{full}");
+        let denied = said(io::ErrorKind::PermissionDenied);
+        assert!(denied.to_string().ends_with("this user may write"), "{denied}");
+    }
 
     #[test]
     fn a_bus_knows_its_own_by_name_and_kind() {

@@ -8,6 +8,9 @@ use std::path::Path;
 
 use base64::prelude::{BASE64_STANDARD, Engine};
 use eventbus_core::Entropy;
+use tracing::warn;
+
+use super::authority;
 
 /// The file in the data directory that names the users beside the owner.
 pub(crate) const USERS: &str = "users";
@@ -60,9 +63,31 @@ impl Site {
         Some(Self { server, authority })
     }
 
-    /// Writes `<data-dir>/kubeconfig`.
-    pub(super) fn write(&self, data_dir: &Path, token: &str) -> io::Result<()> {
-        replace(&data_dir.join("kubeconfig"), &self.kubeconfig("eventbus", token))
+    /// Brings `<data-dir>/kubeconfig` up to date. Where there is no room for that, an older one
+    /// stays, with a warning: only a bus that goes on makes room, by delivering.
+    pub(super) fn write(mut self, data_dir: &Path, token: &str) -> io::Result<()> {
+        let path = data_dir.join("kubeconfig");
+        let present = std::fs::read_to_string(&path).unwrap_or_default();
+        let Some(older) = Self::read(&present) else {
+            return replace(&path, &self.kubeconfig("eventbus", token));
+        };
+        let is_same = authority::is_same(&older.authority, &self.authority);
+        if is_same {
+            self.authority = older.authority;
+        }
+        let written = replace(&path, &self.kubeconfig("eventbus", token));
+        let Err(error) = &written else { return Ok(()) };
+        if !is_full(error) {
+            return written;
+        }
+        let (names, at) = (older.server, self.server);
+        let has_token = present.contains(token);
+        warn!(
+            path = %path.display(), names, at, is_same_authority = is_same, has_token, %error,
+            "the kubeconfig is out of date, and there is no room for another: make room, and start \
+             again"
+        );
+        Ok(())
     }
 
     /// `kubectl` sends a token over TLS only. The other context is for those who want to see what
@@ -127,11 +152,65 @@ pub(crate) fn replace(path: &Path, text: &str) -> io::Result<()> {
         return Ok(());
     }
     let beside = path.with_extension("new");
+    let replaced = write_new(&beside, text).and_then(|()| std::fs::rename(&beside, path));
+    if replaced.is_err() {
+        // What is half written is of no use to anybody.
+        let _ = std::fs::remove_file(&beside);
+    }
+    replaced
+}
+
+fn write_new(path: &Path, text: &str) -> io::Result<()> {
     let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(&beside)?;
+        OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)?;
     // The mode above counts only for a file that was not there.
     file.set_permissions(Permissions::from_mode(MODE))?;
     file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&beside, path)
+    file.sync_all()
+}
+
+/// Whether there is no room, by which one that waits may be helped.
+pub(super) fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt;
+
+    use super::super::authority::Authority;
+    use super::*;
+
+    fn site(data_dir: &Path, address: &str) -> Site {
+        let authority = Authority::open(data_dir).unwrap();
+        Site::new(address.parse().unwrap(), authority.certificate())
+    }
+
+    #[test]
+    fn a_kubeconfig_that_says_the_same_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kubeconfig");
+        let written = |address, token| {
+            site(directory.path(), address).write(directory.path(), token).unwrap();
+            (std::fs::metadata(&path).unwrap().ino(), std::fs::read_to_string(&path).unwrap())
+        };
+        let first = written("127.0.0.1:1", "token");
+        // Each start makes another certificate of the same key.
+        assert_eq!(written("0.0.0.0:1", "token"), first);
+        let moved = written("127.0.0.1:2", "token");
+        assert!(moved.1.contains("server: https://127.0.0.1:2"), "{}", moved.1);
+        assert!(written("127.0.0.1:2", "another").1.contains("token: another"));
+        std::fs::remove_file(directory.path().join("api-authority.key")).unwrap();
+        assert_ne!(written("127.0.0.1:2", "another").1, moved.1.replace("token\n", "another\n"));
+    }
+
+    #[test]
+    fn what_cannot_be_replaced_leaves_nothing_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("kubeconfig");
+        // A file does not take the place of a directory.
+        std::fs::create_dir(&path).unwrap();
+        assert!(replace(&path, "text").is_err());
+        assert!(!path.with_extension("new").exists());
+    }
 }

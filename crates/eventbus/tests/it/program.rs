@@ -1,5 +1,6 @@
 //! The built program as a child process that dies with its test.
 
+use std::os::fd::OwnedFd;
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -41,6 +42,20 @@ pub(crate) fn start(args: &[&str]) -> Running {
     let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
     let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
     Running { child, stdout, stderr }
+}
+
+/// Starts the program with `input` as its standard input and leaves it running.
+pub(crate) async fn start_with(args: &[&str], input: &str) -> Running {
+    let mut child = command(args).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+    let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
+    let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
+    Running { child, stdout, stderr }
+}
+
+/// Starts the program with a terminal as its standard error.
+pub(crate) fn start_seen(args: &[&str], terminal: OwnedFd) -> Child {
+    command(args).env("TERM", "xterm").stdin(Stdio::null()).stderr(terminal).spawn().unwrap()
 }
 
 /// Starts the program with a standard error that takes no byte.

@@ -1,15 +1,18 @@
 //! `eventbus publish --lines`: batches, over stand-ins for the bus and over the real one.
 
+use std::io::Read;
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http::Request;
+use rustix::pty::{OpenptFlags, openpt, ptsname, unlockpt};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
-use crate::program::{Ended, run};
+use crate::program::{Ended, run, start_seen, start_with, within};
 use crate::resources::subscription;
 use crate::served::Bus;
 use crate::server::{Server, answer};
@@ -65,7 +68,11 @@ async fn stand_in(first: Option<u16>) -> (Server, Arc<Mutex<Vec<Got>>>) {
 }
 
 fn payloads((_, _, events): &Got) -> Vec<u64> {
-    events.iter().map(|event| event["data"].as_u64().unwrap()).collect()
+    events.iter().map(data).collect()
+}
+
+fn data(event: &Value) -> u64 {
+    event["data"].as_u64().unwrap()
 }
 
 #[tokio::test]
@@ -119,6 +126,123 @@ async fn a_batch_that_is_asked_for_patience_is_sent_again_as_it_was() {
         "a 413 is final"
     );
     assert_eq!(requests.lock().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn events_of_a_batch_that_are_asked_for_patience_are_sent_again_alone() {
+    let requests = Arc::new(Mutex::new(Vec::new()));
+    let kept = requests.clone();
+    let server = Server::start(move |request: Request<Bytes>| {
+        let body: Value = serde_json::from_slice(request.body()).unwrap();
+        let events = body.as_array().cloned().unwrap_or_else(|| vec![body]);
+        let mut kept = kept.lock().unwrap();
+        kept.push(events.clone());
+        let refused =
+            |status: u16| json!({"status": "rejected", "error": {"status": status, "type": "t"}});
+        let result = |event: &Value| match (event["data"].as_u64().unwrap(), kept.len()) {
+            (2, 1) => refused(503),
+            (3, 1..=2) => refused(507),
+            (4, _) => refused(429),
+            (5, _) => refused(400),
+            _ => json!({"status": "published"}),
+        };
+        let results: Vec<Value> = events.iter().map(result).collect();
+        let mut said = match &results[..] {
+            [only] if only["error"].is_object() => answer(429, &only["error"].to_string()),
+            [only] => answer(200, &only.to_string()),
+            _ => answer(200, &json!({ "results": results }).to_string()),
+        };
+        said.headers_mut().insert("retry-after", "0".parse().unwrap());
+        async { said }
+    })
+    .await;
+    let args = [SHOP, &["--tries", "4"]].concat();
+    let ended = publish(&server.url("/v1/events"), &args, &lines(5)).await;
+    assert_eq!(ended.code, 1, "{ended:?}");
+    let error = |status: u16| json!({"status": status, "type": "t"});
+    assert_eq!(ended.stdout, format!("4: 429 {}\n5: 400 {}\n", error(429), error(400)));
+    assert!(ended.stderr.contains("3 published, 0 ignored, 0 duplicate, 2 rejected, 0 not sent"));
+    let requests = requests.lock().unwrap();
+    let sent: Vec<Vec<_>> = requests.iter().map(|all| all.iter().map(data).collect()).collect();
+    assert_eq!(sent, [vec![1, 2, 3, 4, 5], vec![2, 3, 4], vec![3, 4], vec![4]]);
+    assert_eq!(requests[0][3], requests[3][0], "the same id, too");
+}
+
+#[tokio::test]
+async fn what_answers_without_a_word_of_a_bus_has_not_published() {
+    let server = Server::start(|_| async { answer(200, "<html>hi</html>") }).await;
+    for (input, lines) in [("{}\n", 1), ("{}\n{}\n", 2)] {
+        let ended = publish(&server.url("/v1/events"), SHOP, input).await;
+        assert_eq!(ended.code, 1);
+        let told = format!("{lines} × 200 is no answer of a bus (is the URL right?): <html>");
+        assert!(ended.stderr.contains(&told), "{ended:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_interrupt_ends_it_with_what_is_known() {
+    let arrived = Arc::new(Barrier::new(3));
+    let arriving = arrived.clone();
+    let server = Server::start(move |request: Request<Bytes>| {
+        let arriving = arriving.clone();
+        async move {
+            let events: Value = serde_json::from_slice(request.body()).unwrap();
+            match data(&events[0]) {
+                1 => answer(200, r#"{"results":[{"status":"published"},{"status":"published"}]}"#),
+                3 => {
+                    arriving.wait().await;
+                    let mut busy = answer(503, "{}");
+                    busy.headers_mut().insert("retry-after", "30".parse().unwrap());
+                    busy
+                }
+                _ => {
+                    arriving.wait().await;
+                    std::future::pending().await
+                }
+            }
+        }
+    })
+    .await;
+    let url = server.url("/v1/events");
+    let args = [&["publish", "--lines", "--url", &url, "--batch", "2"], SHOP].concat();
+    let running = start_with(&args, &lines(6)).await;
+    arrived.wait().await;
+    running.interrupt();
+    let (status, stdout, stderr) = running.ended().await;
+    assert_eq!(status.code(), Some(130), "{stderr}");
+    let told: Vec<&str> = stdout.lines().collect();
+    assert_eq!(told, ["3: 503 {}", "4: 503 {}", "5: --- interrupted", "6: --- interrupted"]);
+    assert!(stderr.contains("2 published, 0 ignored, 0 duplicate, 2 rejected, 2 not sent"));
+    assert!(stderr.ends_with("error: interrupted\n"), "{stderr}");
+}
+
+#[tokio::test]
+async fn a_person_sees_that_it_waits_and_why() {
+    let answers = Arc::new(Mutex::new(vec![answer(200, r#"{"status":"published"}"#)]));
+    let mut busy = answer(503, "{}");
+    busy.headers_mut().insert("retry-after", "1".parse().unwrap());
+    answers.lock().unwrap().push(busy);
+    let server = Server::start(move |_| {
+        let said = answers.lock().unwrap().pop().unwrap();
+        async { said }
+    })
+    .await;
+    let near = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    unlockpt(&near).unwrap();
+    let far = ptsname(&near, Vec::new()).unwrap();
+    let far = std::fs::File::options().write(true).open(far.to_str().unwrap()).unwrap();
+    let url = server.url("/v1/events");
+    let args = [&["publish", "--url", &url, "--data", "1"], SHOP].concat();
+    let mut running = start_seen(&args, far.into());
+    let seen = tokio::task::spawn_blocking(move || {
+        let (mut near, mut seen) = (std::fs::File::from(near), Vec::new());
+        // It ends with an error when the other side is closed.
+        let _ = near.read_to_end(&mut seen);
+        String::from_utf8_lossy(&seen).into_owned()
+    });
+    assert!(within(running.wait()).await.unwrap().success());
+    let seen = within(seen).await.unwrap();
+    assert!(seen.contains("waits: 503, again in 1 s"), "{seen}");
 }
 
 #[tokio::test]
