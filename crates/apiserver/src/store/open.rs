@@ -12,6 +12,7 @@ use std::{
 };
 
 use eventbus_core::Entropy;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension};
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, watch};
@@ -92,10 +93,7 @@ impl Store {
             make(path)?;
         }
         let database = |error: rusqlite::Error| failed(path, error);
-        let connection =
-            Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_WRITE))
-                .map_err(database)?;
-        configure(&connection).map_err(database)?;
+        let connection = connect(path).map_err(database)?;
         connection.pragma_update(None, "journal_mode", "WAL").map_err(database)?;
         connection.pragma_update(None, "synchronous", "FULL").map_err(database)?;
         connection
@@ -107,9 +105,8 @@ impl Store {
             .map_err(database)?;
         let mut readers = Vec::with_capacity(limits::READERS);
         for _ in 0..limits::READERS {
-            let reader = Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))
-                .map_err(database)?;
-            configure(&reader).map_err(database)?;
+            let reader = connect(path).map_err(database)?;
+            reader.pragma_update(None, "query_only", true).map_err(database)?;
             readers.push(reader);
         }
         let revision = revision.unsigned_abs();
@@ -142,16 +139,18 @@ impl Store {
     }
 }
 
-/// Without SQLite's own mutexes: each connection is used by one thread at a time.
-fn flags(mode: OpenFlags) -> OpenFlags {
-    mode | OpenFlags::SQLITE_OPEN_NO_MUTEX
-}
-
-fn configure(connection: &Connection) -> rusqlite::Result<()> {
+/// Opens the file for this process alone: then the index of the write-ahead log lies in memory, and
+/// not in a mapped file, into which a write kills the process where the volume is full. Without
+/// SQLite's own mutexes: each connection is used by one thread at a time.
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags_and_vfs(path, flags, "unix-excl")?;
+    // The last one to close leaves the files as they are: so a look changes nothing.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
     connection.pragma_update(None, "cache_size", -limits::PAGE_CACHE_KIB)?;
     connection.pragma_update(None, "busy_timeout", 5_000)?;
     connection.set_prepared_statement_cache_capacity(32);
-    Ok(())
+    Ok(connection)
 }
 
 /// Tells trouble of the volume from trouble in the file: who is told to move a sound file away
@@ -160,6 +159,9 @@ fn failed(path: &Path, error: rusqlite::Error) -> StoreError {
     let io = |source| StoreError::Io { path: path.into(), source };
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => io(io::Error::new(io::ErrorKind::StorageFull, error)),
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
+            io(io::Error::new(io::ErrorKind::ResourceBusy, "another process uses it"))
+        }
         Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => io(io::Error::other(error)),
         _ => corrupted(path, error.to_string()),
     }
@@ -178,7 +180,7 @@ fn exists(path: &Path) -> Result<bool, StoreError> {
     }
 }
 
-/// Reads the header as bytes, then lets SQLite check the pages, read-only.
+/// Reads the header as bytes, then lets SQLite check the pages.
 fn inspect(path: &Path) -> Result<(), StoreError> {
     let mut header = [0u8; 100];
     let read = fs::File::open(path).and_then(|mut file| file.read_exact(&mut header));
@@ -197,12 +199,12 @@ fn inspect(path: &Path) -> Result<(), StoreError> {
     if word(60) > FORMAT {
         return Err(StoreError::Newer { path: path.into(), found: word(60) });
     }
-    let checked: String =
-        Connection::open_with_flags(path, flags(OpenFlags::SQLITE_OPEN_READ_ONLY))
-            .and_then(|connection| {
-                connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
-            })
-            .map_err(|error| failed(path, error))?;
+    let checked: String = connect(path)
+        .and_then(|connection| {
+            connection.pragma_update(None, "query_only", true)?;
+            connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))
+        })
+        .map_err(|error| failed(path, error))?;
     if checked == "ok" { Ok(()) } else { Err(corrupted(path, checked)) }
 }
 
