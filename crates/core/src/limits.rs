@@ -267,12 +267,12 @@ pub const DELAYED_EVENTS: u64 = 1_000_000;
 /// log may fill.
 pub const DELAYED_BYTES: u64 = 1024 * 1024 * 1024;
 
-/// KiB of delayed events that batches have on their way to where they wait, all together; the others
-/// of a batch wait for their turn. Less than the queue before it takes, so that a large batch is not
-/// refused by halves, and events that come alone find room.
+/// KiB of delayed events that batches have on their way to where they wait, all together; the
+/// others of a batch wait for their turn. Less than the queue before it takes, so that a large
+/// batch is not refused by halves, and events that come alone find room.
 pub const BATCH_DELAYS_KIB: usize = 12 * 1024;
 
-/// Each of them counts as so many KiB at least: 2,048 events.
+/// Each of them counts as so many KiB at least: 2,048 of them.
 pub const BATCH_DELAY_KIB_LEAST: usize = 6;
 
 /// Delayed events on their way to where they wait. All of them are kept by one sync; so many are
