@@ -1,8 +1,8 @@
 //! Reading HTTP/1.1 from a socket with as little work as possible.
 //!
 //! The load generator shares its cores with the bus, so it does without an HTTP library: one buffer
-//! a connection, `httparse` for the head, a length for the body. Both sides of a run are known, so
-//! anything unusual (no length, a body in chunks) is refused rather than handled.
+//! a connection, `httparse` for the head, a length or chunks for the body. What no bus does (a body
+//! that ends with its connection) is refused.
 
 use std::io;
 use std::ops::Range;
@@ -26,7 +26,7 @@ pub(super) struct Inbox {
 }
 
 /// The answer to a request.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Answer<'a> {
     /// The status code.
     pub(super) status: u16,
@@ -34,6 +34,10 @@ pub(super) struct Answer<'a> {
     pub(super) is_last: bool,
     /// The header `Eventbus-Durability`, where there is one.
     pub(super) durability: Option<&'a [u8]>,
+    /// The header `Eventbus-Status`, where there is one.
+    pub(super) outcome: Option<&'a [u8]>,
+    /// The header `Eventbus-Event-Id`, where there is one.
+    pub(super) event_id: Option<&'a [u8]>,
     /// The body, as it came.
     pub(super) body: &'a [u8],
 }
@@ -45,7 +49,9 @@ pub(super) struct Delivery<'a> {
     pub(super) path: &'a str,
     /// The header `Kyma-Event-Id`, where there is one.
     pub(super) event_id: Option<&'a [u8]>,
-    /// The body, as it came.
+    /// The header `ce-id`, where there is one.
+    pub(super) ce_id: Option<&'a [u8]>,
+    /// The body, as it came; chunks are put together.
     pub(super) body: &'a [u8],
 }
 
@@ -53,12 +59,15 @@ pub(super) struct Delivery<'a> {
 #[derive(Debug, Default)]
 struct Head {
     head_bytes: usize,
-    body_bytes: usize,
+    /// None when the body comes in chunks that are not all there yet.
+    body_bytes: Option<usize>,
     status: u16,
     is_last: bool,
     path: Range<usize>,
     event_id: Option<Range<usize>>,
+    ce_id: Option<Range<usize>>,
     durability: Option<Range<usize>>,
+    outcome: Option<Range<usize>>,
 }
 
 impl Inbox {
@@ -75,12 +84,13 @@ impl Inbox {
         let Some(head) = self.next(stream, answer_head).await? else {
             return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "closed before an answer"));
         };
-        let bytes = self.consumed(&head);
         Ok(Answer {
             status: head.status,
             is_last: head.is_last,
-            durability: head.durability.map(|range| &bytes[range]),
-            body: &bytes[head.head_bytes..],
+            durability: head.durability.clone().map(|range| &self.bytes[range]),
+            outcome: head.outcome.clone().map(|range| &self.bytes[range]),
+            event_id: head.event_id.clone().map(|range| &self.bytes[range]),
+            body: self.body(&head),
         })
     }
 
@@ -92,17 +102,17 @@ impl Inbox {
         let Some(head) = self.next(stream, request_head).await? else {
             return Ok(None);
         };
-        let bytes = self.consumed(&head);
         Ok(Some(Delivery {
-            path: std::str::from_utf8(&bytes[head.path]).unwrap_or_default(),
-            event_id: head.event_id.map(|range| &bytes[range]),
-            body: &bytes[head.head_bytes..],
+            path: std::str::from_utf8(&self.bytes[head.path.clone()]).unwrap_or_default(),
+            event_id: head.event_id.clone().map(|range| &self.bytes[range]),
+            ce_id: head.ce_id.clone().map(|range| &self.bytes[range]),
+            body: self.body(&head),
         }))
     }
 
-    /// What was consumed last: a head and its body.
-    fn consumed(&self, head: &Head) -> &[u8] {
-        &self.bytes[self.consumed - head.head_bytes - head.body_bytes..self.consumed]
+    /// The body of what was consumed last. Its head is at the beginning.
+    fn body(&self, head: &Head) -> &[u8] {
+        &self.bytes[head.head_bytes..head.head_bytes + head.body_bytes.unwrap_or_default()]
     }
 
     /// Reads until a head and its body are there, and consumes them.
@@ -117,8 +127,13 @@ impl Inbox {
             if head.is_none() {
                 head = parse(&self.bytes[..self.read])?;
             }
-            let wanted_bytes =
-                head.as_ref().map(|head| head.head_bytes.saturating_add(head.body_bytes));
+            let mut wanted_bytes = None;
+            if let Some(head) = &mut head {
+                wanted_bytes = match head.body_bytes {
+                    Some(bytes) => Some(head.head_bytes.saturating_add(bytes)),
+                    None => self.put_together(head)?,
+                };
+            }
             if wanted_bytes.unwrap_or(self.read) > LARGEST_BYTES {
                 return Err(unusual("more bytes than any event has"));
             }
@@ -140,6 +155,21 @@ impl Inbox {
         }
     }
 
+    /// Puts the chunks of a body together, once all are there; returns where they ended.
+    fn put_together(&mut self, head: &mut Head) -> io::Result<Option<usize>> {
+        let Some((chunks, end)) = chunks(&self.bytes[head.head_bytes..self.read])? else {
+            return Ok(None);
+        };
+        let mut to = head.head_bytes;
+        for chunk in chunks {
+            let from = head.head_bytes + chunk.start;
+            self.bytes.copy_within(from..from + chunk.len(), to);
+            to += chunk.len();
+        }
+        head.body_bytes = Some(to - head.head_bytes);
+        Ok(Some(head.head_bytes + end))
+    }
+
     /// Forgets what was consumed. Mostly that is everything, and nothing has to be moved.
     fn make_room(&mut self) {
         self.bytes.copy_within(self.consumed..self.read, 0);
@@ -155,15 +185,10 @@ fn answer_head(bytes: &[u8]) -> io::Result<Option<Head>> {
         return Ok(None);
     };
     let status = answer.code.unwrap_or_default();
-    let (length, mut head) = of_headers(bytes, answer.headers)?;
-    head.head_bytes = head_bytes;
-    head.status = status;
-    head.body_bytes = match status {
-        // These have none, whatever the head says.
-        100..=199 | 204 | 304 => 0,
-        _ => length.ok_or_else(|| unusual("no Content-Length"))?,
-    };
-    Ok(Some(head))
+    // These have no body, whatever the head says.
+    let may_have_body = !matches!(status, 100..=199 | 204 | 304);
+    let head = of_headers(bytes, answer.headers, may_have_body)?;
+    Ok(Some(Head { status, head_bytes, ..head }))
 }
 
 fn request_head(bytes: &[u8]) -> io::Result<Option<Head>> {
@@ -172,30 +197,75 @@ fn request_head(bytes: &[u8]) -> io::Result<Option<Head>> {
     let httparse::Status::Complete(head_bytes) = request.parse(bytes).map_err(not_http)? else {
         return Ok(None);
     };
-    let (length, mut head) = of_headers(bytes, request.headers)?;
-    head.head_bytes = head_bytes;
-    head.path = range(bytes, request.path.unwrap_or_default().as_bytes());
-    head.body_bytes = length.ok_or_else(|| unusual("no Content-Length"))?;
-    Ok(Some(head))
+    let head = of_headers(bytes, request.headers, true)?;
+    let path = range(bytes, request.path.unwrap_or_default().as_bytes());
+    Ok(Some(Head { path, head_bytes, ..head }))
 }
 
-/// The length of the body, if one is named, and what else the headers say.
-fn of_headers(bytes: &[u8], headers: &[httparse::Header<'_>]) -> io::Result<(Option<usize>, Head)> {
-    let mut length = None;
+/// What the headers of a head say.
+fn of_headers(
+    bytes: &[u8],
+    headers: &[httparse::Header<'_>],
+    may_have_body: bool,
+) -> io::Result<Head> {
+    let (mut length, mut is_chunked) = (None, false);
     let mut head = Head::default();
     for header in headers {
-        if header.name.eq_ignore_ascii_case("content-length") {
+        let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+        if is("content-length") {
             let text = std::str::from_utf8(header.value).unwrap_or_default();
             length = Some(text.parse().map_err(|_| unusual("a Content-Length not a number"))?);
-        } else if header.name.eq_ignore_ascii_case("connection") {
+        } else if is("transfer-encoding") {
+            is_chunked = header.value.eq_ignore_ascii_case(b"chunked");
+        } else if is("connection") {
             head.is_last = header.value.eq_ignore_ascii_case(b"close");
-        } else if header.name.eq_ignore_ascii_case("kyma-event-id") {
+        } else if is("kyma-event-id") || is("eventbus-event-id") {
             head.event_id = Some(range(bytes, header.value));
-        } else if header.name.eq_ignore_ascii_case("eventbus-durability") {
+        } else if is("ce-id") {
+            head.ce_id = Some(range(bytes, header.value));
+        } else if is("eventbus-durability") {
             head.durability = Some(range(bytes, header.value));
+        } else if is("eventbus-status") {
+            head.outcome = Some(range(bytes, header.value));
         }
     }
-    Ok((length, head))
+    head.body_bytes = match length {
+        _ if !may_have_body => Some(0),
+        _ if is_chunked => None,
+        Some(length) => Some(length),
+        None => return Err(unusual("no Content-Length")),
+    };
+    Ok(head)
+}
+
+/// Where the chunks of a body are, and where it ends; none while it has not come whole.
+fn chunks(bytes: &[u8]) -> io::Result<Option<(Vec<Range<usize>>, usize)>> {
+    const LINE_END: usize = 2;
+    let (mut at, mut found) = (0, Vec::new());
+    loop {
+        let size = httparse::parse_chunk_size(bytes.get(at..).unwrap_or_default());
+        let size = size.map_err(|_| unusual("a chunk without a size"))?;
+        let httparse::Status::Complete((head_bytes, size)) = size else {
+            return Ok(None);
+        };
+        let from = at + head_bytes;
+        let size = usize::try_from(size).unwrap_or(usize::MAX);
+        at = from.saturating_add(size).saturating_add(LINE_END);
+        if size > LARGEST_BYTES {
+            return Err(unusual("more bytes than any event has"));
+        }
+        if at > bytes.len() {
+            return Ok(None);
+        }
+        if size == 0 {
+            // Trailers are announced, and nobody asked for any.
+            return match &bytes[from..at] {
+                b"\r\n" => Ok(Some((found, at))),
+                _ => Err(unusual("trailers")),
+            };
+        }
+        found.push(from..from + size);
+    }
 }
 
 /// Where in `whole` its slice `part` lies.
@@ -233,11 +303,19 @@ mod tests {
             let mut inbox = Inbox::new();
             let first = inbox.answer(&mut near).await.unwrap();
             let durability = Some(&b"synced"[..]);
-            let wanted = Answer { status: 200, is_last: false, durability, body: b"abc" };
+            let nothing = Answer {
+                status: 204,
+                is_last: true,
+                durability: None,
+                outcome: None,
+                event_id: None,
+                body: b"",
+            };
+            let wanted =
+                Answer { status: 200, is_last: false, durability, body: b"abc", ..nothing };
             assert_eq!(first, wanted, "cut at {cut}");
             let second = inbox.answer(&mut near).await.unwrap();
-            let wanted = Answer { status: 204, is_last: true, durability: None, body: b"" };
-            assert_eq!(second, wanted, "cut at {cut}");
+            assert_eq!(second, nothing, "cut at {cut}");
             writing.await.unwrap();
             assert!(inbox.answer(&mut near).await.is_err(), "closed");
         }
@@ -259,10 +337,29 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn chunks_are_put_together_however_they_are_cut() {
+        let two = b"POST /1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\nce-id: 7\r\n\r\n\
+            3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\n\r\n\
+            POST /2 HTTP/1.1\r\nContent-Length: 2\r\n\r\nhi";
+        for cut in 1..two.len() {
+            let mut stream = two[..cut].chain(&two[cut..]);
+            let mut inbox = Inbox::new();
+            let first = inbox.delivery(&mut stream).await.unwrap().unwrap();
+            assert_eq!((first.path, first.body), ("/1", &b"abcdefg"[..]), "cut at {cut}");
+            assert_eq!(first.ce_id, Some(&b"7"[..]));
+            let second = inbox.delivery(&mut stream).await.unwrap().unwrap();
+            assert_eq!((second.path, second.body), ("/2", &b"hi"[..]), "cut at {cut}");
+        }
+    }
+
+    #[tokio::test]
     async fn what_is_unusual_is_refused() {
         for answer in [
             "HTTP/1.1 200 OK\r\n\r\n",
-            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffff\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nA: b\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
             "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n",
             "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabc",

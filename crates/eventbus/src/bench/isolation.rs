@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
-use super::args::Plan;
-use super::run::{Measured, measure};
+use super::measured::Measured;
+use super::plan::Plan;
+use super::run::measure;
 use super::subscribers::Trouble;
 use crate::cli::{Fault, World};
 use crate::output;
@@ -76,7 +77,8 @@ impl Pair {
     /// last five are healthy too, and as busy as the others: they are left out of its rate.
     fn healthy(&self) -> (Healthy, Healthy) {
         let figures = |measured: &Measured| {
-            let delivered = measured.delivered.map(|flow| (flow.rate_per_s, flow.latency.p99_us));
+            let delivered =
+                measured.delivered.as_ref().map(|flow| (flow.rate_per_s, flow.latency.p99_us));
             let (rate, p99_us) = delivered.unwrap_or_default();
             (rate, p99_us as f64)
         };

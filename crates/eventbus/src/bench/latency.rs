@@ -11,6 +11,15 @@ const LONGEST_US: u64 = 3_600_000_000;
 /// Significant digits kept.
 const DIGITS: u8 = 3;
 
+/// The shares of the events, in percent, whose latency is told in a curve.
+const SHARES: [f64; 16] = [
+    10.0, 25.0, 50.0, 75.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.75, 99.9, 99.95, 99.975, 99.99,
+    99.999, 100.0,
+];
+
+/// Bars of a distribution between a latency and its double.
+const BARS_PER_DOUBLING: f64 = 4.0;
+
 /// Recorded latencies.
 #[derive(Clone, Debug)]
 pub(super) struct Latency(Histogram<u64>);
@@ -23,6 +32,20 @@ pub(super) struct Percentiles {
     pub(super) p99_us: u64,
     pub(super) p999_us: u64,
     pub(super) max_us: u64,
+}
+
+/// A share of the events, and how long the slowest of them took.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Point {
+    pub(super) percent: f64,
+    pub(super) us: u64,
+}
+
+/// How many events took longer than those of the bar before, and at most so long.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub(super) struct Bar {
+    pub(super) upto_us: f64,
+    pub(super) events: u64,
 }
 
 impl Latency {
@@ -48,6 +71,32 @@ impl Latency {
             max_us: self.0.max(),
         }
     }
+
+    /// How long the fastest of them took, at [`SHARES`].
+    pub(super) fn curve(&self) -> Vec<Point> {
+        let point = |percent| Point { percent, us: self.0.value_at_percentile(percent) };
+        if self.0.is_empty() { Vec::new() } else { SHARES.map(point).to_vec() }
+    }
+
+    /// How they are spread: bars of even width on a logarithmic scale, from the first that is not
+    /// empty to the last.
+    pub(super) fn distribution(&self) -> Vec<Bar> {
+        let mut bars: Vec<Bar> = Vec::new();
+        let number = |us: u64| (us.max(1) as f64).log2() * BARS_PER_DOUBLING;
+        let upto = |number: f64| (number / BARS_PER_DOUBLING).exp2();
+        let mut next = number(self.0.min()).ceil();
+        for step in self.0.iter_recorded() {
+            let us = step.value_iterated_to();
+            while bars.is_empty() || upto(next - 1.0) < us as f64 {
+                bars.push(Bar { upto_us: upto(next), events: 0 });
+                next += 1.0;
+            }
+            if let Some(bar) = bars.last_mut() {
+                bar.events += step.count_since_last_iteration();
+            }
+        }
+        bars
+    }
 }
 
 #[cfg(test)]
@@ -65,6 +114,36 @@ mod tests {
         assert!(near(seen.p50_us, 500_000) && near(seen.p90_us, 900_000), "{seen:?}");
         assert!(near(seen.p99_us, 990_000) && near(seen.p999_us, 999_000), "{seen:?}");
         assert!(near(seen.max_us, 1_000_000), "{seen:?}");
+    }
+
+    #[test]
+    fn every_event_is_in_one_bar() {
+        let mut latency = Latency::new();
+        for us in [1, 1, 2, 90, 100, 101, 100_000] {
+            latency.record(Duration::from_micros(us));
+        }
+        let bars = latency.distribution();
+        assert_eq!(bars.iter().map(|bar| bar.events).sum::<u64>(), 7);
+        assert_eq!(bars[0], Bar { upto_us: 1.0, events: 2 });
+        assert!(bars.is_sorted_by(|one, next| one.upto_us < next.upto_us));
+        let last = bars.last().unwrap();
+        assert!(last.events == 1 && last.upto_us >= 100_000.0 && last.upto_us < 130_000.0);
+        let upto_128: u64 =
+            bars.iter().filter(|bar| bar.upto_us < 129.0).map(|bar| bar.events).sum();
+        assert_eq!(upto_128, 6);
+        assert_eq!((Latency::new().distribution(), Latency::new().curve()), (vec![], vec![]));
+    }
+
+    #[test]
+    fn a_curve_rises_to_the_longest() {
+        let mut latency = Latency::new();
+        for ms in 1..=100 {
+            latency.record(Duration::from_millis(ms));
+        }
+        let curve = latency.curve();
+        assert!(curve.is_sorted_by_key(|point| point.us));
+        assert_eq!(curve.last().unwrap().us, latency.percentiles().max_us);
+        assert!(curve[2].percent == 50.0 && curve[2].us.abs_diff(50_000) < 100, "{curve:?}");
     }
 
     #[test]

@@ -5,20 +5,30 @@
 //! shares its cores with the bus: prepared bytes, one buffer a connection, a thread for publishers
 //! and one for subscribers.
 
+mod answers;
 mod args;
+mod arrivals;
 mod board;
+mod chance;
 mod event;
 mod inbox;
 mod isolation;
 mod kill;
 mod latency;
+mod measured;
 mod pace;
+mod plan;
+mod progress;
 mod publishers;
+mod ramp;
 mod report;
+mod request;
 mod resources;
 mod run;
 mod seen;
 mod subscribers;
+mod subscriptions;
+mod svix;
 mod worker;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -33,8 +43,13 @@ pub(crate) async fn run(args: Args, world: World) -> Result<(), Fault> {
     let plan = args.plan()?;
     raise_descriptor_limit();
     match plan.mode {
+        Mode::EndToEnd | Mode::Publish if plan.p99_max.is_some() => {
+            let ramp = ramp::climb(&plan, &world).await?;
+            Report::of(&plan, &ramp).print(plan.json)?;
+            fail_on(ramp.complaint())
+        }
         Mode::EndToEnd | Mode::Publish => {
-            let measured = run::measure(&plan, &world, &[]).await?;
+            let measured = run::measure(&plan, &world, &plan.troubles()).await?;
             Report::of(&plan, &measured).print(plan.json)
         }
         Mode::Isolation => {

@@ -5,10 +5,12 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use super::args::{Mode, Plan, Target};
+use super::args::{Mode, Target};
 use super::isolation::Isolation;
 use super::kill::Killed;
-use super::run::{Flow, Measured};
+use super::measured::{Flow, Measured};
+use super::plan::Plan;
+use super::ramp::Ramp;
 use crate::cli::Fault;
 use crate::output;
 
@@ -59,7 +61,7 @@ const HEADINGS: &str =
     "              events    events/s     p50 µs     p90 µs     p99 µs   p99.9 µs     max µs";
 
 fn row(name: &str, flow: &Flow) -> String {
-    let Flow { events, rate_per_s, latency } = flow;
+    let Flow { events, rate_per_s, latency, .. } = flow;
     let figures = [latency.p50_us, latency.p90_us, latency.p99_us, latency.p999_us, latency.max_us];
     let figures: String = figures.iter().map(|figure| format!("{figure:>11}")).collect();
     format!("{name:<9} {events:>10} {rate_per_s:>11.0}{figures}")
@@ -80,11 +82,37 @@ impl Table for Measured {
             let (backlog, most) = (self.backlog, self.backlog_max);
             lines.push(format!("at the end {backlog} deliveries were under way, at most {most}"));
         }
+        if self.failed > 0 {
+            lines.push(format!("{} deliveries failed as told, and came again", self.failed));
+        }
+        if let Some(slow) = self.slow {
+            lines.push(format!("{slow} deliveries besides, at the slow endpoints"));
+        }
+        let arrived = match self.is_checked {
+            true => format!("{} deliveries in all, each once", self.deliveries),
+            false => "no deliveries: what becomes of them was not looked at".to_owned(),
+        };
         lines.push(format!(
-            "{:.1} s measured; {} events and {} deliveries in all, each once; drained in {:.2} s; \
-             {:.1} s of CPU for the load",
-            self.seconds, self.events, self.deliveries, self.drain_s, self.generator_cpu_s,
+            "{:.1} s measured; {} events and {arrived}; drained in {:.2} s; {:.1} s of CPU for the \
+             load",
+            self.seconds, self.events, self.drain_s, self.generator_cpu_s,
         ));
+        lines
+    }
+}
+
+impl Table for Ramp {
+    fn lines(&self) -> Vec<String> {
+        let mut lines = vec![HEADINGS.to_owned()];
+        for step in &self.steps {
+            let rate = format!("{:.0}/s", step.rate_per_s);
+            lines.extend(step.flow.as_ref().map(|flow| row(&rate, flow)));
+            lines.extend(step.broke.as_ref().map(|why| format!("{rate:<9} broke: {why}")));
+        }
+        lines.push(match self.highest_rate_per_s {
+            Some(rate) => format!("{rate:.0}/s held: p99 at most {} µs", self.p99_max_us),
+            None => format!("no rate held: p99 at most {} µs", self.p99_max_us),
+        });
         lines
     }
 }
@@ -94,8 +122,8 @@ impl Table for Isolation {
         let mut lines = vec![HEADINGS.to_owned()];
         for pair in &self.pairs {
             let flows = [("without", &pair.without), ("with bad", &pair.with)];
-            let all = flows.iter().filter_map(|(name, run)| Some((name, run.delivered?)));
-            lines.extend(all.map(|(name, flow)| row(name, &flow)));
+            let all = flows.iter().filter_map(|(name, run)| Some((name, run.delivered.as_ref()?)));
+            lines.extend(all.map(|(name, flow)| row(name, flow)));
         }
         let summary = &self.summary;
         lines.push(format!(
@@ -180,7 +208,8 @@ mod tests {
     #[test]
     fn columns_stand_under_their_headings() {
         let latency = Percentiles { p50_us: 1, p90_us: 2, p99_us: 3, p999_us: 4, max_us: 5 };
-        let flow = Flow { events: 1_234_567, rate_per_s: 61_728.4, latency };
+        let (curve, distribution) = (Vec::new(), Vec::new());
+        let flow = Flow { events: 1_234_567, rate_per_s: 61_728.4, latency, curve, distribution };
         let row = row("published", &flow);
         assert_eq!(row.chars().count(), HEADINGS.chars().count(), "{row}");
         let place = |text: &str, what: &str| text.find(what).map(|at| at + what.len());

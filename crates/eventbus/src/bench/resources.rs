@@ -5,6 +5,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use eventbus_core::manifest::DeliveryFormat;
 use eventbus_resources::{DEFINITIONS, Kind};
 use futures::{StreamExt, TryStreamExt};
 use kube::api::{ApiResource, DeleteParams, DynamicObject, ListParams, PostParams};
@@ -35,6 +36,8 @@ pub(super) struct Wanted {
     pub(super) max_inflight: u16,
     /// How long an attempt may take; the bus's default where none is given.
     pub(super) timeout_ms: Option<u32>,
+    /// The form of its deliveries.
+    pub(super) format: DeliveryFormat,
 }
 
 /// The resources of one run.
@@ -140,6 +143,9 @@ impl Wanted {
             "max_inflight": self.max_inflight,
             "source_id": SOURCE_ID,
         });
+        if self.format != DeliveryFormat::default() {
+            spec["delivery"] = json!({ "format": self.format });
+        }
         if let Some(timeout_ms) = self.timeout_ms {
             spec["push_request_timeout_ms"] = timeout_ms.into();
         }

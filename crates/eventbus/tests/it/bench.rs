@@ -170,6 +170,74 @@ async fn the_real_bus_is_measured_end_to_end_and_publishing_only() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_form_and_durability_of_the_real_bus_is_measured() {
+    let bus = crate::served::Bus::start().await;
+    let kubeconfig = bus.data_dir().join("kubeconfig").display().to_string();
+    let to = format!("--url {}/v1/events --kubeconfig {kubeconfig}", bus.publish);
+    for (more, durability) in [
+        ("--format cloudevents-binary --durability accepted", "accepted"),
+        ("--format cloudevents-structured --durability written", "written"),
+        ("--format cloudevents-structured --batch 50", "synced"),
+        ("--format kyma --durability synced --batch 20", "synced"),
+    ] {
+        let result = result(&bench(&format!("{to} {SHORT} {more} --fan-out 2")).await);
+        assert_eq!(result["durability"], durability, "{more}");
+        assert_eq!(result["deliveries"].as_u64(), result["events"].as_u64().map(|all| all * 2));
+    }
+    let ended = bench(&format!("{to} {SHORT} --durability replicated")).await;
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("Eventbus-Durability"), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn subscribers_of_the_real_bus_behave_as_they_are_told() {
+    let bus = crate::served::Bus::start().await;
+    let kubeconfig = bus.data_dir().join("kubeconfig").display().to_string();
+    let to = format!("--url {}/v1/events --kubeconfig {kubeconfig}", bus.publish);
+    let failing = "--subscriber-failures 20% --subscriber-latency 2ms";
+    let failed = result(&bench(&format!("{to} {SHORT} {failing}")).await);
+    assert_eq!(failed["deliveries"], failed["events"]);
+    let failures = failed["failed"].as_u64().unwrap();
+    assert!((20..=100).contains(&failures), "a fifth of 200 and more: {failed}");
+    let slow = "--fan-out 3 --slow-subscribers 1 --slow-latency 3s --max-inflight 2";
+    let slowed = result(&bench(&format!("{to} {SHORT} {slow}")).await);
+    assert_eq!(slowed["deliveries"].as_u64(), slowed["events"].as_u64().map(|all| all * 2));
+    assert_eq!(slowed["checked"], 2);
+    // Two at once, each for three seconds: the healthy ones are done long before.
+    assert!(slowed["slow"].as_u64() >= Some(1) && slowed["slow"].as_u64() < Some(200), "{slowed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_highest_rate_is_searched_for() {
+    let bus = Bus::start(Flaw::None).await;
+    // No latency is too long here: what is tried, and what is said, does not hang on the machine.
+    let search = "--find-rate --p99 1h --rate 4000000 --events 400";
+    let ended = bench_bus(&bus, search).await;
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let steps = report["result"]["steps"].as_array().unwrap();
+    let held = |step: &Value| step["broke"].is_null();
+    let highest = steps
+        .iter()
+        .filter(|step| held(step))
+        .map(|step| &step["rate_per_s"])
+        .max_by(|one, other| one.as_f64().partial_cmp(&other.as_f64()).unwrap());
+    assert_eq!(report["result"]["highest_rate_per_s"], highest.cloned().unwrap_or_default());
+    assert_eq!(ended.code, i32::from(highest.is_none()), "{report}");
+    assert!(!held(&steps[0]), "4,000,000/s is too much: {report}");
+    assert!(bus.is_cleaned_up());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rate_at_which_an_event_is_lost_does_not_hold() {
+    let bus = Bus::start(Flaw::Loses).await;
+    let search = "--find-rate --p99 1h --rate 500 --events 50 --patience 500ms";
+    let ended = bench_bus(&bus, search).await;
+    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let broke = report["result"]["steps"][0]["broke"].as_str().unwrap();
+    assert!(broke.contains("1 of "), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_killed_bus_loses_nothing() {
     let directory = tempfile::tempdir().unwrap();
     let data_dir = directory.path().join("data");

@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod bench_peers;
 mod bus;
 mod cloudevents;
 mod cluster;

@@ -16,13 +16,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::args::{Layout, Load, Plan};
+use super::arrivals::{Arrivals, Ids};
 use super::board::Board;
+use super::chance::Chance;
 use super::event::Shape;
+use super::plan::{Layout, Load, Plan};
 use super::publishers::Destination;
 use super::resources::Resources;
 use super::run::wanted;
-use super::subscribers::{Arrivals, Endpoints};
+use super::subscribers::Endpoints;
 use super::worker::Worker;
 use crate::cli::{Fault, World};
 use crate::output;
@@ -80,7 +82,7 @@ pub(super) async fn measure(plan: &Plan, world: &World) -> Result<Killed, Fault>
     let mut server = Server::new(&plan.kill.data_dir, records.join("serve.log"))?;
     let mut ready_max = server.start(&*world.clock).await?;
     let stage = Stage::set(plan, world, &server, &records).await?;
-    let mut chance = Chance(seed);
+    let mut chance = Chance::new(seed);
     for number in 1..=plan.kill.kills {
         tokio::time::sleep(Duration::from_millis(chance.between(LIFE_MS))).await;
         server.kill().await?;
@@ -171,11 +173,12 @@ impl Stage {
             Journal::create(&records.join("published.log")).map_err(failed)?;
         let (got, got_writer) = Journal::create(&records.join("delivered.log")).map_err(failed)?;
         let clock = world.clock.clone();
-        let arrivals = Arrivals::new(layout, shape.clone(), board.clone(), clock);
+        let ids = Ids::of(plan.load.target, plan.load.format);
+        let arrivals = Arrivals::new(layout, ids, shape.clone(), board.clone(), clock);
         let arrivals = Arc::new(Arrivals { journal: Some(got), ..arrivals });
         let endpoints =
             Endpoints::open(plan.subscriber_listen, &layout, &[]).await.map_err(failed)?;
-        let wanted = wanted(&shape, &layout, &endpoints.urls, 0);
+        let wanted = wanted(&shape, plan, &endpoints.urls, 0);
         let subscribers = endpoints.serve(arrivals.clone()).map_err(failed)?;
         let resources = Resources::of_run(run, &server.kubeconfig()).await?;
         resources.create(&wanted).await?;
@@ -185,7 +188,7 @@ impl Stage {
         let acknowledged = Arc::default();
         let publishers = Publishers {
             connections: load.connections,
-            destination: Destination::of(&load).await?,
+            destination: Destination::of(&load, &shape).await?,
             shape,
             board: board.clone(),
             clock: world.clock.clone(),
@@ -234,34 +237,9 @@ impl Stage {
     }
 }
 
-/// Moments that a seed decides (SplitMix64): the same ones on every machine, in every version.
-struct Chance(u64);
-
-impl Chance {
-    /// A number from the first up to and including the last.
-    fn between(&mut self, (first, last): (u64, u64)) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        first + (mixed ^ (mixed >> 31)) % (last - first + 1)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_seed_decides_all_moments_and_they_differ() {
-        let moments = |seed| {
-            let mut chance = Chance(seed);
-            (0..1_000).map(|_| chance.between(LIFE_MS)).collect::<Vec<_>>()
-        };
-        assert_eq!(moments(7), moments(7));
-        assert_ne!(moments(7), moments(8));
-        assert!(moments(7).iter().all(|ms| (5..=500).contains(ms)));
-        assert!(moments(7).iter().any(|ms| *ms < 50) && moments(7).iter().any(|ms| *ms > 450));
-    }
 
     fn killed(verdict: Verdict) -> Option<String> {
         let killed = Killed {

@@ -9,9 +9,10 @@ use std::time::Duration;
 use eventbus_core::Clock;
 use futures::future::join_all;
 
+use super::super::answers::Said;
 use super::super::board::Board;
 use super::super::event::{Shape, Stamp};
-use super::super::publishers::{Connection, Destination, Said};
+use super::super::publishers::{Connection, Destination};
 use super::super::seen::Seen;
 use super::journal::Journal;
 
