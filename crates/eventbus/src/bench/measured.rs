@@ -12,7 +12,7 @@ use super::arrivals::Arrivals;
 use super::board::{Board, Counters};
 use super::latency::{Bar, Latency, Percentiles, Point};
 use super::plan::Plan;
-use super::progress::Sample;
+use super::progress::{STEP, Sample};
 use super::publishers::Heard;
 
 /// Undelivered events at the end of an end-to-end run that count as being under way, not as a
@@ -166,7 +166,11 @@ impl Measured {
 fn timeline(from: &Moment, samples: &[Sample]) -> Vec<Rates> {
     let mut before = Sample { at: from.at, counters: from.counters };
     let mut rates = Vec::new();
-    for sample in samples.iter().filter(|sample| sample.at > from.at) {
+    for sample in samples {
+        // So soon after the moment before the rate would be a matter of chance.
+        if sample.at < before.at + STEP / 2 {
+            continue;
+        }
         let seconds = (sample.at - before.at).as_secs_f64();
         let per_s = |now: u64, then: u64| (now - then) as f64 / seconds;
         rates.push(Rates {
@@ -192,12 +196,12 @@ mod tests {
         let counters = |published, delivered| Counters { published, delivered };
         let at = Duration::from_millis;
         let from = Moment { at: at(1000), cpu: Duration::ZERO, counters: counters(100, 90) };
-        let samples = [(900, 80, 80), (1500, 150, 100), (2000, 150, 150), (2500, 150, 150)].map(
-            |(ms, published, delivered)| Sample {
-                at: at(ms),
-                counters: counters(published, delivered),
-            },
-        );
+        let samples =
+            [(900, 80, 80), (1010, 140, 90), (1500, 150, 100), (2000, 150, 150), (2500, 150, 150)]
+                .map(|(ms, published, delivered)| Sample {
+                    at: at(ms),
+                    counters: counters(published, delivered),
+                });
         let rates = |at_s, published_per_s, delivered_per_s| Rates {
             at_s,
             published_per_s,

@@ -10,6 +10,7 @@ mod args;
 mod arrivals;
 mod board;
 mod chance;
+mod chart;
 mod event;
 mod inbox;
 mod isolation;
@@ -17,6 +18,7 @@ mod kill;
 mod latency;
 mod measured;
 mod pace;
+mod page;
 mod plan;
 mod progress;
 mod publishers;
@@ -50,7 +52,11 @@ pub(crate) async fn run(args: Args, world: World) -> Result<(), Fault> {
         }
         Mode::EndToEnd | Mode::Publish => {
             let measured = run::measure(&plan, &world, &plan.troubles()).await?;
-            Report::of(&plan, &measured).print(plan.json)
+            let report = Report::of(&plan, &measured);
+            if let Some(file) = &plan.html {
+                page::write(file, &report)?;
+            }
+            report.print(plan.json)
         }
         Mode::Isolation => {
             let isolation = isolation::measure_pairs(&plan, &world).await?;

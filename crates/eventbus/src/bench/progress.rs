@@ -15,7 +15,7 @@ use super::board::{Board, Counters};
 use crate::output;
 
 /// Between two samples.
-const STEP: Duration = Duration::from_millis(200);
+pub(super) const STEP: Duration = Duration::from_millis(200);
 
 /// How many samples a line is about.
 const STEPS_PER_LINE: usize = 5;

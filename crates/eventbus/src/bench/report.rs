@@ -17,13 +17,13 @@ use crate::output;
 /// A result and the circumstances it was found in.
 #[derive(Debug, Serialize)]
 pub(super) struct Report<'a, T> {
-    mode: Mode,
-    target: Target,
+    pub(super) mode: Mode,
+    pub(super) target: Target,
     /// How the run was asked for.
-    command: String,
-    commit: String,
-    machine: String,
-    result: &'a T,
+    pub(super) command: String,
+    pub(super) commit: String,
+    pub(super) machine: String,
+    pub(super) result: &'a T,
 }
 
 /// A result that can be printed.
@@ -70,34 +70,40 @@ fn row(name: &str, flow: &Flow) -> String {
 impl Table for Measured {
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![HEADINGS.to_owned(), row("published", &self.published)];
-        if let Some(delivered) = &self.delivered {
-            lines.push(row("delivered", delivered));
-        }
+        lines.extend(self.delivered.as_ref().map(|delivered| row("delivered", delivered)));
+        lines.extend(self.notes());
+        lines
+    }
+}
+
+impl Measured {
+    /// What there is to say beside the figures.
+    pub(super) fn notes(&self) -> Vec<String> {
         let stored = self.durability.map(|level| format!(", {level}")).unwrap_or_default();
-        lines.push(match self.batch {
+        let mut notes = vec![match self.batch {
             1 => format!("events alone{stored}"),
             batch => format!("batches of {batch}, {:.0} requests/s{stored}", self.requests_per_s),
-        });
+        }];
         if self.delivered.is_some() {
             let (backlog, most) = (self.backlog, self.backlog_max);
-            lines.push(format!("at the end {backlog} deliveries were under way, at most {most}"));
+            notes.push(format!("at the end {backlog} deliveries were under way, at most {most}"));
         }
         if self.failed > 0 {
-            lines.push(format!("{} deliveries failed as told, and came again", self.failed));
+            notes.push(format!("{} deliveries failed as told, and came again", self.failed));
         }
         if let Some(slow) = self.slow {
-            lines.push(format!("{slow} deliveries besides, at the slow endpoints"));
+            notes.push(format!("{slow} deliveries besides, at the slow endpoints"));
         }
         let arrived = match self.is_checked {
             true => format!("{} deliveries in all, each once", self.deliveries),
             false => "no deliveries: what becomes of them was not looked at".to_owned(),
         };
-        lines.push(format!(
+        notes.push(format!(
             "{:.1} s measured; {} events and {arrived}; drained in {:.2} s; {:.1} s of CPU for the \
              load",
             self.seconds, self.events, self.drain_s, self.generator_cpu_s,
         ));
-        lines
+        notes
     }
 }
 

@@ -19,6 +19,10 @@ async fn bench_bus(bus: &Bus, args: &str) -> Ended {
     bench(&format!("--url {url} --kubeconfig {kubeconfig} {SHORT} {args}")).await
 }
 
+fn report(ended: &Ended) -> Value {
+    serde_json::from_str(&ended.stdout).unwrap_or_else(|_| panic!("{ended:?}"))
+}
+
 fn result(ended: &Ended) -> Value {
     assert_eq!(ended.code, 0, "{ended:?}");
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
@@ -211,9 +215,9 @@ async fn subscribers_of_the_real_bus_behave_as_they_are_told() {
 async fn the_highest_rate_is_searched_for() {
     let bus = Bus::start(Flaw::None).await;
     // No latency is too long here: what is tried, and what is said, does not hang on the machine.
-    let search = "--find-rate --p99 1h --rate 4000000 --events 400";
+    let search = "--find-rate --p99 1h --rate 4000000";
     let ended = bench_bus(&bus, search).await;
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let report = report(&ended);
     let steps = report["result"]["steps"].as_array().unwrap();
     let held = |step: &Value| step["broke"].is_null();
     let highest = steps
@@ -230,9 +234,9 @@ async fn the_highest_rate_is_searched_for() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rate_at_which_an_event_is_lost_does_not_hold() {
     let bus = Bus::start(Flaw::Loses).await;
-    let search = "--find-rate --p99 1h --rate 500 --events 50 --patience 500ms";
+    let search = "--find-rate --p99 1h --rate 500 --patience 500ms";
     let ended = bench_bus(&bus, search).await;
-    let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+    let report = report(&ended);
     let broke = report["result"]["steps"][0]["broke"].as_str().unwrap();
     assert!(broke.contains("1 of "), "{report}");
 }

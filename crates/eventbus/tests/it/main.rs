@@ -8,6 +8,7 @@
 )]
 
 mod bench;
+mod bench_page;
 mod bench_peers;
 mod bus;
 mod cloudevents;
