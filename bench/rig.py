@@ -17,7 +17,7 @@ END_S = 15
 
 
 def build():
-    command = ["cargo", "build", "--release", "-p", "eventbus", "-p", "eventbus-bench"]
+    command = ["cargo", "build", "--release", "-p", "eventbus", "-p", "eventbus-yardstick"]
     subprocess.run(command, cwd=ROOT, check=True)
 
 

@@ -26,12 +26,13 @@ const FLOORS: &[(&str, &[&str])] = &[
             "eventbus-server",
         ],
     ),
-    ("eventbus-bench", &[]),
+    ("eventbus-bench", &["eventbus-core", "eventbus-log"]),
     (
         "eventbus-fuzz",
         &["eventbus-apiserver", "eventbus-core", "eventbus-log", "eventbus-resources"],
     ),
     ("eventbus-tidy", &[]),
+    ("eventbus-yardstick", &[]),
 ];
 
 /// Runtimes and I/O: the bottom floor is pure, so these stay above it.
