@@ -63,7 +63,8 @@ const PHRASES: &[(&str, &str)] = &[
 ];
 
 /// Where a banned word is a term of the thing that is spoken to.
-const FOREIGN: &[(&str, &str)] = &[("bench/yardstick/src/bridge.rs", "message"), ("crates/nats/", "message")];
+const FOREIGN: &[(&str, &str)] =
+    &[("bench/yardstick/src/bridge.rs", "message"), ("crates/nats/", "message")];
 
 /// Names that are not ours to choose.
 const ALLOWED: &[Exception] = &[
