@@ -1,7 +1,7 @@
 //! `cargo bench -p eventbus-bench`: how long each step takes on this machine, now.
 //!
-//! Times tell one machine from another, and one minute from the next. Whether the program has become
-//! slower is what `bench/instructions` tells.
+//! Times tell one machine from another, and one minute from the next. Whether the program has
+//! become slower is what `bench/instructions` tells.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use eventbus_bench::STEPS;

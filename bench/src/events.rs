@@ -23,11 +23,15 @@ pub(crate) fn event_type(number: u32) -> String {
 
 /// The contract's event with a number, which its type and its id tell.
 pub(crate) fn contract(event_type: u32, id: u64) -> String {
-    format!(
-        r#"{{"source-id":"shop","event-type":"{}","event-type-version":"v1","event-id":"31109198-4d69-4ae0-972d-{id:012x}","event-time":"2026-01-01T00:00:00Z","data":{}}}"#,
-        self::event_type(event_type),
-        payload()
-    )
+    let members = [
+        r#"{"source-id":"shop""#.to_owned(),
+        format!(r#""event-type":"{}""#, self::event_type(event_type)),
+        r#""event-type-version":"v1""#.to_owned(),
+        format!(r#""event-id":"31109198-4d69-4ae0-972d-{id:012x}""#),
+        r#""event-time":"2026-01-01T00:00:00Z""#.to_owned(),
+        format!(r#""data":{}}}"#, payload()),
+    ];
+    members.join(",")
 }
 
 /// The same, read.

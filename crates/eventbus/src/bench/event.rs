@@ -111,7 +111,8 @@ impl Shape {
     }
 
     /// The stamp of a delivered body: the payload alone, or a whole event that ends with it (a
-    /// CloudEvent in structured mode, or what a relay posts on). None when it is not, byte for byte, a payload of this run.
+    /// CloudEvent in structured mode, or what a relay posts on). None when it is not, byte for
+    /// byte, a payload of this run.
     pub(super) fn read(&self, body: &[u8]) -> Option<Stamp> {
         let from = body.len().checked_sub(self.payload.len())?;
         let payload = match from {

@@ -182,7 +182,7 @@ impl Args {
         if self.find_rate && !(is_plain && self.window.is_none()) {
             return wrong("--find-rate: with --mode end-to-end or publish, and no --window".into());
         }
-        if self.html.is_some() && !(is_plain && !self.find_rate) {
+        if self.html.is_some() && (!is_plain || self.find_rate) {
             return wrong("--html: with --mode end-to-end or publish, and no --find-rate".into());
         }
         Ok(())

@@ -1,8 +1,8 @@
 //! The highest rate that holds: doubled until one breaks, then the gap between the last that held
 //! and the first that broke is halved.
 //!
-//! Each step is a run of its own, in open loop, checked like any other. A rate holds when the target
-//! took it all, the latency stayed below its bound, and everything arrived.
+//! Each step is a run of its own, in open loop, checked like any other. A rate holds when the
+//! target took it all, the latency stayed below its bound, and everything arrived.
 
 use std::time::Duration;
 
