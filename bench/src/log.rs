@@ -73,7 +73,8 @@ async fn store(log: &Log, event: &Event, from: u64, events: u64) {
     assert!(stored.receipts.iter().all(|one| matches!(one, Receipt::Stored(_))));
 }
 
-/// Leases what was stored before, and settles it.
+/// Leases what was stored before, and settles it. Now and then it has to be stored, in one turn for
+/// many: that is in the times, and not in the counts.
 pub(crate) fn deliver() -> Work {
     /// How many turns can be made before more has to be stored.
     const STORED: u64 = 32;

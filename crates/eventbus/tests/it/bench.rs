@@ -4,7 +4,7 @@
 use serde_json::Value;
 
 use crate::bus::{Bus, Flaw};
-use crate::program::{Ended, run, start};
+use crate::program::{Ended, run, start, within};
 use crate::server::{Server, answer};
 
 const SHORT: &str = "--connections 4 --events 200 --warm-up 20ms --payload 200 --json";
@@ -239,6 +239,22 @@ async fn a_rate_at_which_an_event_is_lost_does_not_hold() {
     let report = report(&ended);
     let broke = report["result"]["steps"][0]["broke"].as_str().unwrap();
     assert!(broke.contains("1 of "), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_shows_how_it_goes_and_nobody_else_is_told() {
+    let bus = Bus::start(Flaw::None).await;
+    let to = format!("--url {} --kubeconfig {}", bus.publish_url(), bus.kubeconfig);
+    let args = format!("bench {to} --connections 4 --warm-up 0s --duration 2s --rate 200");
+    let command = format!("{} {args}", env!("CARGO_BIN_EXE_eventbus"));
+    // Gives what it runs a terminal, and hands on what that shows.
+    let mut terminal = tokio::process::Command::new("script");
+    terminal.args(["-qec", &command, "/dev/null"]).kill_on_drop(true);
+    let shown = within(terminal.stdin(std::process::Stdio::null()).output()).await.unwrap();
+    let shown = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.contains("measuring  ") && shown.contains("/s delivered, p99 "), "{shown}");
+    let ended = bench(&args["bench ".len()..]).await;
+    assert_eq!((ended.code, ended.stderr.as_str()), (0, ""), "{ended:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
