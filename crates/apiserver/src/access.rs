@@ -26,16 +26,20 @@ const PATHS: &[&str] = &[
     "/apis",
     "/apis/*",
     "/healthz",
+    "/healthz/*",
     "/livez",
+    "/livez/*",
     "/metrics",
     "/openapi",
     "/openapi/*",
     "/readyz",
+    "/readyz/*",
     "/version",
 ];
 
 /// Paths that anybody may read: they say only whether the server is well.
-pub(crate) const OPEN: &[&str] = &["/healthz", "/livez", "/readyz", "/version"];
+const OPEN: &[&str] =
+    &["/healthz", "/healthz/*", "/livez", "/livez/*", "/readyz", "/readyz/*", "/version"];
 
 /// Who a request comes from; an extension of every request that the gate let in.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -254,10 +258,17 @@ pub(crate) fn refuse_path(user: &User, verb: &str, path: &str) -> ApiError {
 
 /// Whether the user may ask for a path that is no resource.
 pub(crate) fn may_ask(user: &User, verb: &str, path: &str) -> bool {
-    let matches = |known: &&str| match known.strip_suffix('*') {
+    path_verbs(user).iter().any(|known| ["*", verb].contains(known)) && is_among(paths(user), path)
+}
+
+/// Whether anybody may ask for a path.
+pub(crate) fn is_open(path: &str) -> bool {
+    is_among(OPEN, path)
+}
+
+fn is_among(paths: &[&str], path: &str) -> bool {
+    paths.iter().any(|known| match known.strip_suffix('*') {
         Some(beginning) => path.starts_with(beginning),
         None => path == *known,
-    };
-    path_verbs(user).iter().any(|known| ["*", verb].contains(known))
-        && paths(user).iter().any(matches)
+    })
 }

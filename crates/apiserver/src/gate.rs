@@ -18,7 +18,7 @@ use http::{HeaderMap, Request, Response, header, request};
 use http_body_util::Either;
 
 use crate::{
-    access::{OPEN, User},
+    access::{User, is_open},
     body::Body,
     render,
     status::ApiError,
@@ -57,7 +57,7 @@ impl Rules {
         let given = given.and_then(|header| token(header.as_bytes()));
         let known = match given.and_then(|token| self.users.find(token)) {
             Some(known) => known,
-            None if OPEN.contains(&head.uri.path()) => (User::anonymous(), None),
+            None if is_open(head.uri.path()) => (User::anonymous(), None),
             None => return Err(ApiError::unauthorized()),
         };
         check_impersonation(&known.0, &head.headers)?;
@@ -206,7 +206,7 @@ mod tests {
         ] {
             assert_eq!(code(host, wrong, "/api").await, 401, "{wrong}");
         }
-        for open in OPEN {
+        for open in ["/healthz", "/livez", "/livez/ping", "/readyz", "/readyz/broker", "/version"] {
             assert_eq!(code(host, "", open).await, 202, "{open}");
             assert_eq!(code(host, "Bearer wrong", open).await, 202, "{open}");
         }

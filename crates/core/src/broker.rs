@@ -297,6 +297,15 @@ pub struct BrokerStats {
     pub next: Position,
     /// Ranges of the log found damaged and stepped over since it was opened.
     pub corrupt_ranges: u64,
+    /// Delayed events that wait until they are due, as last known.
+    pub delayed_events: u64,
+    /// Bytes of those as stored.
+    pub delayed_bytes: u64,
+    /// Events that this process took from cursors since it opened the broker, because retention
+    /// kept them no longer.
+    pub dropped_events: u64,
+    /// Events that this process gave up since it opened the broker.
+    pub dead_letters: u64,
 }
 
 /// Is a broker able to store?

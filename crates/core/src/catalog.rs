@@ -50,6 +50,11 @@ impl Catalog {
         self.is_complete && !self.subscriptions.contains_key(uid) && !self.broken.contains(uid)
     }
 
+    /// How many Subscriptions exist and cannot be run.
+    pub fn broken(&self) -> usize {
+        self.broken.len()
+    }
+
     /// Does any Subscription ask for this event? One that is inactive counts.
     pub fn has_listener(&self, event: &Event) -> bool {
         let candidates = self.listeners.get(&event.topic_hash());

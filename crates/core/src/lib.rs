@@ -20,6 +20,7 @@ pub mod reconcile;
 pub mod report;
 pub mod seams;
 pub mod subscription;
+pub mod telemetry;
 #[cfg(any(test, feature = "testing", feature = "conformance"))]
 pub mod testing;
 pub mod wire;

@@ -180,6 +180,18 @@ pub const DELETION_TIME: Duration = Duration::from_secs(15);
 /// idle connections for their age.
 pub const LOOK_EVERY: Duration = Duration::from_secs(2);
 
+/// Of how many Subscriptions metrics tell the lag one by one, unless told otherwise: three series
+/// each, some 300 KiB of a page, which Prometheus keeps for weeks.
+pub const TOLD_SUBSCRIPTIONS: usize = 1_000;
+
+/// How often the API server is asked whether it is there: soon enough for an alert, and too seldom
+/// to be noticed by the server.
+pub const API_LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long its answer may take before it counts as not there: what Kubernetes gives a probe is
+/// one second, and a busy server may need more.
+pub const API_LOOK_TIME: Duration = Duration::from_secs(5);
+
 /// How long a Subscription that loses nothing more and is delivered well is still not `ready`: long
 /// enough that who looks now and then finds it, and not so long that it hides what comes next. How
 /// much was lost is told for ever.

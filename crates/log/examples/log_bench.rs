@@ -254,11 +254,11 @@ async fn appends(log: &Arc<Log>, in_flight: usize, time: Duration) -> f64 {
 /// How large commits and syncs were.
 fn describe(log: &Log) {
     let telemetry = log.telemetry();
-    let commits = telemetry.commits.load(Ordering::Relaxed) as f64;
-    let events = telemetry.events.load(Ordering::Relaxed) as f64;
+    let commits = telemetry.commits.count() as f64;
+    let events = telemetry.commits.total() as f64;
     let syncs = telemetry.syncs.count() as f64;
     let (commit, sync) = (events / commits, events / syncs);
-    let took_us = telemetry.syncs.total_us.load(Ordering::Relaxed) as f64 / syncs;
+    let took_us = telemetry.syncs.total() as f64 / syncs;
     println!("<!-- {commit:.0} events a commit, {sync:.0} a sync of {took_us:.0} µs -->");
 }
 

@@ -407,6 +407,7 @@ impl LogCursor {
         let dead = self.dead_of(&turn);
         let put = self.shared.vault.put(&dead);
         put.map_err(|error| CursorError::Unavailable(format!("the vault: {error}")))?;
+        add(&self.shared.telemetry.dead_letters, dead.len() as u64);
         self.end(turn)
     }
 

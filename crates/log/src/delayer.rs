@@ -106,6 +106,15 @@ impl Delayer {
 
     /// Goes on with what it does, if it can.
     pub(crate) fn step(&mut self, now: Now) -> Next {
+        let before = self.waiting;
+        let next = self.go_on(now);
+        if let Some(waiting) = self.waiting.filter(|waiting| Some(*waiting) != before) {
+            self.shared.delays.note(waiting);
+        }
+        next
+    }
+
+    fn go_on(&mut self, now: Now) -> Next {
         let doing = std::mem::replace(&mut self.doing, Doing::Nothing);
         if self.shared.health.failed().is_some() {
             // Dropping what is asked for answers it: see `Log::delay`.

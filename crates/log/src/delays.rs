@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use crate::shared::Shared;
 use crate::signal::Signal;
-use crate::vault;
+use crate::vault::{self, Waiting};
 
 /// An event to be kept until it is due.
 pub(crate) struct Delay {
@@ -36,6 +36,8 @@ struct State {
     queued: Vec<Delay>,
     bytes: usize,
     closed: Option<String>,
+    /// What the vault holds, as the delayer told last.
+    kept: Waiting,
 }
 
 impl Delays {
@@ -63,6 +65,16 @@ impl Delays {
         let mut state = self.state();
         state.bytes = 0;
         std::mem::take(&mut state.queued)
+    }
+
+    /// Takes note of what the vault holds, for who asks.
+    pub(crate) fn note(&self, kept: Waiting) {
+        self.state().kept = kept;
+    }
+
+    /// What the vault holds, as last known.
+    pub(crate) fn kept(&self) -> Waiting {
+        self.state().kept
     }
 
     /// Refuses everything from now on, for this reason; what is queued stays.

@@ -279,7 +279,7 @@ pub(crate) fn sync_step(shared: &Arc<Shared>, now: Now) -> Next {
         (unsynced.file.clone(), std::mem::take(&mut unsynced.waiting))
     };
     let result = file.map_or(Ok(()), |file| file.sync());
-    shared.telemetry.ledger_syncs.record(shared.clock.elapsed().saturating_sub(now.elapsed));
+    shared.telemetry.ledger_syncs.took(shared.clock.elapsed().saturating_sub(now.elapsed));
     let answer = result.map_err(|error| {
         let reason = format!("a sync of the ledger failed: {error}");
         shared.poison(reason.clone());

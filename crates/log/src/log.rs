@@ -1,7 +1,7 @@
 //! The log as a broker.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use eventbus_core::broker::{
@@ -14,6 +14,7 @@ use eventbus_core::{
 };
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use prometheus_client::collector::Collector;
 use tokio::sync::oneshot;
 
 use crate::bytes::entry::Change;
@@ -32,7 +33,7 @@ use crate::shared::{Health, Limits, Shared};
 use crate::signal::Signal;
 use crate::table::Table;
 use crate::tail::Tail;
-use crate::telemetry::{LogEvent, Observer, Telemetry, add};
+use crate::telemetry::{Exported, LogEvent, Observer, Telemetry, add, load};
 use crate::threads::Threads;
 use crate::timer::Timer;
 use crate::vault::Vault;
@@ -73,6 +74,11 @@ impl Log {
     /// What happened since the log was opened.
     pub fn telemetry(&self) -> Arc<Telemetry> {
         self.shared.telemetry.clone()
+    }
+
+    /// The same for whoever scrapes metrics, for as long as the log is there.
+    pub fn exported(&self) -> impl Collector {
+        Exported(Arc::downgrade(&self.shared))
     }
 }
 
@@ -420,13 +426,19 @@ impl Broker for Log {
 
     fn stats(&self) -> BrokerStats {
         let used_bytes = self.shared.segments.used_bytes();
+        let telemetry = &self.shared.telemetry;
+        let delayed = self.shared.delays.kept();
         BrokerStats {
             health: self.shared.health.now(),
             used_bytes,
             free_bytes: self.shared.limits.max_bytes.saturating_sub(used_bytes),
             first: self.shared.segments.first(),
             next: self.shared.next_position(),
-            corrupt_ranges: self.shared.telemetry.corrupt_ranges.load(Ordering::Relaxed),
+            corrupt_ranges: load(&telemetry.corrupt_ranges),
+            delayed_events: delayed.events,
+            delayed_bytes: delayed.bytes,
+            dropped_events: load(&telemetry.dropped_events),
+            dead_letters: load(&telemetry.dead_letters),
         }
     }
 

@@ -170,6 +170,13 @@ impl State {
     }
 }
 
+/// How much is queued.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Waiting {
+    pub(crate) events: usize,
+    pub(crate) bytes: usize,
+}
+
 /// While a sync runs, less than this waits for its end, so that one write and one sync serve all of
 /// it; more is written beside the sync.
 const HELD_BYTES: usize = 256 * 1024;
@@ -200,6 +207,11 @@ impl Queue {
             self.signal.raise();
         }
         Ok(())
+    }
+
+    pub(crate) fn waiting(&self) -> Waiting {
+        let State { events, bytes, .. } = *self.state();
+        Waiting { events, bytes }
     }
 
     /// A sync begins, or ends.

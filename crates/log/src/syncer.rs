@@ -41,7 +41,7 @@ impl Syncer {
             self.shared.poison(format!("a sync of the log failed: {error}"));
             return Next::Sleep;
         }
-        self.shared.telemetry.syncs.record(self.shared.clock.elapsed().saturating_sub(now.elapsed));
+        self.shared.telemetry.syncs.took(self.shared.clock.elapsed().saturating_sub(now.elapsed));
         let synced = {
             let mut state = self.shared.flow.state();
             state.synced = target;

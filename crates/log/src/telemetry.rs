@@ -2,12 +2,21 @@
 //!
 //! Counters are read by whoever exports them; events go to an [`Observer`] the program gives.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::fmt;
+use std::sync::Weak;
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use eventbus_core::Position;
 use eventbus_core::broker::CursorId;
+use eventbus_core::telemetry::{COMMIT_DURATION, Events, Families, Histogram, Times};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use tracing::{error, info, warn};
+
+use crate::shared::Shared;
+
+pub(crate) use eventbus_core::telemetry::{add, load};
 
 /// Something worth a log line. Rare by nature: never one an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,20 +180,18 @@ impl Observer for TraceObserver {
 /// Counts since the log was opened.
 #[derive(Debug, Default)]
 pub struct Telemetry {
-    /// Commits written.
-    pub commits: AtomicU64,
-    /// Events in them.
-    pub events: AtomicU64,
+    /// Commits written, by the events in them.
+    pub commits: Histogram<Events>,
     /// Bytes in them.
     pub bytes: AtomicU64,
     /// How long the log's syncs took.
-    pub syncs: Timings,
+    pub syncs: Histogram<Times>,
     /// Turns written to the ledger.
     pub turns: AtomicU64,
     /// Writes to the ledger, each of one or more turns.
     pub ledger_writes: AtomicU64,
     /// How long the ledger's syncs took.
-    pub ledger_syncs: Timings,
+    pub ledger_syncs: Histogram<Times>,
     /// Times the ledger was replaced by a snapshot.
     pub snapshots: AtomicU64,
     /// Events leased that were still in memory.
@@ -197,33 +204,75 @@ pub struct Telemetry {
     pub ledger_damages: AtomicU64,
     /// Events lost to retention.
     pub dropped_events: AtomicU64,
+    /// Events given up.
+    pub dead_letters: AtomicU64,
 }
 
-/// Durations, in buckets that double: bucket *n* counts those below 2ⁿ⁺⁴ microseconds.
-#[derive(Debug, Default)]
-pub struct Timings {
-    /// The buckets; the last one also counts everything longer.
-    pub buckets: [AtomicU64; 20],
-    /// All of them together, in microseconds.
-    pub total_us: AtomicU64,
-}
+/// What an open log tells whoever scrapes it, beside [`BrokerStats`].
+///
+/// [`BrokerStats`]: eventbus_core::broker::BrokerStats
+pub(crate) struct Exported(pub(crate) Weak<Shared>);
 
-impl Timings {
-    pub(crate) fn record(&self, took: Duration) {
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        let bucket = (u64::BITS - (us >> 4).leading_zeros()) as usize;
-        add(&self.buckets[bucket.min(self.buckets.len() - 1)], 1);
-        add(&self.total_us, us);
+impl Collector for Exported {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let Some(shared) = self.0.upgrade() else { return Ok(()) };
+        let mut families = Families::to(encoder);
+        let waiting = shared.queue.waiting();
+        families.gauge(
+            "eventbus_append_queue_events",
+            "Events taken from publishers that wait to be written.",
+            waiting.events,
+        )?;
+        families.gauge(
+            "eventbus_append_queue_bytes",
+            "Bytes of those, as they are stored.",
+            waiting.bytes,
+        )?;
+        shared.telemetry.encode(&mut families)
     }
+}
 
-    /// How many were recorded.
-    pub fn count(&self) -> u64 {
-        self.buckets.iter().map(|bucket| bucket.load(Ordering::Relaxed)).sum()
+impl fmt::Debug for Exported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exported").finish_non_exhaustive()
     }
 }
 
-pub(crate) fn add(counter: &AtomicU64, by: u64) {
-    counter.fetch_add(by, Ordering::Relaxed);
+impl Telemetry {
+    fn encode(&self, families: &mut Families<'_>) -> fmt::Result {
+        families.histogram(
+            "eventbus_commit_events",
+            "Events that were written to the log at once.",
+            &self.commits,
+        )?;
+        families.histogram(COMMIT_DURATION.0, COMMIT_DURATION.1, &self.syncs)?;
+        families.counter(
+            "eventbus_log_written_bytes",
+            "Bytes written to the log, what describes the events included.",
+            load(&self.bytes),
+        )?;
+        families.counter(
+            "eventbus_settled_turns",
+            "Times that a Subscription's dispatcher had the log take in what became of events.",
+            load(&self.turns),
+        )?;
+        families.histogram(
+            "eventbus_settle_duration_seconds",
+            "How long a sync took that made such turns durable.",
+            &self.ledger_syncs,
+        )?;
+        families.counters(
+            "eventbus_log_reads",
+            "Events leased, by where they were read from: from disk for who lags.",
+            "from",
+            [("memory", load(&self.cache_hits)), ("disk", load(&self.cache_misses))],
+        )?;
+        families.counter(
+            "eventbus_log_damages",
+            "Parts of the log, or of what was settled, found damaged.",
+            load(&self.corrupt_ranges) + load(&self.ledger_damages),
+        )
+    }
 }
 
 #[cfg(test)]
@@ -250,16 +299,5 @@ mod tests {
             assert!(page.contains(field), "{field}: {page}");
         }
         assert!(!page.contains("Position(") && !page.contains("CursorId("), "{page}");
-    }
-
-    #[test]
-    fn durations_fall_into_buckets_that_double() {
-        let timings = Timings::default();
-        for us in [0, 15, 16, 31, 32, u64::MAX / 2] {
-            timings.record(Duration::from_micros(us));
-        }
-        let counts: Vec<u64> = timings.buckets.iter().map(|b| b.load(Ordering::Relaxed)).collect();
-        assert_eq!((counts[0], counts[1], counts[2], counts[19]), (2, 2, 1, 1));
-        assert_eq!(timings.count(), 6);
     }
 }

@@ -173,8 +173,7 @@ impl Writer {
         }
         self.active.add(heads.iter().map(|(head, at)| (head, *at)));
         let telemetry = &self.shared.telemetry;
-        add(&telemetry.commits, 1);
-        add(&telemetry.events, events.len() as u64);
+        telemetry.commits.record(events.len() as u64);
         add(&telemetry.bytes, self.buffer.len() as u64);
         self.at += self.buffer.len() as u64;
         self.shared.next.store(last.next().0, Ordering::Release);

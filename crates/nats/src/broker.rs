@@ -10,6 +10,7 @@ use eventbus_core::broker::{
     AppendError, Batch, BrokerStats, Capabilities, CloseError, CursorError, CursorId, CursorSpec,
     OpenError as CursorOpenError, Start,
 };
+use eventbus_core::telemetry::load;
 use eventbus_core::{
     Broker, Clock, Cursor, DeadLetters, Durability, Entropy, Event, Position, Receipt, Receipts,
     limits,
@@ -26,6 +27,7 @@ use crate::cursor::OpenCursor;
 use crate::levels::Levels;
 use crate::settle::consumer_config;
 use crate::shared::{Shared, Standing};
+use crate::telemetry::Telemetry;
 use crate::{dead_letters, due, inbox, link, stored, streams, subject, survey, upkeep};
 
 /// How long opening waits for a server that does not answer, before it goes on waiting beside.
@@ -83,6 +85,11 @@ impl Nats {
             return Err(error.clone());
         }
         Ok(nats)
+    }
+
+    /// What happened since it was opened, for whoever scrapes metrics.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.shared.telemetry
     }
 }
 
@@ -258,10 +265,14 @@ impl Broker for Nats {
                 return Err(AppendError::TooMany { events, max_events });
             }
             let bytes = batch.events.iter().map(|event| event.payload.len()).max().unwrap_or(0);
+            let began = self.shared.clock.elapsed();
             let (appended, durability) = if durability == Durability::Accepted {
                 (self.shared.hand_over(batch).await, durability)
             } else {
-                (self.shared.append(batch).await, levels.reached())
+                let appended = self.shared.append(batch).await;
+                let took = self.shared.clock.elapsed().saturating_sub(began);
+                self.shared.telemetry.appends.took(took);
+                (appended, levels.reached())
             };
             let failed = |error| self.shared.append_error(error, bytes as u64);
             Ok(Receipts { receipts: appended.map_err(failed)?, durability })
@@ -334,6 +345,7 @@ impl Broker for Nats {
     fn stats(&self) -> BrokerStats {
         let health = self.shared.health();
         let overview = self.shared.overview();
+        let telemetry = &self.shared.telemetry;
         BrokerStats {
             health,
             used_bytes: overview.bytes,
@@ -341,6 +353,10 @@ impl Broker for Nats {
             first: overview.first,
             next: overview.last.next(),
             corrupt_ranges: 0,
+            delayed_events: load(&telemetry.delayed_events),
+            delayed_bytes: load(&telemetry.delayed_bytes),
+            dropped_events: load(&telemetry.dropped_events),
+            dead_letters: load(&telemetry.dead_letters),
         }
     }
 

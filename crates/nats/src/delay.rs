@@ -124,12 +124,19 @@ impl Shared {
         let mut room = self.delayed.lock().await;
         let now = self.clock.elapsed();
         if room.is_stale(now) {
-            let verb = format!("STREAM.INFO.{}", streams::DELAY);
-            let found: Result<FoundStream, _> = self.api.call(&verb, &json!({})).await;
+            let found = self.hear_of_delayed().await;
             let found = found.map_err(|error| AppendError::Unavailable(error.to_string()))?;
-            *room = Room { heard_at: Some(now), ..found.state };
+            *room = Room { heard_at: Some(now), ..found };
         }
         room.take(bytes)
+    }
+
+    /// How much waits to be due.
+    pub(crate) async fn hear_of_delayed(&self) -> Result<Room, ApiError> {
+        let verb = format!("STREAM.INFO.{}", streams::DELAY);
+        let FoundStream { state } = self.api.call(&verb, &json!({})).await?;
+        self.telemetry.waits(state.events, state.bytes);
+        Ok(state)
     }
 }
 

@@ -39,3 +39,4 @@ mod upkeep;
 pub use broker::Nats;
 pub use config::{Access, NatsConfig, OpenError, Sync, Tls};
 pub use health::{Asked, Hearing};
+pub use telemetry::Telemetry;

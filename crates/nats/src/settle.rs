@@ -89,7 +89,8 @@ impl NatsCursor {
                     async move {
                         let dead_ms = shared.clock.now_ms();
                         let obituary = dead_letters::Obituary::new(reason, dead_ms, tried);
-                        dead_letters::put(&shared, &cursor.consumer, &stored, &obituary).await
+                        let put = dead_letters::put(&shared, &cursor.consumer, &stored, &obituary);
+                        put.await.inspect(|_| shared.telemetry.gave_up())
                     }
                     .boxed(),
                 )

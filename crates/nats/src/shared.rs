@@ -19,6 +19,7 @@ use crate::cursor::NatsCursor;
 use crate::delay::Room;
 use crate::levels::Levels;
 use crate::pull::Lane;
+use crate::telemetry::Telemetry;
 use crate::{stored, streams, telemetry};
 
 /// Headers of a message that waits for its time.
@@ -44,6 +45,7 @@ pub(crate) struct Shared {
     pub(crate) is_full: AtomicBool,
     /// How much waits to be due; held while the server is asked.
     pub(crate) delayed: tokio::sync::Mutex<Room>,
+    pub(crate) telemetry: Arc<Telemetry>,
     cursors: Mutex<Cursors>,
 }
 
@@ -98,6 +100,7 @@ impl Shared {
             inbox,
             is_full: AtomicBool::new(false),
             delayed: tokio::sync::Mutex::default(),
+            telemetry: Arc::default(),
             cursors: Mutex::default(),
         }
     }

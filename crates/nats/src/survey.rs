@@ -160,6 +160,7 @@ async fn look(
     if !is_full {
         shared.is_full.store(false, Ordering::Relaxed);
     }
+    shared.hear_of_delayed().await?;
     let consumers = consumers(shared).await?;
     let retrying = names(shared, streams::RETRY).await?;
     let losers = losers(shared).await?;

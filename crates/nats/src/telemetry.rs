@@ -1,11 +1,51 @@
 //! What is told of the broker.
 
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use eventbus_core::Position;
 use eventbus_core::broker::AppendError;
+use eventbus_core::telemetry::{COMMIT_DURATION, Families, Histogram, Times, add};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
 use tracing::{debug, error, info, warn};
 
 use crate::api::ApiError;
 use crate::levels::Levels;
+
+/// Counts since the broker was opened.
+#[derive(Debug, Default)]
+pub struct Telemetry {
+    /// From the first event of an append to the last acknowledgement.
+    pub(crate) appends: Histogram<Times>,
+    pub(crate) dropped_events: AtomicU64,
+    pub(crate) dead_letters: AtomicU64,
+    /// What waits to be due, as last heard.
+    pub(crate) delayed_events: AtomicU64,
+    pub(crate) delayed_bytes: AtomicU64,
+}
+
+impl Telemetry {
+    pub(crate) fn lost(&self, consumer: &str, events: u64) {
+        add(&self.dropped_events, events);
+        warn!(consumer, events, "events were lost to retention before they were delivered");
+    }
+
+    pub(crate) fn gave_up(&self) {
+        add(&self.dead_letters, 1);
+    }
+
+    pub(crate) fn waits(&self, events: u64, bytes: u64) {
+        self.delayed_events.store(events, Ordering::Relaxed);
+        self.delayed_bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Collector for Telemetry {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        Families::to(encoder).histogram(COMMIT_DURATION.0, COMMIT_DURATION.1, &self.appends)
+    }
+}
 
 pub(crate) fn connected(server: &str, levels: Levels) {
     let durability = levels.reached();
@@ -38,10 +78,6 @@ pub(crate) fn not_ours(position: Position, reason: &str) {
 
 pub(crate) fn not_synced(reason: &str) {
     warn!(reason, "how the NATS server syncs could not be read: taken as not synced");
-}
-
-pub(crate) fn lost(consumer: &str, events: u64) {
-    warn!(consumer, events, "events were lost to retention before they were delivered");
 }
 
 pub(crate) fn not_surveyed(error: &ApiError) {

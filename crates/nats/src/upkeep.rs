@@ -15,7 +15,7 @@ use crate::chores::{ACK, Chore, IN_PROGRESS, NAK};
 use crate::cursor::{NatsCursor, Origin};
 use crate::pull::Lane;
 use crate::shared::Shared;
-use crate::{stored, streams, subject, telemetry};
+use crate::{stored, streams, subject};
 
 /// How often cursors are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -175,7 +175,7 @@ pub(crate) async fn count_lost(
     headers.insert("Nats-Incr", format!("+{events}"));
     headers.insert(stored::MESSAGE_ID, lost.id(consumer));
     shared.api.publish(subject::dropped(consumer), headers, Bytes::new()).await?;
-    telemetry::lost(consumer, events);
+    shared.telemetry.lost(consumer, events);
     Ok(())
 }
 

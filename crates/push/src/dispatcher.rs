@@ -269,20 +269,19 @@ impl<T: Transport> Dispatcher<T> {
             self.pause(limits::BROKER_PAUSE_MAX, false);
             return;
         };
-        let identity = &self.plan.subscription.identity;
+        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let now_ms = began_ms + took_ms;
         self.tools.telemetry.delivery_attempted(&DeliveryAttempted {
-            subscription: identity,
-            event_id: &lease.event().id,
-            position: lease.position(),
+            subscription: &self.plan.subscription.identity,
+            stored: lease.stored(),
             attempt: lease.attempts() + 1,
             outcome,
             took,
+            ended_ms: now_ms,
         });
         if plan.has_endpoint_of(&self.plan) {
             self.judge(outcome);
         }
-        let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let now_ms = began_ms + took_ms;
         self.ended.push(Settled {
             attempt: Some(Attempt::new(began_ms, took_ms, outcome)),
             verdict: verdict(outcome, lease.attempts(), now_ms, &*self.tools.entropy),

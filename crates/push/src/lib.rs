@@ -52,6 +52,8 @@ pub struct Parts {
     /// Connections to endpoints, idle and busy, that may be open at once: what the process's
     /// descriptor limit allows, at most [`limits::PUSH_CONNECTIONS`].
     pub connections: usize,
+    /// Of how many Subscriptions metrics tell the lag one by one.
+    pub told_one_by_one: usize,
     /// Certificates that endpoints may be signed by, beside those the system trusts.
     pub trusted: Vec<CertificateDer<'static>>,
     /// Cancelled when push ends otherwise than by [`Push::drain`]: by a defect.
@@ -94,6 +96,7 @@ impl Push {
             chores_at_once: Arc::new(Semaphore::new(limits::CURSOR_CHORES)),
             catalog: Arc::default(),
             snapshot: 0,
+            told_one_by_one: parts.told_one_by_one,
         };
         let drain = CancellationToken::new();
         let inputs = Inputs { catalog: parts.catalog, drain: drain.clone() };

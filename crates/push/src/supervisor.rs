@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 use crate::attempt::Tools;
 use crate::desk::{Desk, Order, Plan, Trouble};
 use crate::dispatcher::Dispatcher;
-use crate::telemetry;
+use crate::telemetry::{self, Look};
 use crate::transport::Transport;
 
 /// Runs push.
@@ -41,6 +41,8 @@ pub(crate) struct Supervisor<T> {
     pub(crate) catalog: Arc<Catalog>,
     /// Counts the snapshots.
     pub(crate) snapshot: u64,
+    /// Subscriptions of which metrics tell one by one.
+    pub(crate) told_one_by_one: usize,
 }
 
 /// What the supervisor keeps of one Subscription.
@@ -303,9 +305,11 @@ impl<T: Transport> Supervisor<T> {
     /// Looks at what changes without a turn of a dispatcher.
     fn look(&mut self) {
         let now = self.tools.clock.elapsed();
+        let mut all = Look::at(self.tools.clock.now_ms(), self.told_one_by_one);
         for ward in self.wards.values() {
             if let (Stage::Living, Some((subscription, cursor))) = (ward.stage, &ward.cursor) {
                 let stats = cursor.stats();
+                all.add(subscription, &stats);
                 let is_delivered = matches!(*ward.desk.order(), Order::Deliver(_));
                 let look = |trouble: &mut Trouble| trouble.look(&stats, is_delivered, now);
                 let found = ward.desk.tell(look);
@@ -317,6 +321,7 @@ impl<T: Transport> Supervisor<T> {
                 }
             }
         }
+        self.tools.telemetry.cursors_looked_at(all);
         self.tools.transport.tidy();
         self.reopen(now);
     }

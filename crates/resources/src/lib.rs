@@ -11,6 +11,7 @@ mod health;
 mod lease;
 mod manifests;
 mod notices;
+mod reach;
 mod status;
 mod watch;
 
@@ -19,5 +20,6 @@ pub use definitions::{DEFINITIONS, Definition, Kind};
 pub use freshness::Freshness;
 pub use health::{HealthBoard, Teller};
 pub use lease::Leadership;
+pub use reach::Reach;
 pub use status::StatusWriter;
 pub use watch::{Versions, Watched, watch};

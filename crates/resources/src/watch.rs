@@ -165,7 +165,9 @@ impl Compiler {
             return;
         }
         let objects = || self.kinds.iter().flat_map(|seen| seen.objects.values());
-        let broken = self.kinds.iter().flat_map(|seen| &seen.objects);
+        let kinds = DEFINITIONS.iter().zip(&self.kinds);
+        let subscribing = kinds.filter(|(one, _)| one.kind == Kind::Subscription);
+        let broken = subscribing.flat_map(|(_, seen)| &seen.objects);
         let broken = broken.filter(|(_, object)| matches!(object, Object::Broken));
         let broken = broken.map(|(uid, _)| uid.clone());
         let subscriptions = objects().filter_map(|object| match object {

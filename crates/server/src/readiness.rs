@@ -50,12 +50,4 @@ impl Readiness {
     pub fn is_ready(&self) -> bool {
         self.state().iter().all(|(_, is_ready)| *is_ready)
     }
-
-    /// The conditions as text, one a line: `[+]name ok` or `[-]name not ready`.
-    pub fn report(&self) -> String {
-        let line = |(name, is_ready): (&str, bool)| {
-            if is_ready { format!("[+]{name} ok\n") } else { format!("[-]{name} not ready\n") }
-        };
-        self.state().into_iter().map(line).collect()
-    }
 }

@@ -1,12 +1,12 @@
 //! What the publish port has to tell, as typed events.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
+use eventbus_core::telemetry::{Families, Histogram, Times, add, load};
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::encoding::DescriptorEncoder;
 use tracing::debug;
 
 /// The statuses a publish is answered with, and a last word for any other: whatever is answered one
@@ -20,6 +20,8 @@ pub struct Telemetry {
     published_events: AtomicU64,
     published_bytes: AtomicU64,
     ignored_events: AtomicU64,
+    repeated_events: AtomicU64,
+    requests_took: Histogram<Times>,
     requests: [AtomicU64; STATUSES.len()],
 }
 
@@ -38,8 +40,18 @@ pub enum Published {
         /// How many.
         events: usize,
     },
-    /// A publish request was answered with this HTTP status.
-    Answered(u16),
+    /// Events are not stored again.
+    Repeated {
+        /// How many.
+        events: usize,
+    },
+    /// A publish request was answered.
+    Answered {
+        /// With this HTTP status.
+        status: u16,
+        /// So long after its head was read.
+        took: Duration,
+    },
 }
 
 impl Telemetry {
@@ -51,8 +63,10 @@ impl Telemetry {
                 add(&self.published_bytes, payload_bytes as u64);
             }
             Published::Ignored { events } => add(&self.ignored_events, events as u64),
-            Published::Answered(status) => {
+            Published::Repeated { events } => add(&self.repeated_events, events as u64),
+            Published::Answered { status, took } => {
                 add(&self.requests[index(status)], 1);
+                self.requests_took.took(took);
                 if status >= 400 {
                     debug!(status, "a publish was refused");
                 }
@@ -62,37 +76,41 @@ impl Telemetry {
 }
 
 impl Collector for Telemetry {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let mut counter = |family: &'static str, what: &str, count: &AtomicU64| {
-            let family = encoder.encode_descriptor(family, what, None, MetricType::Counter)?;
-            ConstCounter::new(load(count)).encode(family)
-        };
-        counter(
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let mut families = Families::to(encoder);
+        families.counter(
             "eventbus_published_events",
-            "Events stored for delivery; repeats of a stored one are not counted.",
-            &self.published_events,
+            "Events stored for delivery, now or when they are due; repeats of a stored one are not \
+             counted.",
+            load(&self.published_events),
         )?;
-        counter(
+        families.counter(
             "eventbus_published_bytes",
             "Bytes of the payloads of the events stored for delivery.",
-            &self.published_bytes,
+            load(&self.published_bytes),
         )?;
-        counter(
+        families.counter(
             "eventbus_ignored_events",
             "Events that no Subscription asked for: answered `ignored`, not stored.",
-            &self.ignored_events,
+            load(&self.ignored_events),
         )?;
-        let mut requests = encoder.encode_descriptor(
+        families.counter(
+            "eventbus_duplicate_events",
+            "Events that were stored before: answered `duplicate`, not stored again.",
+            load(&self.repeated_events),
+        )?;
+        families.counters(
             "eventbus_publish_requests",
             "Publish requests answered, by HTTP status.",
-            None,
-            MetricType::Counter,
+            "status",
+            STATUSES.iter().zip(&self.requests).map(|(status, count)| (*status, load(count))),
         )?;
-        for (status, count) in STATUSES.iter().zip(&self.requests) {
-            let labels = [("status", *status)];
-            ConstCounter::new(load(count)).encode(requests.encode_family(&labels)?)?;
-        }
-        Ok(())
+        families.histogram(
+            "eventbus_publish_duration_seconds",
+            "How long a publish request took, from its head to the answer: whatever the answer, \
+             and with the time in which its body arrived.",
+            &self.requests_took,
+        )
     }
 }
 
@@ -112,14 +130,6 @@ fn index(status: u16) -> usize {
         507 => 10,
         _ => 11,
     }
-}
-
-fn add(count: &AtomicU64, by: u64) {
-    count.fetch_add(by, Ordering::Relaxed);
-}
-
-fn load(count: &AtomicU64) -> u64 {
-    count.load(Ordering::Relaxed)
 }
 
 #[cfg(test)]

@@ -29,8 +29,11 @@ pub(super) fn operators(
     > + Clone,
 > {
     TowerToHyperService::new(tower::service_fn(move |request: Request<Incoming>| {
-        let answer = admin.answer(&request).unwrap_or_else(admin::not_found);
-        async move { Ok::<_, Infallible>(answer) }
+        let admin = admin.clone();
+        async move {
+            let answer = admin.answer(&request).await;
+            Ok::<_, Infallible>(answer.unwrap_or_else(admin::not_found))
+        }
     }))
 }
 
@@ -48,10 +51,9 @@ pub(super) fn service(
     > + Clone,
 > {
     let inside = tower::service_fn(move |request: Request<Lent<Incoming>>| {
-        let resources = resources.clone();
-        let answered = admin.answer(&request);
+        let (resources, admin) = (resources.clone(), admin.clone());
         async move {
-            match answered {
+            match admin.answer(&request).await {
                 Some(answer) => Ok(answer.map(Either::<_, Full<Bytes>>::Right)),
                 None => {
                     let answer = resources.oneshot(request).await?;

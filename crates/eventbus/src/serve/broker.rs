@@ -6,6 +6,7 @@ use eventbus_core::broker::{BrokerHealth, Capabilities};
 use eventbus_core::{Broker, limits};
 use eventbus_log::{Log, LogConfig, OpenError, TraceObserver};
 use eventbus_nats::{Nats, NatsConfig};
+use eventbus_server::admin::Metrics;
 use tracing::info;
 
 use super::data_dir;
@@ -16,11 +17,20 @@ use crate::cli::{Fault, World};
 pub(super) type Opened = (Arc<dyn Broker>, Option<Arc<Nats>>);
 
 /// Opens the broker that the settings name.
-pub(super) async fn open(settings: &Settings, world: &World) -> Result<Opened, Fault> {
+pub(super) async fn open(
+    settings: &Settings,
+    world: &World,
+    metrics: &Metrics,
+) -> Result<Opened, Fault> {
     match &settings.nats {
-        None => Ok((open_log(settings, world).await?, None)),
+        None => {
+            let log = open_log(settings, world).await?;
+            metrics.export(log.exported());
+            Ok((log, None))
+        }
         Some(config) => {
             let nats = open_nats(config.clone(), settings, world).await?;
+            metrics.export(nats.telemetry().clone());
             Ok((nats.clone(), Some(nats)))
         }
     }
@@ -60,7 +70,7 @@ fn check_durability(
     }
 }
 
-async fn open_log(settings: &Settings, world: &World) -> Result<Arc<dyn Broker>, Fault> {
+async fn open_log(settings: &Settings, world: &World) -> Result<Arc<Log>, Fault> {
     let mut config = LogConfig::in_dir(settings.data_dir.join(data_dir::LOG));
     config.history_bytes = settings.history_bytes.unwrap_or(config.history_bytes);
     config.max_bytes = settings.max_bytes;

@@ -12,6 +12,7 @@ mod health;
 pub(crate) mod kubeconfig;
 mod resources;
 mod settings;
+mod telemetry;
 mod wire;
 
 use std::io::IsTerminal;

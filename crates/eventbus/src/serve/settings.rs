@@ -197,6 +197,12 @@ pub(crate) struct Given {
     #[arg(long, value_name = "COUNT", env = "EVENTBUS_MAX_REQUESTS", value_parser = whole::<usize>)]
     max_requests: Option<usize>,
 
+    /// Subscriptions that have series of their own in /metrics, at most 100000: the worst by lag
+    /// where there are more; 0: none [default: 1000]
+    #[arg(long, value_name = "COUNT", env = "EVENTBUS_METRICS_SUBSCRIPTIONS",
+        value_parser = whole::<usize>)]
+    metrics_subscriptions: Option<usize>,
+
     /// Bytes of settled events kept for replay [default: 1073741824]
     #[arg(long, value_name = "BYTES", env = "EVENTBUS_HISTORY_BYTES", value_parser = whole::<u64>)]
     history_bytes: Option<u64>,
@@ -287,6 +293,17 @@ pub(crate) enum Role {
     SubValidator,
 }
 
+impl Role {
+    /// Its name.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Publish => "publish",
+            Self::Push => "push",
+            Self::SubValidator => "sub-validator",
+        }
+    }
+}
+
 /// Where events are kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -322,6 +339,7 @@ pub(crate) struct Settings {
     pub(crate) max_batch_events: usize,
     pub(crate) application_front: FrontDialect,
     pub(crate) max_requests: usize,
+    pub(crate) metrics_subscriptions: usize,
     pub(crate) roles: Vec<Role>,
     /// The NATS servers, when events are not in the embedded log.
     pub(crate) nats: Option<NatsConfig>,
@@ -361,6 +379,9 @@ const EVENT_BYTES_MAX: usize = limits::REFUSED_BODY_BYTES as usize;
 /// The largest `max_requests`: beyond it memory for the bodies is no longer small.
 const REQUESTS_MAX: usize = 65_536;
 
+/// The largest `metrics_subscriptions`: a page of half a gigabyte is none any more.
+const TOLD_MAX: usize = 100_000;
+
 impl Given {
     /// The settings in force: these, over those of the file that they name.
     pub(crate) fn settings(self) -> Result<Settings, Fault> {
@@ -395,8 +416,8 @@ impl Given {
             nats_cert nats_key nats_replicas nats_sync nats_monitor_url nats_system_user
             nats_system_password nats_system_credentials durability api_host
             allow_unauthenticated_publish max_event_bytes max_batch_bytes max_batch_events
-            application_front max_requests history_bytes max_bytes backlog_max_bytes age_s
-            deduplication_s log_level log_format
+            application_front max_requests metrics_subscriptions history_bytes max_bytes
+            backlog_max_bytes age_s deduplication_s log_level log_format
         }
     }
 
@@ -430,6 +451,7 @@ impl Given {
         let max_batch_bytes = self.max_batch_bytes.unwrap_or(limits::BATCH_BYTES);
         let max_batch_events = self.max_batch_events.unwrap_or(limits::BATCH_EVENTS);
         let max_requests = self.max_requests.unwrap_or(limits::REQUESTS_IN_WORK);
+        let told = self.metrics_subscriptions.unwrap_or(limits::TOLD_SUBSCRIPTIONS);
         self.check_storage()?;
         let data_dir = self.data_dir.unwrap_or_else(|| PathBuf::from("eventbus-data"));
         if data_dir.as_os_str().is_empty() {
@@ -451,6 +473,7 @@ impl Given {
             )?,
             application_front: self.application_front.unwrap_or_default().into(),
             max_requests: within("max_requests", max_requests, 1..=REQUESTS_MAX)?,
+            metrics_subscriptions: within("metrics_subscriptions", told, 0..=TOLD_MAX)?,
             roles,
             nats,
             durability: self.durability,
@@ -510,7 +533,7 @@ impl Given {
                        and push: add the other role, or use --broker nats";
             return Err(Fault::Usage(why.to_owned()));
         }
-        Ok(roles)
+        Ok(ALL.into_iter().filter(|role| has(*role)).collect())
     }
 }
 

@@ -10,7 +10,7 @@ use eventbus_core::broker::BrokerHealth;
 use eventbus_core::{Broker, limits};
 use eventbus_push::{Parts as PushParts, Push};
 use eventbus_resources::{Freshness, HealthBoard, Leadership, StatusWriter, Watched};
-use eventbus_server::admin::BrokerGauges;
+use eventbus_server::admin::{BrokerGauges, SubscriptionStates};
 use eventbus_server::control::Control;
 use eventbus_server::publish::Publish;
 use eventbus_server::telemetry::Telemetry;
@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use super::health::Peer;
 use super::resources::Resources;
 use super::settings::{Role, Settings};
+use super::telemetry::Program;
 use super::{broker, data_dir, descriptors};
 use crate::cli::{Fault, World};
 use crate::output;
@@ -53,7 +54,7 @@ pub(super) struct Bus {
 /// Starts everything, in the order in which parts need each other.
 pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault> {
     let admin = Admin::default();
-    let latches = Latches::take(&admin.readiness);
+    let (latches, mut roles) = Latches::take(&admin.readiness, &settings);
     let budget = descriptors::raise();
     let public = match settings.has(Role::Publish) {
         true => Some(open("publish", settings.publish_listen, budget.port).await?),
@@ -64,23 +65,27 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     if settings.nats.is_none() || settings.cluster.is_none() {
         data_dir::open(&settings.data_dir)?;
     }
-    let (broker, nats) = broker::open(&settings, &world).await?;
+    let (broker, nats) = broker::open(&settings, &world, &admin.metrics).await?;
     let mut resources = Resources::open(&settings, &world, &api_port).await?;
     latches.resources.open();
-    show(&broker, &settings, &admin);
 
     let (publishing, serving) = (CancellationToken::new(), CancellationToken::new());
     let (publish_port, judging, others) = <(TaskTracker, TaskTracker, TaskTracker)>::default();
     let draining = publishing.clone();
-    admin.readiness.check("not draining", move || !draining.is_cancelled());
+    admin.readiness.check("shutdown", move || !draining.is_cancelled());
     let client = resources.client.clone();
     let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
     let (failed, lost) = (CancellationToken::new(), CancellationToken::new());
     others.spawn(vital(watch, failed.clone()));
+    let health = Arc::new(HealthBoard::default());
+    let program = show(&broker, (&watched, &health), (&settings, &world), &admin);
+    let reaching = serving.clone().run_until_cancelled_owned(program.clone().reach(client.clone()));
+    others.spawn(reaching);
     let addresses = (public.as_ref().map(Port::address), api_port.address());
     if let Some(port) = public {
         let publish = publish(&settings, &world, &broker, &client, (&watched, &admin));
         publish_port.spawn(port.serve(Arc::new(publish).service(), publishing.clone()));
+        roles.open(Role::Publish);
     }
     let api = resources.serve(api_port, admin.clone(), (&others, &serving));
     let election = settings.nats.as_ref().map(|_| resources.leadership(&world));
@@ -89,7 +94,6 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
         resources.lead(&world, lost.clone(), (&others, &serving)).await;
     }
     latches.lead.open();
-    let health = Arc::new(HealthBoard::default());
     if let Some(nats) = nats {
         let peer = Peer::meet(nats, &health, &settings, &world).await?;
         others.spawn(vital(peer.run(serving.clone()), failed.clone()));
@@ -98,6 +102,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
         let control = control(&watched, &client, &health, &world);
         let judge = judge(control, election, serving.clone());
         judging.spawn(vital(judge, failed.clone()));
+        roles.open(Role::SubValidator);
     }
     let mut versions = watched.versions.clone();
     let push = settings.has(Role::Push).then(|| {
@@ -108,10 +113,12 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
             clock: world.clock,
             entropy: world.entropy,
             connections: budget.push,
+            told_one_by_one: settings.metrics_subscriptions,
             trusted: Vec::new(),
             failed: failed.clone(),
         });
-        admin.metrics.export(push.telemetry().clone());
+        program.pushes(push.telemetry(), &admin.metrics);
+        roles.open(Role::Push);
         push
     });
     if versions.wait_for(Option::is_some).await.is_ok() {
@@ -183,23 +190,47 @@ struct Latches {
     catalog: Latch,
 }
 
+/// What each role must have done before the process is ready: begun.
+struct RoleLatches(Vec<(Role, Latch)>);
+
 impl Latches {
-    fn take(readiness: &Readiness) -> Self {
-        Self {
+    fn take(readiness: &Readiness, settings: &Settings) -> (Self, RoleLatches) {
+        let latches = Self {
             ports: readiness.latch("ports"),
             resources: readiness.latch("resources"),
             lead: readiness.latch("lead"),
             catalog: readiness.latch("catalog"),
+        };
+        let roles = settings.roles.iter().map(|role| (*role, readiness.latch(role.word())));
+        (latches, RoleLatches(roles.collect()))
+    }
+}
+
+impl RoleLatches {
+    fn open(&mut self, role: Role) {
+        for (_, latch) in self.0.extract_if(.., |(one, _)| *one == role) {
+            latch.open();
         }
     }
 }
 
-/// Shows operators how the broker is.
-fn show(broker: &Arc<dyn Broker>, settings: &Settings, admin: &Admin) {
+/// Shows operators how the broker, the Subscriptions and the program are.
+fn show(
+    broker: &Arc<dyn Broker>,
+    (watched, health): (&Watched, &Arc<HealthBoard>),
+    (settings, world): (&Settings, &World),
+    admin: &Admin,
+) -> Arc<Program> {
     let asked = broker.clone();
     let is_usable = move || !matches!(asked.stats().health, BrokerHealth::Unusable(_));
     admin.readiness.check("broker", is_usable);
+    let (catalog, health) = (watched.catalog.clone(), health.clone());
     admin.metrics.export(BrokerGauges::new(broker.clone(), settings.durability));
+    admin.metrics.export(SubscriptionStates { catalog, health });
+    let program = Program::new(broker.clone(), admin.readiness.clone(), &*world.clock);
+    let program = Arc::new(program);
+    admin.metrics.export(program.clone());
+    program
 }
 
 async fn open(name: &'static str, address: SocketAddr, connections: usize) -> Result<Port, Fault> {

@@ -76,6 +76,7 @@ impl World {
             clock,
             entropy: Arc::new(SeededEntropy::new(7)),
             connections: 4096,
+            told_one_by_one: 1_000,
             trusted: Vec::new(),
             failed: CancellationToken::new(),
         };

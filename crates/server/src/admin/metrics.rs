@@ -6,19 +6,37 @@
 
 use std::collections::HashMap;
 use std::fmt::{self, Write};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::Full;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding;
+use prometheus_client::encoding::{self, DescriptorEncoder};
 use prometheus_client::registry::Registry;
+use tokio::task::spawn_blocking;
 
 /// What the process exports. Cheap to clone.
 #[derive(Clone, Default)]
-pub struct Metrics(Arc<Mutex<Registry>>);
+pub struct Metrics(Arc<Exports>);
+
+#[derive(Default)]
+struct Exports {
+    parts: Mutex<Vec<Part>>,
+    /// Pages are written one after the other: however many ask, there is one of them in memory.
+    writing: tokio::sync::Mutex<()>,
+}
+
+/// A part of the bus, as a page has it.
+#[derive(Clone, Debug)]
+struct Part(Arc<dyn Collector>);
+
+impl Collector for Part {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        self.0.encode(encoder)
+    }
+}
 
 /// How a page may be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,16 +48,18 @@ enum Format {
 }
 
 impl Metrics {
-    /// Adds the families of a part.
+    /// Adds the families of a part. Each family has one part that writes it.
     pub fn export(&self, part: impl Collector) {
-        let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        registry.register_collector(Box::new(part));
+        self.parts().push(Part(Arc::new(part)));
     }
 
-    /// The page, in the format that the headers ask for.
-    pub fn answer(&self, asked: &HeaderMap) -> Response<Full<Bytes>> {
+    /// The page, in the format that the headers ask for. Written beside whatever publishes and
+    /// delivers: thousands of series take a moment.
+    pub async fn answer(&self, asked: &HeaderMap) -> Response<Full<Bytes>> {
         let format = Format::asked(asked);
-        let Ok(page) = self.page(format) else {
+        let _turn = self.0.writing.lock().await;
+        let metrics = self.clone();
+        let Ok(Ok(page)) = spawn_blocking(move || metrics.page(format)).await else {
             let failed = "a metric could not be written\n".to_owned();
             return super::text(StatusCode::INTERNAL_SERVER_ERROR, failed);
         };
@@ -50,13 +70,22 @@ impl Metrics {
     }
 
     fn page(&self, format: Format) -> Result<String, fmt::Error> {
+        let mut registry = Registry::default();
+        // No lock is held while the parts write.
+        let parts = self.parts().clone();
+        for part in parts {
+            registry.register_collector(Box::new(part));
+        }
         let mut page = String::new();
-        let registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         encoding::text::encode(&mut page, &registry)?;
         match format {
             Format::OpenMetrics => Ok(page),
             Format::Prometheus => prometheus(&page),
         }
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Vec<Part>> {
+        self.0.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

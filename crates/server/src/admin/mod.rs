@@ -1,7 +1,9 @@
 //! The operators' endpoints of the API port.
 
 mod broker;
+mod health;
 mod metrics;
+mod subscriptions;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -9,7 +11,9 @@ use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::Full;
 
 pub use broker::BrokerGauges;
+pub use health::probe;
 pub use metrics::Metrics;
+pub use subscriptions::SubscriptionStates;
 
 use crate::readiness::Readiness;
 
@@ -24,22 +28,11 @@ pub struct Admin {
 
 impl Admin {
     /// Answers `/metrics`, and what [`probe`] answers. `None` for every other path.
-    pub fn answer<B>(&self, request: &Request<B>) -> Option<Response<Full<Bytes>>> {
+    pub async fn answer<B>(&self, request: &Request<B>) -> Option<Response<Full<Bytes>>> {
         match request.uri().path() {
-            "/metrics" => Some(self.metrics.answer(request.headers())),
-            path => probe(path, &self.readiness),
+            "/metrics" => Some(self.metrics.answer(request.headers()).await),
+            _ => probe(request.uri(), &self.readiness),
         }
-    }
-}
-
-/// Answers what asks how the process is: `/healthz` and `/livez` say that it lives, `/readyz`
-/// whether it is ready, with its conditions. `None` for every other path.
-pub fn probe(path: &str, readiness: &Readiness) -> Option<Response<Full<Bytes>>> {
-    match path {
-        "/healthz" | "/livez" => Some(text(StatusCode::OK, "ok\n".to_owned())),
-        "/readyz" if readiness.is_ready() => Some(text(StatusCode::OK, readiness.report())),
-        "/readyz" => Some(text(StatusCode::SERVICE_UNAVAILABLE, readiness.report())),
-        _ => None,
     }
 }
 

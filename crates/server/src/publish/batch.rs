@@ -131,7 +131,7 @@ impl Publish {
         }
         let batch = Batch { events, atomic: road.asked.atomic };
         let Receipts { receipts, durability } = self.broker.append(batch, road.level()).await?;
-        let (mut new, mut payload_bytes) = (0, 0);
+        let (count, mut new, mut payload_bytes) = (sizes.len(), 0, 0);
         for ((place, size), receipt) in road.places.iter().zip(sizes).zip(receipts) {
             let stored = &mut road.events[*place];
             stored.status = receipt.into();
@@ -142,6 +142,7 @@ impl Publish {
             }
         }
         self.telemetry.published(Published::Stored { events: new, payload_bytes });
+        self.telemetry.published(Published::Repeated { events: count - new });
         Ok(())
     }
 

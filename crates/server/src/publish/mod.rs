@@ -16,6 +16,7 @@ mod store;
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use eventbus_core::wire::error::{FrontDialect, FrontRefusal, Refusal};
@@ -109,7 +110,7 @@ impl Publish {
             "/v1/status/ready" if self.readiness.is_ready() => respond::status(200),
             "/v1/status/ready" => respond::status(502),
             "/v1/health" if head.method == Method::GET => respond::status(200),
-            path => match admin::probe(path, &self.readiness) {
+            _ => match admin::probe(&head.uri, &self.readiness) {
                 Some(answer) => answer,
                 None => self.other(&head, body).await,
             },
@@ -120,7 +121,7 @@ impl Publish {
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let path = FrontPath::of(head.uri.path());
+        let (path, began) = (FrontPath::of(head.uri.path()), self.clock.elapsed());
         let answer = match path {
             None => return respond::not_found(),
             Some(FrontPath::Events(name)) if head.method == Method::POST => {
@@ -134,9 +135,16 @@ impl Publish {
         };
         let answer = answer.unwrap_or_else(|refusal| respond::front_refusal(&refusal, self.front));
         if matches!(path, Some(FrontPath::Events(_))) {
-            self.telemetry.published(Published::Answered(answer.status().as_u16()));
+            self.answered(&answer, began);
         }
         answer
+    }
+
+    /// Takes note of the answer to a publish that began then.
+    fn answered(&self, answer: &Answer, began: Duration) {
+        let took = self.clock.elapsed().saturating_sub(began);
+        let status = answer.status().as_u16();
+        self.telemetry.published(Published::Answered { status, took });
     }
 
     /// The paths of publish, in every form that a request may have.
@@ -150,7 +158,7 @@ impl Publish {
             _ if door == Door::CloudEvents => return respond::post_only(),
             _ => {}
         }
-        let form = Form::of(door, &head.headers);
+        let (form, began) = (Form::of(door, &head.headers), self.clock.elapsed());
         let published = async {
             let max = match form {
                 Form::One(_) => self.event_bytes,
@@ -167,7 +175,7 @@ impl Publish {
             }
         };
         let answer = published.await.unwrap_or_else(|refusal| form.refusal(&refusal));
-        self.telemetry.published(Published::Answered(answer.status().as_u16()));
+        self.answered(&answer, began);
         answer
     }
 

@@ -106,9 +106,10 @@ impl Publish {
         receipts: &Receipts,
     ) -> Result<Stored, Refusal> {
         let status = Status::from(*receipts.receipts.first().ok_or(Refusal::Internal)?);
-        if status != Status::Duplicate {
-            self.telemetry.published(Published::Stored { events: 1, payload_bytes });
-        }
+        self.telemetry.published(match status {
+            Status::Duplicate => Published::Repeated { events: 1 },
+            _ => Published::Stored { events: 1, payload_bytes },
+        });
         Ok(Stored { id, status, durability: Some(receipts.durability) })
     }
 

@@ -164,7 +164,8 @@ async fn every_path_and_method_has_the_answer_of_the_contract() {
         (Method::GET, "/v1/health", 200, ""),
         (Method::GET, "/v1/status/ready", 502, ""),
         (Method::POST, "/v1/status/ready", 502, ""),
-        (Method::GET, "/readyz", 503, "[-]the test not ready\n"),
+        (Method::GET, "/readyz", 503, "[-]the test not ready\nreadyz check failed\n"),
+        (Method::GET, "/livez", 200, "ok\n"),
     ] {
         let answer = world.ask(request(method.clone(), path)).await;
         assert_eq!((answer.status, &*answer.body), (status, body), "{method} {path}");
@@ -179,7 +180,9 @@ async fn ready_is_said_once_every_condition_holds() {
     let mut world = World::new();
     world.ready.take().unwrap().open();
     assert_eq!(world.ask(request(Method::GET, "/v1/status/ready")).await.status, 200);
-    assert_eq!(world.ask(request(Method::GET, "/readyz")).await.body, "[+]the test ok\n");
+    assert_eq!(world.ask(request(Method::GET, "/readyz")).await.body, "ok\n");
+    let verbose = world.ask(request(Method::GET, "/readyz?verbose")).await.body;
+    assert_eq!(verbose, "[+]the test ok\nreadyz check passed\n");
 }
 
 #[tokio::test]
