@@ -243,6 +243,7 @@ fn start(
         clock,
         entropy: Arc::new(SeededEntropy::new(1)),
         connections: 4096,
+        told_one_by_one: 1_000,
         trusted: Vec::new(),
         failed: CancellationToken::new(),
     });

@@ -40,7 +40,10 @@ mod tests {
 
     use super::*;
 
-    const VERSION: &str = r#"{"major":"1","minor":"33","gitVersion":"v1.33.0","gitCommit":"","gitTreeState":"","buildDate":"","goVersion":"","compiler":"","platform":""}"#;
+    const VERSION: &str = r#"{
+        "major": "1", "minor": "33", "gitVersion": "v1.33.0", "gitCommit": "", "gitTreeState": "",
+        "buildDate": "", "goVersion": "", "compiler": "", "platform": ""
+    }"#;
 
     #[tokio::test(start_paused = true)]
     async fn a_server_that_goes_and_comes_is_noticed() {

@@ -16,6 +16,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use rustix::process::{Resource, getrlimit};
 use rustix::time::{ClockId, clock_gettime};
+use tokio_util::sync::CancellationToken;
 
 /// The program, as it is told of.
 pub(super) struct Program {
@@ -38,9 +39,9 @@ impl Program {
         Self { broker, readiness, reach, push, began_ms }
     }
 
-    /// The task: looks whether the API is there.
-    pub(super) async fn reach(self: Arc<Self>, client: Client) {
-        self.reach.follow(client).await;
+    /// The task: looks whether the API is there, until `stop`.
+    pub(super) async fn reach(self: Arc<Self>, client: Client, stop: CancellationToken) {
+        stop.run_until_cancelled(self.reach.follow(client)).await;
     }
 
     /// Takes note of the push of this process.

@@ -56,11 +56,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let admin = Admin::default();
     let (latches, mut roles) = Latches::take(&admin.readiness, &settings);
     let budget = descriptors::raise();
-    let public = match settings.has(Role::Publish) {
-        true => Some(open("publish", settings.publish_listen, budget.port).await?),
-        false => None,
-    };
-    let api_port = open("API", settings.api_listen, budget.port).await?;
+    let (public, api_port) = ports(&settings, budget.port).await?;
     latches.ports.open();
     if settings.nats.is_none() || settings.cluster.is_none() {
         data_dir::open(&settings.data_dir)?;
@@ -71,16 +67,14 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
 
     let (publishing, serving) = (CancellationToken::new(), CancellationToken::new());
     let (publish_port, judging, others) = <(TaskTracker, TaskTracker, TaskTracker)>::default();
-    let draining = publishing.clone();
-    admin.readiness.check("shutdown", move || !draining.is_cancelled());
+    admin.readiness.check("shutdown", goes_on(&publishing));
     let client = resources.client.clone();
     let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
     let (failed, lost) = (CancellationToken::new(), CancellationToken::new());
     others.spawn(vital(watch, failed.clone()));
-    let health = Arc::new(HealthBoard::default());
+    let health = Arc::<HealthBoard>::default();
     let program = show(&broker, (&watched, &health), (&settings, &world), &admin);
-    let reaching = serving.clone().run_until_cancelled_owned(program.clone().reach(client.clone()));
-    others.spawn(reaching);
+    others.spawn(program.clone().reach(client.clone(), serving.clone()));
     let addresses = (public.as_ref().map(Port::address), api_port.address());
     if let Some(port) = public {
         let publish = publish(&settings, &world, &broker, &client, (&watched, &admin));
@@ -104,7 +98,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
         judging.spawn(vital(judge, failed.clone()));
         roles.open(Role::SubValidator);
     }
-    let mut versions = watched.versions.clone();
+    let mut versions = watched.versions;
     let push = settings.has(Role::Push).then(|| {
         let push = Push::start(PushParts {
             broker: broker.clone(),
@@ -231,6 +225,20 @@ fn show(
     let program = Arc::new(program);
     admin.metrics.export(program.clone());
     program
+}
+
+fn goes_on(publishing: &CancellationToken) -> impl Fn() -> bool + 'static {
+    let publishing = publishing.clone();
+    move || !publishing.is_cancelled()
+}
+
+/// Opens the publish port, where this process publishes, and the API port.
+async fn ports(settings: &Settings, connections: usize) -> Result<(Option<Port>, Port), Fault> {
+    let public = match settings.has(Role::Publish) {
+        true => Some(open("publish", settings.publish_listen, connections).await?),
+        false => None,
+    };
+    Ok((public, open("API", settings.api_listen, connections).await?))
 }
 
 async fn open(name: &'static str, address: SocketAddr, connections: usize) -> Result<Port, Fault> {

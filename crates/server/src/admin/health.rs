@@ -1,5 +1,5 @@
-//! `/healthz`, `/livez` and `/readyz`, as Kubernetes' own servers answer them: `ok`, or what is not;
-//! `?verbose` names every check, and `/readyz/NAME` asks for one of them.
+//! `/healthz`, `/livez` and `/readyz`, as Kubernetes' own servers answer them: `ok`, or what is
+//! not; `?verbose` names every check, and `/readyz/NAME` asks for one of them.
 
 use bytes::Bytes;
 use http::{Response, StatusCode, Uri};
@@ -11,8 +11,8 @@ use crate::readiness::Readiness;
 /// The one check of a process that lives: it answers. What is wrong beside that, no restart mends.
 const ALIVE: (&str, bool) = ("ping", true);
 
-/// Answers what asks how the process is: `/healthz` and `/livez` whether it lives, `/readyz` whether
-/// it is ready. `None` for every other path.
+/// Answers what asks how the process is: `/healthz` and `/livez` whether it lives, `/readyz`
+/// whether it is ready. `None` for every other path.
 pub fn probe(uri: &Uri, readiness: &Readiness) -> Option<Response<Full<Bytes>>> {
     let path = uri.path().strip_prefix('/')?;
     let (probe, check) = path.split_once('/').map_or((path, None), |(p, c)| (p, Some(c)));
