@@ -69,7 +69,7 @@ fn documentation(page: &str) -> String {
 
 impl Bus {
     /// Its metrics, once they hold this.
-    async fn metrics_with(&self, wanted: &str) -> String {
+    pub(crate) async fn metrics_with(&self, wanted: &str) -> String {
         within(async {
             loop {
                 let page = self.metrics().await;
