@@ -138,6 +138,8 @@ fn alerts_use_what_the_bus_tells() {
         let found = unknown(rule["expr"].as_str().unwrap(), &rule["annotations"].to_string());
         assert!(found.is_empty(), "{}: the bus does not tell {found:?}", rule["alert"]);
         assert!(rule["labels"]["severity"].is_string(), "{rule}");
+        let name = format!("`{}`", rule["alert"].as_str().unwrap());
+        assert!(file("docs/operate.md").contains(&name), "{name} is not documented");
     }
 }
 

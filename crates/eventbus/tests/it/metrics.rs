@@ -1,7 +1,7 @@
 //! `/metrics` of the running program: who may read it, what it tells, and the page of documentation
 //! that is written from it. `EVENTBUS_ACCEPT=1` writes that page anew.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Request;
@@ -52,6 +52,11 @@ pub(crate) fn value<'p>(page: &'p str, series: &str) -> Option<&'p str> {
     page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '))
 }
 
+/// Where the families are documented.
+fn documented() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md")
+}
+
 /// The documentation of the families of a page.
 fn documentation(page: &str) -> String {
     let label = Regex::new(r#"([a-z_]+)=""#).unwrap();
@@ -90,7 +95,7 @@ async fn every_family_is_documented() {
     bus.subscribe("orders", "order.created", &subscriber.url()).await;
     // Now there is a series of everything that has one.
     let told = documentation(&bus.metrics_with("subscription=\"orders\"").await);
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/metrics.md");
+    let path = documented();
     if std::env::var_os("EVENTBUS_ACCEPT").is_some() {
         std::fs::write(&path, &told).unwrap();
     }
@@ -141,6 +146,102 @@ async fn beside_a_real_api_server_they_are_there_without_a_token() {
             assert_eq!(bus.ask(elsewhere.unwrap()).await.status, 404);
         })
         .await;
+}
+
+#[tokio::test]
+async fn how_deliveries_go_is_told_and_of_whom_it_is_limited() {
+    let bus = Bus::start_with(&["--metrics-subscriptions", "1"]).await;
+    let (well, fails) = (Subscriber::start().await, Subscriber::answering(|_| 503).await);
+    bus.activate().await;
+    bus.subscribe("well", "order.created", &well.url()).await;
+    bus.subscribe("fails", "order.paid", &fails.url()).await;
+    assert_eq!(bus.publish("order.created", &json!("abc")).await, "published");
+    assert_eq!(bus.publish("order.paid", &json!(1)).await, "published");
+    assert_eq!(bus.publish("order.paid", &json!(2)).await, "published");
+    let mut later = event("order.created", &json!(3));
+    later["delay_s"] = json!(3_600);
+    assert_eq!(bus.post("/v1/events", later.to_string()).await.status, 200);
+    well.wait_for(1).await;
+    let page = bus.metrics_with("eventbus_subscriptions{state=\"failing\"} 1").await;
+    for (series, wanted) in [
+        ("eventbus_published_events_total", "4"),
+        ("eventbus_publish_duration_seconds_count", "4"),
+        ("eventbus_delivery_attempts_total{outcome=\"success\"}", "1"),
+        ("eventbus_delivered_events_total", "1"),
+        ("eventbus_delivered_bytes_total", "5"),
+        ("eventbus_end_to_end_duration_seconds_count", "1"),
+        ("eventbus_subscriptions{state=\"active\"}", "1"),
+        ("eventbus_subscriptions{state=\"inactive\"}", "0"),
+        ("eventbus_commit_events_sum", "3.0"),
+        ("eventbus_delayed_events", "1"),
+        ("eventbus_component_up{component=\"push\"}", "1"),
+        ("eventbus_api_up", "1"),
+    ] {
+        assert_eq!(value(&page, series), Some(wanted), "{series} in\n{page}");
+    }
+    let attempts = value(&page, "eventbus_delivery_attempts_total{outcome=\"server_error\"}");
+    assert!(attempts.unwrap().parse::<u64>().unwrap() >= 3, "{page}");
+    // Of the two the one that lags, once both were looked at.
+    let worst = "subscription=\"fails\"} 2";
+    let page = bus.metrics_with(worst).await;
+    assert!(page.contains(&format!("eventbus_subscription_lag_events{{{LABELS}{worst}")), "{page}");
+    assert!(!page.contains("subscription=\"well\""), "{page}");
+    assert_eq!(value(&page, "eventbus_lag_events"), Some("2"), "{page}");
+    let told = |family| {
+        let series = format!("eventbus_subscription_{family}{{{LABELS}subscription=\"fails\"}}");
+        value(&page, &series).unwrap().parse::<f64>().unwrap()
+    };
+    assert!(told("oldest_unsettled_seconds") > 0.5 && told("waiting_events") <= 2.0, "{page}");
+}
+
+/// What stands before the name of a Subscription of a test.
+const LABELS: &str = "group=\"eventing.kyma.cx\",namespace=\"stage\",";
+
+#[tokio::test]
+async fn nobody_is_told_one_by_one_where_that_is_off() {
+    let bus = Bus::start_with(&["--metrics-subscriptions", "0"]).await;
+    let fails = Subscriber::answering(|_| 503).await;
+    bus.activate().await;
+    bus.subscribe("fails", "order.paid", &fails.url()).await;
+    assert_eq!(bus.publish("order.paid", &json!(1)).await, "published");
+    let page = bus.metrics_with("\neventbus_lag_events 1\n").await;
+    assert!(!page.contains("subscription=\""), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_goes_is_told_of() {
+    let mut bus = Bus::over(Some(&Cluster::start().await), &[]).await;
+    let until = async |bus: &Bus, wanted| {
+        while value(&bus.scrape(&[]).await.body, "eventbus_api_up") != Some(wanted) {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    within(until(&bus, "1")).await;
+    bus.end_cluster();
+    within(until(&bus, "0")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_nats_the_same_families_are_told_as_far_as_they_mean_something() {
+    let Some(server) = NatsServer::start(Options::default()).await else { return };
+    let bus = Bus::start_with(&["--broker", "nats", "--nats-url", &server.url()]).await;
+    let subscriber = Subscriber::start().await;
+    bus.activate().await;
+    bus.subscribe("orders", "order.created", &subscriber.url()).await;
+    assert_eq!(bus.publish("order.created", &json!(1)).await, "published");
+    let mut later = event("order.created", &json!(2));
+    later["delay_s"] = json!(3_600);
+    assert_eq!(bus.post("/v1/events", later.to_string()).await.status, 200);
+    subscriber.wait_for(1).await;
+    bus.metrics_with("eventbus_end_to_end_duration_seconds_count 1").await;
+    let page = bus.metrics_with("\neventbus_delayed_events 1\n").await;
+    assert_eq!(value(&page, "eventbus_commit_duration_seconds_count"), Some("1"), "{page}");
+    let documented = std::fs::read_to_string(documented()).unwrap();
+    for family in page.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, help) = family.split_once(' ').unwrap();
+        assert!(documented.contains(&format!("| `{name}` |")), "{name} is not documented");
+        assert!(documented.contains(&format!("| {help} |")), "{name}: another help");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -72,6 +72,11 @@ impl Bus {
         bus
     }
 
+    /// Ends the API server that it is over, where nobody else has it.
+    pub(crate) fn end_cluster(&mut self) {
+        self.cluster = None;
+    }
+
     /// Starts the program on the same directory.
     pub(crate) async fn start_again(&mut self, flags: &[&str]) {
         let (data_dir, kubeconfig) = (self.data_dir(), self.kubeconfig());
