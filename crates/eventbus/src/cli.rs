@@ -10,7 +10,7 @@ use eventbus_resources::{DEFINITIONS, Definition, access};
 use serde_json::Value;
 
 use crate::system::{SystemClock, SystemEntropy};
-use crate::{bench, listen, output, publish, serve, token};
+use crate::{bench, listen, output, publish, serve, token, top};
 
 /// A Kyma-compatible event bus in one program.
 #[derive(Debug, Parser)]
@@ -43,6 +43,8 @@ enum Command {
     Token(token::Args),
     /// Measure a bus through its public HTTP interface, and check that every event arrives
     Bench(Box<bench::Args>),
+    /// Show what a bus does now: rates, latencies, and who lags most
+    Top(top::Args),
     /// Print the completion script of a shell
     Completions {
         /// The shell to complete for
@@ -90,6 +92,7 @@ impl Cli {
             Command::Publish(args) => on_one_thread(publish::run(*args, world)),
             Command::Listen(args) => on_one_thread(listen::run(args, world)),
             Command::Bench(args) => on_one_thread(bench::run(*args, world)),
+            Command::Top(args) => on_one_thread(top::run(args, world)),
             Command::Completions { shell } => {
                 let mut script = Vec::new();
                 clap_complete::generate(shell, &mut Self::command(), "eventbus", &mut script);

@@ -11,6 +11,7 @@ mod publish;
 mod serve;
 mod system;
 mod token;
+mod top;
 
 use std::process::ExitCode;
 

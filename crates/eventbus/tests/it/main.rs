@@ -41,4 +41,5 @@ mod subscriber;
 #[path = "../../src/system.rs"]
 mod system;
 mod tokens;
+mod top;
 mod transcripts;
