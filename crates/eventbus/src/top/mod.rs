@@ -227,11 +227,7 @@ fn at_url(url: &Uri, token_file: Option<&Path>) -> Result<Config, String> {
         return Err(format!("--url {url}: give a URL that starts with http:// or https://"));
     }
     let mut config = Config::new(url.clone());
-    if let Some(file) = token_file {
-        let token = std::fs::read_to_string(file);
-        let token = token.map_err(|error| format!("{}: {error}", file.display()))?;
-        config.auth_info.token = Some(token.trim().to_owned().into());
-    }
+    config.auth_info.token_file = token_file.map(|file| file.display().to_string());
     Ok(config)
 }
 
