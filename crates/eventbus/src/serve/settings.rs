@@ -379,7 +379,7 @@ const EVENT_BYTES_MAX: usize = limits::REFUSED_BODY_BYTES as usize;
 /// The largest `max_requests`: beyond it memory for the bodies is no longer small.
 const REQUESTS_MAX: usize = 65_536;
 
-/// The largest `metrics_subscriptions`: a page of half a gigabyte is none any more.
+/// The largest `metrics_subscriptions`: beyond it a page has more than some 30 MiB.
 const TOLD_MAX: usize = 100_000;
 
 impl Given {

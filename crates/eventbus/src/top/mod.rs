@@ -215,19 +215,23 @@ impl Bus {
 
     async fn connect(&self) -> Result<Client, String> {
         let config = match &self.url {
-            Some(url) => at_url(url, self.token_file.as_deref())?,
+            Some(url) => at_url(url, self.token_file.as_deref()).await?,
             None => named_in(&self.kubeconfig).await?,
         };
         Client::try_from(config).map_err(|error| error.to_string())
     }
 }
 
-fn at_url(url: &Uri, token_file: Option<&Path>) -> Result<Config, String> {
+async fn at_url(url: &Uri, token_file: Option<&Path>) -> Result<Config, String> {
     if !matches!(url.scheme_str(), Some("http" | "https")) {
         return Err(format!("--url {url}: give a URL that starts with http:// or https://"));
     }
     let mut config = Config::new(url.clone());
-    config.auth_info.token_file = token_file.map(|file| file.display().to_string());
+    if let Some(file) = token_file {
+        let token = tokio::fs::read_to_string(file).await;
+        let token = token.map_err(|error| format!("{}: {error}", file.display()))?;
+        config.auth_info.token = Some(token.trim().to_owned().into());
+    }
     Ok(config)
 }
 

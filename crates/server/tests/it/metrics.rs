@@ -1,14 +1,24 @@
 //! What `/metrics` tells of the publish port and of its broker.
 
-use std::sync::Arc;
+use std::fmt;
 use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use eventbus_core::Durability;
 use eventbus_core::broker::{AppendError, BrokerHealth};
+use eventbus_core::delivery::Outcome;
+use eventbus_core::reconcile::{DeliveryHealth, Health};
+use eventbus_core::testing::subscription;
+use eventbus_core::{Catalog, Durability, Source};
+use eventbus_resources::HealthBoard;
 use eventbus_server::Admin;
-use eventbus_server::admin::BrokerGauges;
+use eventbus_server::admin::{BrokerGauges, SubscriptionStates};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use tokio::sync::watch;
 
 use crate::world::{ORDER, Remembering, World};
 
@@ -96,6 +106,68 @@ async fn the_level_in_force_is_the_one_that_was_set() {
     admin.metrics.export(BrokerGauges::new(broker, Some(Durability::Accepted)));
     let page = page(&admin).await;
     assert!(page.contains("info{default=\"accepted\",promised=\"accepted,synced\"} 1"), "{page}");
+}
+
+/// A part that takes its time.
+#[derive(Debug)]
+struct Slow {
+    begun: SyncSender<()>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Collector for Slow {
+    fn encode(&self, _: DescriptorEncoder<'_>) -> fmt::Result {
+        self.begun.send(()).map_err(|_| fmt::Error)?;
+        self.go_on.lock().unwrap().recv().map_err(|_| fmt::Error)
+    }
+}
+
+/// On one thread, which would stand still.
+#[tokio::test]
+async fn a_page_that_takes_its_time_holds_nobody_up() {
+    let (world, admin) = (World::new(), Admin::default());
+    world.subscribe("shop", "order.created");
+    let (begun, has_begun) = sync_channel(1);
+    let (go, go_on) = sync_channel(1);
+    admin.metrics.export(Slow { begun, go_on: Mutex::new(go_on) });
+    let scraped = tokio::spawn({
+        let admin = admin.clone();
+        async move { page(&admin).await }
+    });
+    while has_begun.try_recv().is_err() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // Events are taken meanwhile, and parts added.
+    assert_eq!(world.post("/v1/events", ORDER).await.status, 200);
+    admin.metrics.export(world.publish.telemetry.clone());
+    go.send(()).unwrap();
+    assert_eq!(counted(&scraped.await.unwrap()), [""; 0], "the page was begun before that");
+    go.send(()).unwrap();
+    assert!(page(&admin).await.contains("eventbus_published_events_total 1\n"));
+}
+
+#[tokio::test]
+async fn ten_thousand_subscriptions_are_counted_by_state() {
+    let subscriptions = (0..10_000).map(|number| {
+        let mut subscription = subscription(&format!("uid-{number}"));
+        if number % 10 == 0 {
+            subscription.interest.source = Source::from_id("nowhere".into());
+        }
+        Arc::new(subscription)
+    });
+    let activations = [("stage".into(), Source::from_id("shop".into()))].into();
+    let catalog = Catalog::new(subscriptions, activations).with_broken(["broken".into()]);
+    let (_declared, catalog) = watch::channel(Arc::new(catalog));
+    let health = Arc::<HealthBoard>::default();
+    let failing = Health { delivery: DeliveryHealth::Failing(Outcome::Timeout), backlog: None };
+    for number in [1, 2, 3, 10] {
+        health.report(&format!("uid-{number}").into(), failing);
+    }
+    let admin = Admin::default();
+    admin.metrics.export(SubscriptionStates { catalog, health });
+    let wanted = [("active", 8_997), ("failing", 3), ("inactive", 1_000), ("broken", 1)]
+        .map(|(state, count)| format!("eventbus_subscriptions{{state=\"{state}\"}} {count}"));
+    assert_eq!(counted(&page(&admin).await), wanted);
 }
 
 #[tokio::test]
