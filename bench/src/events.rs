@@ -4,6 +4,7 @@ use bytes::Bytes;
 use eventbus_core::Event;
 use eventbus_core::wire::contract;
 use eventbus_core::wire::submission::RequestHead;
+use eventbus_core::wire::trace::Trace;
 use http::HeaderMap;
 
 use crate::still::Still;
@@ -37,6 +38,6 @@ pub(crate) fn contract(event_type: u32, id: u64) -> String {
 /// The same, read.
 pub(crate) fn event(event_type: u32, id: u64) -> Event {
     let (headers, entropy) = (HeaderMap::new(), Still::default());
-    let head = RequestHead::read(&headers, &entropy).unwrap();
+    let head = RequestHead::read(&headers, Trace::default(), &entropy).unwrap();
     contract::decode(Bytes::from(contract(event_type, id)), &head).unwrap().event
 }

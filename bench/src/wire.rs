@@ -7,6 +7,7 @@ use eventbus_core::manifest::DeliveryFormat;
 use eventbus_core::wire::cloudevents;
 use eventbus_core::wire::error::Refusal;
 use eventbus_core::wire::submission::{BatchLimits, RequestHead, Submission};
+use eventbus_core::wire::trace::Trace;
 use eventbus_core::wire::{contract, delivery, stored};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -20,7 +21,7 @@ pub(crate) fn contract() -> Work {
     let body = Bytes::from(events::contract(0, 1));
     let (headers, entropy) = (headers(&[("content-type", "application/json")]), Still::default());
     Box::new(move || {
-        let head = RequestHead::read(&headers, &entropy).unwrap();
+        let head = RequestHead::read(&headers, Trace::from_headers(&headers), &entropy).unwrap();
         black_box(contract::decode(black_box(body.clone()), &head).unwrap());
     })
 }
@@ -31,7 +32,7 @@ pub(crate) fn batch() -> Work {
     let (headers, entropy) = (headers(&[("content-type", "application/json")]), Still::default());
     let limits = BatchLimits { event_bytes: 1 << 20, events: 10_000 };
     Box::new(move || {
-        let head = RequestHead::read(&headers, &entropy).unwrap();
+        let head = RequestHead::read(&headers, Trace::from_headers(&headers), &entropy).unwrap();
         let read = contract::decode_batch(black_box(body.clone()), &head, limits).unwrap();
         assert!(read.len() == BATCH as usize && black_box(read).iter().all(Result::is_ok));
     })
@@ -67,7 +68,7 @@ type Decode = fn(&HeaderMap, Bytes, &RequestHead<'_>) -> Result<Submission, Refu
 fn cloud_event(decode: Decode, headers: HeaderMap, body: String) -> Work {
     let (body, entropy) = (Bytes::from(body), Still::default());
     Box::new(move || {
-        let head = RequestHead::read(&headers, &entropy).unwrap();
+        let head = RequestHead::read(&headers, Trace::from_headers(&headers), &entropy).unwrap();
         black_box(decode(&headers, black_box(body.clone()), &head).unwrap());
     })
 }
@@ -108,7 +109,7 @@ pub(crate) fn delivery_structured() -> Work {
 fn delivery(format: DeliveryFormat) -> Work {
     let event = events::event(0, 1);
     Box::new(move || {
-        black_box(delivery::request(black_box(&event), format, None, 7));
+        black_box(delivery::request(black_box(&event), &event.trace, format, None, 7));
     })
 }
 

@@ -72,7 +72,7 @@ pub fn cloudevents(bytes: &[u8]) {
         }
     };
     let body = Bytes::copy_from_slice(body);
-    let request = match RequestHead::read(&headers, &entropy) {
+    let request = match RequestHead::read(&headers, Trace::from_headers(&headers), &entropy) {
         Ok(request) => request,
         Err(refusal) => return check_refusal(&refusal),
     };
@@ -157,7 +157,7 @@ fn deliverable(event: &Event) {
         DeliveryFormat::CloudEventsBinary,
         DeliveryFormat::CloudEventsStructured,
     ] {
-        let (headers, _) = delivery::request(event, format, Some("orders"), 1);
+        let (headers, _) = delivery::request(event, &event.trace, format, Some("orders"), 1);
         assert!(headers.len() < 30 + event.attributes.len(), "{event:?}");
     }
 }

@@ -19,6 +19,7 @@ pub mod notice;
 pub mod reconcile;
 pub mod report;
 pub mod seams;
+pub mod span;
 pub mod subscription;
 pub mod telemetry;
 #[cfg(any(test, feature = "testing", feature = "conformance"))]
@@ -33,4 +34,5 @@ pub use durability::Durability;
 pub use event::{Event, Interest, Source, Text, TopicHash};
 pub use report::{ProcessId, Report};
 pub use seams::{Clock, Entropy};
+pub use span::Tracer;
 pub use subscription::Subscription;

@@ -74,6 +74,33 @@ pub const CATALOG_WAIT: Duration = Duration::from_secs(1);
 /// What a refused publisher is told to wait (`Retry-After`), in seconds.
 pub const RETRY_AFTER_S: u64 = 1;
 
+// Log and traces
+
+/// Bytes of one value in a line of the log, as it is written there.
+pub const LOG_VALUE_BYTES: usize = 1024;
+
+/// Tags a span has at most, and room for one more: what an attempt has.
+pub const TAGS: usize = 12;
+
+/// Bytes of a tag of a span: a name of the contract, and what fits the columns of usual stores.
+pub const TAG_BYTES: usize = 256;
+
+/// Spans that wait to be exported; one more is dropped. A kibibyte or so each, this is the memory
+/// that a collector can cost that is slow or dead.
+pub const SPANS_WAITING: usize = 8 * 1024;
+
+/// Spans of one request to the collector: together they stay below its usual limits.
+pub const SPANS_AT_ONCE: usize = 512;
+
+/// How long a span waits for others to be exported with.
+pub const SPANS_LINGER: Duration = Duration::from_secs(1);
+
+/// Time for the collector to answer; then its spans are dropped.
+pub const SPANS_SEND_TIME: Duration = Duration::from_secs(5);
+
+/// Time for all spans that still wait when the process stops.
+pub const SPANS_DRAIN_TIME: Duration = Duration::from_secs(1);
+
 // Connections
 
 /// Connections a port serves at once. Each costs a descriptor and about 10 KiB.

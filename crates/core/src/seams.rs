@@ -11,6 +11,11 @@ pub trait Clock: Send + Sync + 'static {
     /// Wall-clock time in milliseconds since 1970-01-01 UTC. May jump, forwards and backwards.
     fn now_ms(&self) -> u64;
 
+    /// The same in microseconds, as far as the clock tells them.
+    fn now_us(&self) -> u64 {
+        self.now_ms() * 1_000
+    }
+
     /// Time since some fixed moment of this process. Never falls.
     fn elapsed(&self) -> Duration;
 }
@@ -24,6 +29,10 @@ pub trait Entropy: Send + Sync + 'static {
 impl<T: Clock + ?Sized> Clock for Arc<T> {
     fn now_ms(&self) -> u64 {
         (**self).now_ms()
+    }
+
+    fn now_us(&self) -> u64 {
+        (**self).now_us()
     }
 
     fn elapsed(&self) -> Duration {

@@ -15,6 +15,7 @@ use crate::dead_letters::{DeadLetter, DeadLetterError, DeadLetterKey, DeadLetter
 use crate::event::{Event, Interest, Source, SpecVersion};
 use crate::manifest::{DeliveryFormat, SubscriptionStatus};
 use crate::seams::{Clock, Entropy};
+use crate::span::{Span, Spans, Work};
 use crate::subscription::{Identity, Subscription};
 use crate::wire::trace::Trace;
 
@@ -135,6 +136,24 @@ impl Entropy for SeededEntropy {
         z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
         z ^ (z >> 31)
+    }
+}
+
+/// Keeps all spans.
+#[derive(Debug, Default)]
+pub struct KeptSpans(Mutex<Vec<Span>>);
+
+impl KeptSpans {
+    /// The spans of the same kind, in the order in which they ended.
+    pub fn of(&self, work: Work) -> Vec<Span> {
+        let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.iter().filter(|span| span.work == work).cloned().collect()
+    }
+}
+
+impl Spans for KeptSpans {
+    fn record(&self, span: Span) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(span);
     }
 }
 

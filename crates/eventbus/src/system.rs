@@ -23,10 +23,14 @@ impl SystemClock {
 }
 
 impl Clock for SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that all others ask")]
     fn now_ms(&self) -> u64 {
+        self.now_us() / 1_000
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that all others ask")]
+    fn now_us(&self) -> u64 {
         let since = std::time::SystemTime::now().duration_since(UNIX_EPOCH);
-        since.map_or(0, |since| since.as_millis() as u64)
+        since.map_or(0, |since| since.as_micros() as u64)
     }
 
     fn elapsed(&self) -> Duration {

@@ -167,7 +167,8 @@ async fn bare(port: u16, events: usize, in_flight: usize) {
     connector.set_nodelay(true);
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     let event = event(0);
-    let (headers, _): (HeaderMap, Bytes) = delivery::request(&event, DeliveryFormat::Kyma, None, 1);
+    let (headers, _): (HeaderMap, Bytes) =
+        delivery::request(&event, &event.trace, DeliveryFormat::Kyma, None, 1);
     let url: http::Uri = url(port).parse().expect("a URL");
     let left = Arc::new(AtomicUsize::new(events));
     let mut loops = JoinSet::new();
@@ -245,6 +246,7 @@ fn start(
         connections: 4096,
         told_one_by_one: 1_000,
         trusted: Vec::new(),
+        tracer: None,
         failed: CancellationToken::new(),
     });
     (push, catalog)

@@ -453,6 +453,7 @@ mod tests {
             entropy: Arc::new(SeededEntropy::new(1)),
             slots: Slots::new(1),
             telemetry: Arc::default(),
+            tracer: None,
         });
         let desk = Arc::new(Desk::new("uid".into(), Arc::default()));
         let plan = Arc::new(Plan::new(Arc::new(subscription("orders")), Arc::new(Empty)));

@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
-use eventbus_core::{Broker, Catalog, Clock, Entropy, limits};
+use eventbus_core::{Broker, Catalog, Clock, Entropy, Tracer, limits};
 use eventbus_resources::HealthBoard;
 use rustls::pki_types::CertificateDer;
 use tokio::sync::{Semaphore, watch};
@@ -56,6 +56,8 @@ pub struct Parts {
     pub told_one_by_one: usize,
     /// Certificates that endpoints may be signed by, beside those the system trusts.
     pub trusted: Vec<CertificateDer<'static>>,
+    /// Where traces are recorded, if they are.
+    pub tracer: Option<Tracer>,
     /// Cancelled when push ends otherwise than by [`Push::drain`]: by a defect.
     pub failed: CancellationToken,
 }
@@ -85,6 +87,7 @@ impl Push {
             entropy: parts.entropy,
             slots: Slots::new(parts.connections.min(limits::PUSH_CONNECTIONS)),
             telemetry: telemetry.clone(),
+            tracer: parts.tracer,
         };
         let supervisor = Supervisor {
             tools: Arc::new(tools),

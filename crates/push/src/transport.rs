@@ -3,6 +3,7 @@
 use eventbus_core::Event;
 use eventbus_core::delivery::Outcome;
 use eventbus_core::manifest::DeliveryFormat;
+use eventbus_core::wire::trace::Trace;
 use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;
@@ -24,6 +25,8 @@ pub struct Delivery<'a> {
     pub endpoint: &'a Endpoint,
     /// What.
     pub event: &'a Event,
+    /// The tracing headers: the event's, or those of the attempt's own span.
+    pub trace: &'a Trace,
     /// In which form.
     pub format: DeliveryFormat,
     /// The name of the Subscription, when it asks for being named.

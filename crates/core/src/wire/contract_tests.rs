@@ -29,7 +29,8 @@ fn head(source_id: Option<&str>) -> RequestHead<'_> {
 }
 
 fn submit_with(body: &str, headers: &HeaderMap) -> Result<Submission, Refusal> {
-    decode(Bytes::copy_from_slice(body.as_bytes()), &RequestHead::read(headers, &Dice)?)
+    let head = RequestHead::read(headers, Trace::default(), &Dice)?;
+    decode(Bytes::copy_from_slice(body.as_bytes()), &head)
 }
 
 fn decode_json(body: &Value) -> Result<Event, Refusal> {

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use crate::attributes::Value;
 use crate::event::{Event, Text};
 use crate::manifest::DeliveryFormat;
+use crate::wire::trace::Trace;
 use crate::wire::{cloudevents, percent};
 
 const EVENT_ID: HeaderName = HeaderName::from_static("kyma-event-id");
@@ -27,10 +28,12 @@ const STRUCTURED: HeaderValue = HeaderValue::from_static(cloudevents::MEDIA_TYPE
 
 /// The headers and the body of one attempt.
 ///
+/// `trace` is what the event carries, or the headers of the attempt's own span;
 /// `subscription_name` is given when the Subscription asks for it; `request_id` is fresh for each
 /// attempt. Metadata that is empty has no header.
 pub fn request(
     event: &Event,
+    trace: &Trace,
     format: DeliveryFormat,
     subscription_name: Option<&str>,
     request_id: u128,
@@ -50,7 +53,7 @@ pub fn request(
             cloudevents::structured_body(event).into()
         }
     };
-    for (header, text) in event.trace.iter() {
+    for (header, text) in trace.iter() {
         headers.insert(header.name(), plain(text));
     }
     if let Some(name) = subscription_name {
@@ -139,8 +142,17 @@ mod tests {
         event
     }
 
+    fn of(
+        event: &Event,
+        format: DeliveryFormat,
+        subscription_name: Option<&str>,
+        request_id: u128,
+    ) -> (HeaderMap, Bytes) {
+        request(event, &event.trace, format, subscription_name, request_id)
+    }
+
     fn headers(event: &Event, subscription_name: Option<&str>, request_id: u128) -> HeaderMap {
-        let (headers, body) = request(event, DeliveryFormat::Kyma, subscription_name, request_id);
+        let (headers, body) = of(event, DeliveryFormat::Kyma, subscription_name, request_id);
         assert_eq!(body, event.payload);
         headers
     }
@@ -204,7 +216,7 @@ mod tests {
             "x-request-id: 00000000-0000-4000-8000-000000000000",
         ];
         assert_eq!(lines(&headers(&event, None, 0)), expected);
-        let (headers, body) = request(&event, DeliveryFormat::CloudEventsBinary, Some("mine"), 0);
+        let (headers, body) = of(&event, DeliveryFormat::CloudEventsBinary, Some("mine"), 0);
         assert_eq!(body, event.payload);
         expected = vec![
             "ce-id: 31109198-4d69-4ae0-972d-76117f3748c8",
@@ -220,7 +232,7 @@ mod tests {
             "x-request-id: 00000000-0000-4000-8000-000000000000",
         ];
         assert_eq!(lines(&headers), expected);
-        let (headers, body) = request(&event, DeliveryFormat::CloudEventsStructured, None, 0);
+        let (headers, body) = of(&event, DeliveryFormat::CloudEventsStructured, None, 0);
         assert_eq!(headers["content-type"], cloudevents::MEDIA_TYPE);
         let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(
@@ -241,7 +253,7 @@ mod tests {
             r#"{"specversion":"1.0","id":"forged","source":"bank","type":"pay"}"#.into();
         for media_type in ["application/cloudevents+json", "Application/CloudEvents-batch+json"] {
             event.content_type = media_type.into();
-            let (headers, body) = request(&event, DeliveryFormat::CloudEventsBinary, None, 0);
+            let (headers, body) = of(&event, DeliveryFormat::CloudEventsBinary, None, 0);
             assert_eq!(headers["content-type"], cloudevents::MEDIA_TYPE);
             let document: serde_json::Value = serde_json::from_slice(&body).unwrap();
             assert_eq!(

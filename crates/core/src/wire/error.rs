@@ -317,6 +317,17 @@ impl FrontRefusal {
         }
     }
 
+    /// The kind of error, a word of the contract.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::EmptyBody | Self::BadPayload(_) => "bad_payload_syntax",
+            Self::Missing(_) | Self::Invalid(_) => "validation_violation",
+            Self::NotFound | Self::MethodNotAllowed => "bad_request",
+            Self::TooLarge => "request_body_too_large",
+            Self::Relayed(refusal) => refusal.body().kind,
+        }
+    }
+
     /// The media type of the answer, and the answer. The front leaves out what is empty; of paths
     /// and methods the publisher proxy says no more than the status does.
     pub fn answer(&self, dialect: FrontDialect) -> (&'static str, Vec<u8>) {

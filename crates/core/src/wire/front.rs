@@ -59,6 +59,7 @@ mod tests {
     use crate::event::Event;
     use crate::seams::Entropy;
     use crate::wire::error::Refusal;
+    use crate::wire::trace::Trace;
 
     struct Zero;
 
@@ -72,7 +73,7 @@ mod tests {
         let source = Source::from_id("ec-qa".into());
         let body = Bytes::copy_from_slice(body.as_bytes());
         let headers = HeaderMap::new();
-        let head = RequestHead::read(&headers, &Zero).unwrap();
+        let head = RequestHead::read(&headers, Trace::default(), &Zero).unwrap();
         super::decode(body, &source, &head).map(|submission| submission.event)
     }
 

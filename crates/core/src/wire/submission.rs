@@ -78,8 +78,13 @@ pub struct BatchLimits {
 }
 
 impl<'a> RequestHead<'a> {
-    /// Takes what concerns the event out of a request's headers.
-    pub fn read(headers: &'a HeaderMap, entropy: &'a dyn Entropy) -> Result<Self, Refusal> {
+    /// Takes what concerns the event out of a request's headers. `trace` is what it carries: the
+    /// publisher's tracing headers, or those of a span of ours.
+    pub fn read(
+        headers: &'a HeaderMap,
+        trace: Trace,
+        entropy: &'a dyn Entropy,
+    ) -> Result<Self, Refusal> {
         // A value that is not text counts as one that may not be, not as none at all.
         let unreadable = "\u{fffd}";
         let source_id = headers.get("source-id").map(|id| id.to_str().unwrap_or(unreadable));
@@ -101,7 +106,7 @@ impl<'a> RequestHead<'a> {
         if let Some(seconds) = attributes.text(DELAY_S).and_then(|text| text.parse().ok()) {
             attributes.set(Text::from_static(DELAY_S), Value::Integer(seconds));
         }
-        Ok(Self { source_id, attributes, trace: Trace::from_headers(headers), entropy })
+        Ok(Self { source_id, attributes, trace, entropy })
     }
 }
 

@@ -1,11 +1,18 @@
-//! The publisher's tracing context: carried from the publish request to the delivery, untouched.
+//! The publisher's tracing headers: carried from the publish request to the delivery, untouched
+//! where the trace is not recorded.
 //!
 //! B3 in both spellings (the seed's `x-b3-*`, and `b3`) and W3C Trace Context.
+
+mod context;
+
+use std::borrow::Cow;
 
 use http::{HeaderMap, HeaderName};
 
 use crate::event::Text;
 use crate::limits;
+
+pub use context::{Context, Decision, Incoming, SpanId, TraceId};
 
 /// The tracing headers a publisher sent. Empty costs nothing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,6 +55,10 @@ impl TraceHeader {
         Self::TraceState,
     ];
 
+    /// B3's many headers.
+    const B3_MULTI: [Self; 5] =
+        [Self::B3TraceId, Self::B3SpanId, Self::B3ParentSpanId, Self::B3Sampled, Self::B3Flags];
+
     /// The header's name.
     pub fn name(self) -> HeaderName {
         HeaderName::from_static(match self {
@@ -74,11 +85,11 @@ impl Trace {
     pub fn from_headers(headers: &HeaderMap) -> Self {
         let mut found = Vec::new();
         for header in TraceHeader::ALL {
-            let value = headers.get(header.name()).and_then(|value| value.to_str().ok());
+            let value = value_of(header, headers);
             if let Some(value) =
                 value.filter(|v| (1..=limits::TRACE_HEADER_CHARS).contains(&v.len()))
             {
-                found.push((header, Text::from(value)));
+                found.push((header, Text::from(&*value)));
             }
         }
         Self { headers: found }
@@ -98,4 +109,16 @@ impl Trace {
     pub(crate) fn push(&mut self, header: TraceHeader, value: Text) {
         self.headers.push((header, value));
     }
+}
+
+/// The value of a header; the first where there are several, but what one `tracestate` began
+/// another may go on with.
+fn value_of(header: TraceHeader, headers: &HeaderMap) -> Option<Cow<'_, str>> {
+    let name = header.name();
+    let first = Cow::Borrowed(headers.get(&name)?.to_str().ok()?);
+    if header != TraceHeader::TraceState {
+        return Some(first);
+    }
+    let mut others = headers.get_all(name).iter().skip(1).map(|value| value.to_str().ok());
+    others.try_fold(first, |state, more| Some(Cow::Owned(format!("{state},{}", more?))))
 }

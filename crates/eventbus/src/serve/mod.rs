@@ -10,21 +10,21 @@ pub(crate) mod data_dir;
 mod descriptors;
 mod health;
 pub(crate) mod kubeconfig;
+mod log;
 mod resources;
 mod settings;
 mod telemetry;
 mod wire;
 
-use std::io::IsTerminal;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{info, warn};
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::LevelFilter;
 
 use crate::cli::{Fault, World};
-use settings::{LogFormat, Settings};
+use log::Log;
+use settings::Settings;
 
 pub(crate) use settings::Given as Args;
 
@@ -33,19 +33,21 @@ const LAST_WAIT: Duration = Duration::from_millis(500);
 
 /// Runs the bus until SIGTERM or SIGINT.
 pub(crate) fn run(args: Args, world: World) -> Result<(), Fault> {
-    let settings = args.settings()?;
-    log(&settings)?;
+    let settings = args.clone().settings()?;
+    let log = Log::start(&settings.log_level, settings.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|error| Fault::Failed(format!("cannot start: {error}")))?;
-    let ended = runtime.block_on(serve(settings, world));
+    let again = Again { args, log };
+    let ended = runtime.block_on(serve(settings, world, again));
     runtime.shutdown_timeout(LAST_WAIT);
     ended
 }
 
-async fn serve(settings: Settings, world: World) -> Result<(), Fault> {
+async fn serve(settings: Settings, world: World, again: Again) -> Result<(), Fault> {
     let mut signals = Signals::new()?;
+    let hang_up = again.listen()?;
     let bus = tokio::select! {
         biased;
         () = signals.next() => return Ok(()),
@@ -55,6 +57,7 @@ async fn serve(settings: Settings, world: World) -> Result<(), Fault> {
         biased;
         () = signals.next() => Ok(()),
         fault = bus.failed() => Err(fault),
+        never = again.read(hang_up) => match never {},
     };
     info!("draining; a second signal ends the process at once");
     tokio::select! {
@@ -67,6 +70,35 @@ async fn serve(settings: Settings, world: World) -> Result<(), Fault> {
     }
 }
 
+/// What is done at SIGHUP: the settings file is read again, and `log_level` taken from it.
+struct Again {
+    args: Args,
+    log: Log,
+}
+
+impl Again {
+    /// Begins to listen for it; where there is no file, it ends the process as it ends any.
+    fn listen(&self) -> Result<Option<Signal>, Fault> {
+        self.args.has_file().then(|| listen(SignalKind::hangup())).transpose()
+    }
+
+    async fn read(&self, hang_up: Option<Signal>) -> Infallible {
+        let Some(mut hang_up) = hang_up else { return std::future::pending().await };
+        loop {
+            hang_up.recv().await;
+            let settings = self.args.clone().settings();
+            let read = settings.and_then(|settings| {
+                self.log.set_level(&settings.log_level)?;
+                Ok(settings.log_level)
+            });
+            match read {
+                Ok(log_level) => info!(log_level, "the settings were read again"),
+                Err(error) => warn!(%error, "the settings were read again: nothing changes"),
+            }
+        }
+    }
+}
+
 /// SIGTERM and SIGINT.
 struct Signals {
     terminate: Signal,
@@ -75,10 +107,6 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self, Fault> {
-        let listen = |kind| {
-            signal(kind)
-                .map_err(|error| Fault::Failed(format!("cannot listen for signals: {error}")))
-        };
         Ok(Self {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
@@ -93,52 +121,6 @@ impl Signals {
     }
 }
 
-fn log(settings: &Settings) -> Result<(), Fault> {
-    let filter = filter(&settings.log_level)?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        // A line that cannot be written would be told by `eprintln!`, which panics.
-        .log_internal_errors(false)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal());
-    match settings.log_format {
-        LogFormat::Human => lines.init(),
-        LogFormat::Json => lines.json().flatten_event(true).init(),
-    }
-    Ok(())
-}
-
-/// What is logged. A bare word must be a level: by itself the filter would take any other for the
-/// name of a part of the program, and log nothing at all where there is no such part.
-fn filter(log_level: &str) -> Result<EnvFilter, Fault> {
-    let refused = |why: String| {
-        Fault::Usage(format!(
-            "log_level {log_level:?} cannot be used: {why}; say error, warn, info, debug, trace, \
-             off, or a filter such as info,eventbus_push=debug"
-        ))
-    };
-    let is_bare = |word: &&str| !word.contains(['=', '[', '{', '}']);
-    for word in log_level.split(',').filter(is_bare) {
-        if word.is_empty() || word.parse::<LevelFilter>().is_err() {
-            return Err(refused(format!("{word:?} is no level")));
-        }
-    }
-    EnvFilter::try_new(log_level).map_err(|error| refused(error.to_string()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_bare_word_of_a_filter_is_a_level() {
-        for good in ["info", "OFF", "warn,eventbus_push=debug", "hyper=error,info", "[span]=info"] {
-            assert!(filter(good).is_ok(), "{good}");
-        }
-        for (bad, word) in [("loud", "loud"), ("7", "7"), ("", ""), ("info,hyper", "hyper")] {
-            let Err(Fault::Usage(complaint)) = filter(bad) else { panic!("{bad:?} was taken") };
-            assert!(complaint.contains(&format!("{word:?} is no level; say error")), "{complaint}");
-        }
-        assert!(filter("eventbus_push=loud").is_err());
-    }
+fn listen(kind: SignalKind) -> Result<Signal, Fault> {
+    signal(kind).map_err(|error| Fault::Failed(format!("cannot listen for signals: {error}")))
 }

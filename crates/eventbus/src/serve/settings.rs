@@ -3,6 +3,7 @@
 //! default.
 
 mod nats;
+mod traces;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -18,6 +19,9 @@ use eventbus_nats::NatsConfig;
 use eventbus_server::publish::{ApplicationSource, Applications};
 use serde::{Deserialize, Deserializer};
 
+pub(super) use self::traces::Traces;
+
+use self::traces::TraceExport;
 use super::resources::Cluster;
 use crate::cli::Fault;
 
@@ -245,6 +249,24 @@ pub(crate) struct Given {
     #[arg(long, value_name = "FORMAT", env = "EVENTBUS_LOG_FORMAT")]
     log_format: Option<LogFormat>,
 
+    /// Export traces, as OTLP or as Zipkin's JSON [default: none are recorded]
+    #[arg(long, value_name = "FORM", env = "EVENTBUS_TRACE_EXPORT")]
+    trace_export: Option<TraceExport>,
+
+    /// Where the collector takes them [default: http://127.0.0.1:4318/v1/traces; of Zipkin
+    /// http://127.0.0.1:9411/api/v2/spans]
+    #[arg(long, value_name = "URL", env = "EVENTBUS_TRACE_URL")]
+    trace_url: Option<String>,
+
+    /// By which name the bus is known there [default: eventbus]
+    #[arg(long, value_name = "NAME", env = "EVENTBUS_TRACE_SERVICE_NAME")]
+    trace_service_name: Option<String>,
+
+    /// The share of publishes, from 0 to 1, that is recorded where the publisher did not decide
+    /// [default: 0]
+    #[arg(long, value_name = "RATIO", env = "EVENTBUS_TRACE_RATIO", value_parser = share)]
+    trace_ratio: Option<f64>,
+
     /// The sources of applications; in the file only.
     #[arg(skip)]
     applications: BTreeMap<String, ApplicationSource>,
@@ -351,6 +373,8 @@ pub(crate) struct Settings {
     pub(crate) deduplication: Option<Duration>,
     pub(crate) log_level: String,
     pub(crate) log_format: LogFormat,
+    /// The traces to be recorded, if any are.
+    pub(crate) traces: Option<Traces>,
     pub(crate) applications: Applications,
 }
 
@@ -367,6 +391,10 @@ fn address(text: &str) -> Result<SocketAddr, String> {
 
 fn whole<T: std::str::FromStr>(text: &str) -> Result<T, String> {
     text.parse().map_err(|_| "give a whole number, such as 1024".to_owned())
+}
+
+fn share(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "give a number from 0 to 1, such as 0.01".to_owned())
 }
 
 /// What is logged unasked. Each attempt to connect that fails is a line of the NATS client; the
@@ -390,6 +418,11 @@ impl Given {
             None => Self::default(),
         };
         self.over(file).check()
+    }
+
+    /// Is there a file that may say something else by now?
+    pub(super) fn has_file(&self) -> bool {
+        self.config.is_some()
     }
 
     fn read(path: &Path) -> Result<Self, Fault> {
@@ -417,13 +450,15 @@ impl Given {
             nats_system_password nats_system_credentials durability api_host
             allow_unauthenticated_publish max_event_bytes max_batch_bytes max_batch_events
             application_front max_requests metrics_subscriptions history_bytes max_bytes
-            backlog_max_bytes age_s deduplication_s log_level log_format
+            backlog_max_bytes age_s deduplication_s log_level log_format trace_export trace_url
+            trace_service_name trace_ratio
         }
     }
 
     fn check(mut self) -> Result<Settings, Fault> {
         let roles = self.roles()?;
         let nats = self.nats()?;
+        let traces = self.traces()?;
         let publish_listen =
             self.publish_listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 8080)));
         let api_listen =
@@ -484,6 +519,7 @@ impl Given {
             deduplication: self.deduplication_s.map(Duration::from_secs),
             log_level: self.log_level.unwrap_or_else(|| DEFAULT_LOG_LEVEL.to_owned()),
             log_format: self.log_format.unwrap_or_default(),
+            traces,
             applications: Applications::new(self.applications)
                 .map_err(|error| Fault::Usage(error.to_string()))?,
         })

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use eventbus_apiserver::ApiServer;
 use eventbus_core::broker::BrokerHealth;
-use eventbus_core::{Broker, limits};
+use eventbus_core::{Broker, Tracer, limits};
 use eventbus_push::{Parts as PushParts, Push};
 use eventbus_resources::{Freshness, HealthBoard, Leadership, StatusWriter, Watched};
 use eventbus_server::admin::{BrokerGauges, SubscriptionStates};
@@ -15,6 +15,7 @@ use eventbus_server::control::Control;
 use eventbus_server::publish::Publish;
 use eventbus_server::telemetry::Telemetry;
 use eventbus_server::{Admin, Latch, Port, Readiness};
+use eventbus_traces::Exporter;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -68,6 +69,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let (publishing, serving) = (CancellationToken::new(), CancellationToken::new());
     let (publish_port, judging, others) = <(TaskTracker, TaskTracker, TaskTracker)>::default();
     admin.readiness.check("shutdown", goes_on(&publishing));
+    let tracer = record(&settings, &world, &admin, (&others, &serving))?;
     let client = resources.client.clone();
     let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
     let (failed, lost) = (CancellationToken::new(), CancellationToken::new());
@@ -77,7 +79,8 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     others.spawn(program.clone().reach(client.clone(), serving.clone()));
     let addresses = (public.as_ref().map(Port::address), api_port.address());
     if let Some(port) = public {
-        let publish = publish(&settings, &world, &broker, &client, (&watched, &admin));
+        let seen = (&watched, &admin, tracer.clone());
+        let publish = publish(&settings, &world, &broker, &client, seen);
         publish_port.spawn(port.serve(Arc::new(publish).service(), publishing.clone()));
         roles.open(Role::Publish);
     }
@@ -109,6 +112,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
             connections: budget.push,
             told_one_by_one: settings.metrics_subscriptions,
             trusted: Vec::new(),
+            tracer,
             failed: failed.clone(),
         });
         program.pushes(push.telemetry(), &admin.metrics);
@@ -241,6 +245,28 @@ async fn ports(settings: &Settings, connections: usize) -> Result<(Option<Port>,
     Ok((public, open("API", settings.api_listen, connections).await?))
 }
 
+/// Begins to record traces and to export them, if they are asked for.
+fn record(
+    settings: &Settings,
+    world: &World,
+    admin: &Admin,
+    (tasks, serving): (&TaskTracker, &CancellationToken),
+) -> Result<Option<Tracer>, Fault> {
+    let telemetry = Arc::<eventbus_traces::Telemetry>::default();
+    admin.metrics.export(telemetry.clone());
+    let Some(traces) = &settings.traces else { return Ok(None) };
+    let exporter = Exporter::start(traces.config.clone(), telemetry)
+        .map_err(|error| Fault::Usage(format!("trace_url cannot be used: {error}")))?;
+    let (clock, entropy) = (world.clock.clone(), world.entropy.clone());
+    let tracer = Tracer::new(exporter.spans(), clock, entropy, traces.ratio);
+    let stopped = serving.clone();
+    tasks.spawn(async move {
+        stopped.cancelled().await;
+        exporter.drain().await;
+    });
+    Ok(Some(tracer))
+}
+
 async fn open(name: &'static str, address: SocketAddr, connections: usize) -> Result<Port, Fault> {
     Port::open(name, address, connections).await.map_err(|error| Fault::Usage(error.to_string()))
 }
@@ -321,7 +347,7 @@ fn publish(
     world: &World,
     broker: &Arc<dyn Broker>,
     client: &kube::Client,
-    (watched, admin): (&Watched, &Admin),
+    (watched, admin, tracer): (&Watched, &Admin, Option<Tracer>),
 ) -> Publish {
     let telemetry = Arc::<Telemetry>::default();
     admin.metrics.export(telemetry.clone());
@@ -342,5 +368,6 @@ fn publish(
         delaying: Semaphore::new(limits::BATCH_DELAYS_KIB),
         readiness: admin.readiness.clone(),
         telemetry,
+        tracer,
     }
 }

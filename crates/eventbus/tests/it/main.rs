@@ -13,13 +13,18 @@ mod bench_peers;
 mod bus;
 mod cloudevents;
 mod cluster;
+#[path = "../../../traces/tests/it/collector.rs"]
+#[expect(dead_code, reason = "the tests of the export use all of it")]
+mod collector;
 mod controller;
 mod corpus;
 mod deploy;
 mod described;
+mod envoy;
 mod faults;
 mod kubectl;
 mod listen;
+mod logs;
 mod losses;
 mod metrics;
 #[path = "../../../nats/tests/it/server.rs"]
@@ -42,4 +47,5 @@ mod subscriber;
 mod system;
 mod tokens;
 mod top;
+mod traces;
 mod transcripts;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
+use tokio::task::JoinHandle;
 
 /// No test waits longer than this for the program; a hang is a failure.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,7 +24,7 @@ pub(crate) struct Ended {
 pub(crate) struct Running {
     child: Child,
     pub(crate) stdout: Lines<BufReader<ChildStdout>>,
-    pub(crate) stderr: Lines<BufReader<ChildStderr>>,
+    stderr: Option<Lines<BufReader<ChildStderr>>>,
 }
 
 /// Runs the program to its end with `input` as its standard input.
@@ -41,7 +42,7 @@ pub(crate) fn start(args: &[&str]) -> Running {
     let mut child = command(args).stdin(Stdio::null()).spawn().unwrap();
     let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
     let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-    Running { child, stdout, stderr }
+    Running { child, stdout, stderr: Some(stderr) }
 }
 
 /// Starts the program with `input` as its standard input and leaves it running.
@@ -50,7 +51,7 @@ pub(crate) async fn start_with(args: &[&str], input: &str) -> Running {
     child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
     let stdout = BufReader::new(child.stdout.take().unwrap()).lines();
     let stderr = BufReader::new(child.stderr.take().unwrap()).lines();
-    Running { child, stdout, stderr }
+    Running { child, stdout, stderr: Some(stderr) }
 }
 
 /// Starts the program with a terminal as its standard error.
@@ -90,7 +91,17 @@ impl From<Output> for Ended {
 impl Running {
     /// The next line of standard error.
     pub(crate) async fn note(&mut self) -> String {
-        within(self.stderr.next_line()).await.unwrap().unwrap()
+        within(self.stderr.as_mut().unwrap().next_line()).await.unwrap().unwrap()
+    }
+
+    /// Reads standard error to its end.
+    pub(crate) fn notes(&mut self) -> JoinHandle<String> {
+        let mut stderr = self.stderr.take().unwrap().into_inner();
+        tokio::spawn(async move {
+            let mut notes = String::new();
+            stderr.read_to_string(&mut notes).await.unwrap();
+            notes
+        })
     }
 
     /// The next line of standard output.
@@ -108,6 +119,11 @@ impl Running {
         self.signal(Signal::INT);
     }
 
+    /// Asks it to read its settings again.
+    pub(crate) fn hang_up(&self) {
+        self.signal(Signal::HUP);
+    }
+
     fn signal(&self, signal: Signal) {
         let id = self.child.id().unwrap().try_into().unwrap();
         kill_process(Pid::from_raw(id).unwrap(), signal).unwrap();
@@ -123,7 +139,9 @@ impl Running {
         let status = within(self.child.wait()).await.unwrap();
         let (mut stdout, mut stderr) = (String::new(), String::new());
         self.stdout.into_inner().read_to_string(&mut stdout).await.unwrap();
-        self.stderr.into_inner().read_to_string(&mut stderr).await.unwrap();
+        if let Some(rest) = self.stderr {
+            rest.into_inner().read_to_string(&mut stderr).await.unwrap();
+        }
         (status, stdout, stderr)
     }
 }

@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
+use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
 use crate::program::{Running, start, within};
@@ -127,6 +128,37 @@ impl Bus {
         let running = self.running.take().unwrap();
         running.terminate();
         running.ended().await.0.code().unwrap_or(-1)
+    }
+
+    /// The same; returns what it noted as well.
+    pub(crate) async fn stop_told(&mut self) -> (i32, String) {
+        let running = self.running.take().unwrap();
+        running.terminate();
+        let (status, _, notes) = running.ended().await;
+        (status.code().unwrap_or(-1), notes)
+    }
+
+    /// Asks it to read its settings again.
+    pub(crate) fn hang_up(&self) {
+        self.running.as_ref().unwrap().hang_up();
+    }
+
+    /// Reads what it notes, to its end.
+    pub(crate) fn notes(&mut self) -> JoinHandle<String> {
+        self.running.as_mut().unwrap().notes()
+    }
+
+    /// The next line that it notes.
+    pub(crate) async fn note(&mut self) -> String {
+        self.running.as_mut().unwrap().note().await
+    }
+
+    /// What any server answers to a GET; none when it does not.
+    pub(crate) async fn get(url: &str) -> Option<String> {
+        let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
+        let answer = client.get(url.parse().ok()?).await.ok()?;
+        let body = answer.into_body().collect().await.ok()?.to_bytes();
+        String::from_utf8(body.to_vec()).ok()
     }
 
     /// Asks the publish port.

@@ -127,8 +127,9 @@ async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) -> Option<T
 }
 
 fn request(delivery: &Delivery<'_>) -> Request<Payload> {
-    let Delivery { endpoint, event, format, subscription_name, request_id, .. } = *delivery;
-    let (mut headers, body) = delivery::request(event, format, subscription_name, request_id);
+    let Delivery { endpoint, event, trace, format, subscription_name, request_id, .. } = *delivery;
+    let (mut headers, body) =
+        delivery::request(event, trace, format, subscription_name, request_id);
     headers.insert(HOST, endpoint.host.clone());
     headers.insert(USER_AGENT, AGENT);
     headers.insert(CONTENT_LENGTH, body.len().into());

@@ -1,18 +1,23 @@
 //! The road from a stored event to its subscriber.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use eventbus_core::Source;
 use eventbus_core::event::SourceParts;
+use eventbus_core::span::Work;
+use eventbus_core::testing::{KeptSpans, SeededEntropy};
 use eventbus_core::wire::trace::Trace;
+use eventbus_core::{Event, Source, Tracer};
 use http::HeaderMap;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::mpsc;
 
 use crate::subscriber::{Subscriber, raw, read_request};
-use crate::world::{World, event, eventually, soon, subscription};
+use crate::world::{SystemClock, World, event, eventually, soon, subscription};
+
+const TRACE: &str = "80f198ee56343ba864fe8b2a57d3eff7";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_event_arrives_once_with_its_payload() {
@@ -83,6 +88,55 @@ async fn the_request_is_on_the_wire_as_the_contract_draws_it() {
         "X-B3-Traceid: 80f198ee56343ba8",
     ];
     assert_eq!(lines, expected.into_iter().collect());
+}
+
+#[tokio::test]
+async fn each_attempt_of_a_recorded_trace_has_a_span_of_its_own() {
+    let subscriber = Subscriber::start().await;
+    subscriber.answer("retried", vec![500]);
+    let spans = Arc::<KeptSpans>::default();
+    let entropy = Arc::new(SeededEntropy::new(1));
+    let tracer = Tracer::new(spans.clone(), SystemClock::start(), entropy, 1.0);
+    let mut world = World::with(|parts| parts.tracer = Some(tracer));
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    let unsampled = format!("{TRACE}-e457b5a2e4d86bd1-0");
+    for (id, b3) in [("retried", format!("{TRACE}-e457b5a2e4d86bd1-1")), ("not", unsampled.clone())]
+    {
+        let mut headers = HeaderMap::new();
+        headers.insert("b3", b3.parse().unwrap());
+        world.broker.publish(Event { trace: Trace::from_headers(&headers), ..event(id) });
+    }
+    eventually("all is settled", || world.lag("a") == 0).await;
+    let got = subscriber.shared.got.lock().unwrap();
+    let b3 = |payload: &str| {
+        let of = got.iter().filter(move |got| got.payload == payload);
+        of.map(|got| got.headers["b3"].to_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(b3("not"), [unsampled]);
+    let told = spans.of(Work::Attempt);
+    let carried = told.iter().map(|span| {
+        assert_eq!(span.context.trace_id.to_string(), TRACE);
+        assert_eq!(span.context.parent_id.unwrap().to_string(), "e457b5a2e4d86bd1");
+        format!("{TRACE}-{}-1-e457b5a2e4d86bd1", span.context.span_id)
+    });
+    assert_eq!(b3("retried"), carried.collect::<Vec<_>>());
+    let [first, second] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((first.error, second.error), (Some("server_error"), None));
+    for (span, rest) in [
+        (first, ["attempt=1", "http.status_code=500"]),
+        (second, ["attempt=2", "http.status_code=204"]),
+    ] {
+        let tags: Vec<_> = span.tags.iter().map(|(name, tag)| format!("{name}={tag}")).collect();
+        let wanted = [
+            "event-id=retried",
+            "event-type=order.created",
+            "event-type-ver=v1",
+            "source-id=shop",
+            "sub-name=a",
+            "sub-env=stage",
+        ];
+        assert_eq!(tags, [&wanted[..], &rest].concat());
+    }
 }
 
 #[tokio::test]

@@ -78,6 +78,7 @@ impl World {
             connections: 4096,
             told_one_by_one: 1_000,
             trusted: Vec::new(),
+            tracer: None,
             failed: CancellationToken::new(),
         };
         change(&mut parts);

@@ -2,6 +2,7 @@
 
 use eventbus_core::wire::error::Refusal;
 use eventbus_core::wire::submission::{Rejected, Submission, Submissions};
+use eventbus_core::wire::trace::Context;
 use eventbus_core::wire::{stored, timing};
 use eventbus_core::{Batch, Durability, Event, Receipts, limits};
 use futures::{StreamExt, stream};
@@ -11,6 +12,7 @@ use tokio::sync::SemaphorePermit;
 use super::Publish;
 use super::admit::{Admission, admit_each};
 use super::store::{Status, Stored};
+use super::traced::Load;
 use crate::telemetry::Published;
 
 /// What a batch asks for beside its events.
@@ -21,6 +23,8 @@ pub(super) struct Asked<'a> {
     pub(super) atomic: bool,
     /// Bytes of the request body, which its events share.
     pub(super) body_bytes: usize,
+    /// The place of its span, where its trace is recorded.
+    pub(super) span: Option<Context>,
 }
 
 /// What became of a batch.
@@ -123,14 +127,18 @@ impl Publish {
             return Ok(());
         }
         let sizes: Vec<usize> = events.iter().map(|event| event.payload.len()).collect();
-        if sizes.iter().sum::<usize>() < road.asked.body_bytes / 2 {
+        let asked_bytes = sizes.iter().sum();
+        if asked_bytes < road.asked.body_bytes / 2 {
             // A few events would keep the memory of the whole body, uncounted.
             for event in &mut events {
                 *event = stored::detached(event);
             }
         }
-        let batch = Batch { events, atomic: road.asked.atomic };
-        let Receipts { receipts, durability } = self.broker.append(batch, road.level()).await?;
+        let level = road.level();
+        let load = Load { events: events.len(), payload_bytes: asked_bytes, durability: level };
+        let appended = self.broker.append(Batch { events, atomic: road.asked.atomic }, level);
+        let Receipts { receipts, durability } =
+            self.append_traced(road.asked.span, load, appended).await?;
         let (count, mut new, mut payload_bytes) = (sizes.len(), 0, 0);
         for ((place, size), receipt) in road.places.iter().zip(sizes).zip(receipts) {
             let stored = &mut road.events[*place];
@@ -148,9 +156,13 @@ impl Publish {
 
     /// Has the broker keep those that are due later.
     async fn delay(&self, road: &mut Road<'_>) {
-        let durability = road.level();
-        let kept = stream::iter(std::mem::take(&mut road.delayed)).map(|delayed| async move {
-            let (place, event, due_ms) = delayed;
+        let (durability, delayed) = (road.level(), std::mem::take(&mut road.delayed));
+        if delayed.is_empty() {
+            return;
+        }
+        let payload_bytes = delayed.iter().map(|(_, event, _)| event.payload.len()).sum();
+        let load = Load { events: delayed.len(), payload_bytes, durability };
+        let kept = stream::iter(delayed).map(|(place, event, due_ms)| async move {
             let _turn = self.turn_of(&event).await;
             let (id, payload_bytes) = (event.id.clone(), event.payload.len());
             let kept = self.broker.delay(event, due_ms, durability).await;
@@ -162,9 +174,12 @@ impl Publish {
                 |refusal| Stored { id, status: Status::Rejected(refusal), durability: None };
             (place, stored.unwrap_or_else(rejected))
         });
-        let mut kept =
-            kept.buffer_unordered(limits::BATCH_DELAYS_KIB / limits::BATCH_DELAY_KIB_LEAST);
-        while let Some((place, stored)) = kept.next().await {
+        let at_once = limits::BATCH_DELAYS_KIB / limits::BATCH_DELAY_KIB_LEAST;
+        let kept = kept.buffer_unordered(at_once).collect::<Vec<_>>();
+        let kept = async { Ok::<_, Refusal>(kept.await) };
+        for (place, stored) in
+            self.append_traced(road.asked.span, load, kept).await.unwrap_or_default()
+        {
             road.events[place] = stored;
         }
     }

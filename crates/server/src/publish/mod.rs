@@ -12,6 +12,7 @@ mod level;
 mod receive;
 mod respond;
 mod store;
+mod traced;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -22,7 +23,7 @@ use bytes::Bytes;
 use eventbus_core::wire::error::{FrontDialect, FrontRefusal, Refusal};
 use eventbus_core::wire::front;
 use eventbus_core::wire::submission::{BatchLimits, RequestHead};
-use eventbus_core::{Broker, Catalog, Clock, Durability, Entropy, Source};
+use eventbus_core::{Broker, Catalog, Clock, Durability, Entropy, Source, Tracer};
 use eventbus_resources::Freshness;
 use http::request;
 use http::{Method, Request, Response};
@@ -39,6 +40,7 @@ use crate::telemetry::{Published, Telemetry};
 use applications::FrontPath;
 use form::{Door, Form, One};
 use receive::BodyError;
+use traced::Traced;
 
 /// What the publish port is made of.
 pub struct Publish {
@@ -74,6 +76,8 @@ pub struct Publish {
     pub readiness: Readiness,
     /// What happened.
     pub telemetry: Arc<Telemetry>,
+    /// Where traces are recorded, if they are.
+    pub tracer: Option<Tracer>,
 }
 
 type Answer = Response<Full<Bytes>>;
@@ -122,18 +126,25 @@ impl Publish {
         B: Body<Data = Bytes> + Unpin,
     {
         let (path, began) = (FrontPath::of(head.uri.path()), self.clock.elapsed());
+        let refused = |refusal| respond::front_refusal(&refusal, self.front);
         let answer = match path {
             None => return respond::not_found(),
             Some(FrontPath::Events(name)) if head.method == Method::POST => {
-                self.front(name, head, body).await
+                let mut traced = Traced::begin(self.tracer.as_ref(), &head.headers);
+                let published = self.front(name, head, body, &mut traced).await;
+                if let Err(refusal) = &published {
+                    traced.fails(|| refusal.kind());
+                }
+                let answer = published.unwrap_or_else(refused);
+                traced.end(self.tracer.as_ref(), &answer);
+                answer
             }
             Some(FrontPath::Subscribed(name)) if head.method == Method::GET => {
-                self.subscribed(name)
+                self.subscribed(name).unwrap_or_else(refused)
             }
-            Some(FrontPath::Unknown) => Err(FrontRefusal::NotFound),
-            Some(_) => Err(FrontRefusal::MethodNotAllowed),
+            Some(FrontPath::Unknown) => refused(FrontRefusal::NotFound),
+            Some(_) => refused(FrontRefusal::MethodNotAllowed),
         };
-        let answer = answer.unwrap_or_else(|refusal| respond::front_refusal(&refusal, self.front));
         if matches!(path, Some(FrontPath::Events(_))) {
             self.answered(&answer, began);
         }
@@ -159,6 +170,7 @@ impl Publish {
             _ => {}
         }
         let (form, began) = (Form::of(door, &head.headers), self.clock.elapsed());
+        let mut traced = Traced::begin(self.tracer.as_ref(), &head.headers);
         let published = async {
             let max = match form {
                 Form::One(_) => self.event_bytes,
@@ -170,19 +182,30 @@ impl Publish {
                 return Err(Refusal::NotPost);
             }
             match form {
-                Form::One(form) => self.one(form, head, body).await,
-                Form::Batch(form) => self.batch(form, head, body).await,
+                Form::One(form) => self.one(form, head, body, &mut traced).await,
+                Form::Batch(form) => self.batch(form, head, body, &mut traced).await,
             }
         };
-        let answer = published.await.unwrap_or_else(|refusal| form.refusal(&refusal));
+        let published = published.await;
+        if let Err(refusal) = &published {
+            traced.fails(|| refusal.body().kind);
+        }
+        let answer = published.unwrap_or_else(|refusal| form.refusal(&refusal));
+        traced.end(self.tracer.as_ref(), &answer);
         self.answered(&answer, began);
         answer
     }
 
-    async fn one(&self, form: One, head: &request::Parts, body: Bytes) -> Result<Answer, Refusal> {
-        let request = RequestHead::read(&head.headers, &*self.entropy)?;
+    async fn one(
+        &self,
+        form: One,
+        head: &request::Parts,
+        body: Bytes,
+        traced: &mut Traced,
+    ) -> Result<Answer, Refusal> {
+        let request = self.read(head, traced)?;
         let submission = form.read(head, body, &request)?;
-        Ok(form.answer(&self.store(submission, &head.headers).await?))
+        Ok(form.answer(&self.store(submission, &head.headers, traced).await?))
     }
 
     async fn batch(
@@ -190,12 +213,16 @@ impl Publish {
         form: form::Batch,
         head: &request::Parts,
         body: Bytes,
+        traced: &mut Traced,
     ) -> Result<Answer, Refusal> {
         let atomic = form::is_atomic(head.uri.query())?;
-        let request = RequestHead::read(&head.headers, &*self.entropy)?;
+        let request = self.read(head, traced)?;
         let limits = BatchLimits { event_bytes: self.event_bytes, events: self.batch_events };
-        let asked = batch::Asked { headers: &head.headers, atomic, body_bytes: body.len() };
+        let body_bytes = body.len();
         let submissions = form.read(head, body, &request, limits)?;
+        traced.brings_many(submissions.len());
+        let span = traced.context();
+        let asked = batch::Asked { headers: &head.headers, atomic, body_bytes, span };
         let stored = self.store_batch(submissions, asked).await?;
         Ok(respond::batch(&stored))
     }
@@ -206,6 +233,7 @@ impl Publish {
         name: &str,
         head: &request::Parts,
         body: B,
+        traced: &mut Traced,
     ) -> Result<Answer, FrontRefusal>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -215,10 +243,19 @@ impl Publish {
         let body = receive::body(head, body, self.event_bytes, &self.arriving).await?;
         let _in_work = self.in_work.try_acquire().map_err(too_many)?;
         let relayed = FrontRefusal::Relayed;
-        let request = RequestHead::read(&head.headers, &*self.entropy).map_err(relayed)?;
+        let request = self.read(head, traced).map_err(relayed)?;
         let submission = front::decode(body, &source, &request)?;
-        let stored = self.store(submission, &head.headers).await.map_err(relayed)?;
+        let stored = self.store(submission, &head.headers, traced).await.map_err(relayed)?;
         Ok(respond::front_stored(&stored, self.front))
+    }
+
+    /// What the request says beside its body.
+    fn read<'h>(
+        &'h self,
+        head: &'h request::Parts,
+        traced: &mut Traced,
+    ) -> Result<RequestHead<'h>, Refusal> {
+        RequestHead::read(&head.headers, std::mem::take(&mut traced.trace), &*self.entropy)
     }
 
     /// `/{application}/v1/events/subscribed`: the types that anybody asks of an application.

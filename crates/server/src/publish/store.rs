@@ -11,6 +11,7 @@ use http::HeaderMap;
 use super::Publish;
 use super::admit::{Admission, admit};
 use super::level::level;
+use super::traced::{Load, Traced};
 use crate::telemetry::Published;
 
 /// What became of one event.
@@ -81,19 +82,28 @@ impl Publish {
         &self,
         submission: Submission,
         asked: &HeaderMap,
+        traced: &mut Traced,
     ) -> Result<Stored, Refusal> {
         let Submission { event, durability } = submission;
+        traced.brings(&event);
         let durability = self.level(asked, durability.as_ref())?;
         let due_ms = timing::due_ms(&event, self.clock.now_ms())?;
         let (id, payload_bytes) = (event.id.clone(), event.payload.len());
+        let (span, load) = (traced.context(), Load { events: 1, payload_bytes, durability });
         let receipts = match due_ms {
             // Who asks for it when it is due is not known yet.
-            Some(due_ms) => self.broker.delay(event, due_ms, durability).await?,
+            Some(due_ms) => {
+                let delayed = self.broker.delay(event, due_ms, durability);
+                self.append_traced(span, load, delayed).await?
+            }
             None if admit(&event, &self.catalog, &self.freshness).await == Admission::Ignored => {
                 self.telemetry.published(Published::Ignored { events: 1 });
                 return Ok(Stored { id, status: Status::Ignored, durability: None });
             }
-            None => self.broker.append(Batch::of_one(event), durability).await?,
+            None => {
+                let appended = self.broker.append(Batch::of_one(event), durability);
+                self.append_traced(span, load, appended).await?
+            }
         };
         self.stored(id, payload_bytes, &receipts)
     }

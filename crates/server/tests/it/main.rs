@@ -9,4 +9,5 @@
 mod forms;
 mod metrics;
 mod publish;
+mod traces;
 mod world;

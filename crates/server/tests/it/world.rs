@@ -11,10 +11,11 @@ use eventbus_core::broker::{
     OpenError, Receipts,
 };
 use eventbus_core::limits;
-use eventbus_core::testing::{ManualClock, NoDeadLetters, SeededEntropy};
+use eventbus_core::testing::{KeptSpans, ManualClock, NoDeadLetters, SeededEntropy};
 use eventbus_core::wire::error::FrontDialect;
 use eventbus_core::{
     Batch, Broker, Catalog, Cursor, DeadLetters, Durability, Event, Position, Receipt, Source,
+    Tracer,
 };
 use eventbus_resources::Freshness;
 use eventbus_server::publish::{Applications, Publish};
@@ -38,6 +39,8 @@ pub(crate) struct World {
     /// While true the API lists a Subscription that the catalog may not hold yet.
     pub(crate) lists_one: Arc<AtomicBool>,
     pub(crate) ready: Option<Latch>,
+    /// What it records of its traces.
+    pub(crate) spans: Arc<KeptSpans>,
 }
 
 /// An answer, taken apart.
@@ -69,6 +72,9 @@ impl World {
         let broker = Arc::<Remembering>::default();
         let readiness = Readiness::default();
         let ready = Some(readiness.latch("the test"));
+        let spans = Arc::<KeptSpans>::default();
+        let (clock, entropy) = (Arc::new(ManualClock::at(0)), Arc::new(SeededEntropy::new(2)));
+        let tracer = Tracer::new(spans.clone(), clock.clone(), entropy, 0.0);
         let publish = Publish {
             broker: broker.clone(),
             catalog: catalog_receiver,
@@ -77,7 +83,7 @@ impl World {
             applications: Applications::default(),
             durability: None,
             front: FrontDialect::default(),
-            clock: Arc::new(ManualClock::at(0)),
+            clock,
             event_bytes: 1000,
             batch_bytes: 3000,
             batch_events: 10,
@@ -86,8 +92,9 @@ impl World {
             delaying: Semaphore::new(limits::BATCH_DELAYS_KIB),
             readiness,
             telemetry: Arc::default(),
+            tracer: Some(tracer),
         };
-        Self { publish: Arc::new(publish), broker, catalog, versions, lists_one, ready }
+        Self { publish: Arc::new(publish), broker, catalog, versions, lists_one, ready, spans }
     }
 
     pub(crate) async fn ask(&self, request: Request<Full<Bytes>>) -> Answer {

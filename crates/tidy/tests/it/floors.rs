@@ -12,6 +12,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("eventbus-nats", &["eventbus-core"]),
     ("eventbus-resources", &["eventbus-core"]),
     ("eventbus-apiserver", &["eventbus-core"]),
+    ("eventbus-traces", &["eventbus-core"]),
     ("eventbus-push", &["eventbus-core", "eventbus-resources"]),
     ("eventbus-server", &["eventbus-core", "eventbus-resources"]),
     (
@@ -24,6 +25,7 @@ const FLOORS: &[(&str, &[&str])] = &[
             "eventbus-push",
             "eventbus-resources",
             "eventbus-server",
+            "eventbus-traces",
         ],
     ),
     ("eventbus-bench", &["eventbus-core", "eventbus-log"]),

@@ -1,0 +1,168 @@
+//! Exports spans to a collector of the test.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test that cannot go on has failed"
+)]
+
+mod collector;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use eventbus_core::span::{Span, Spans};
+use eventbus_core::testing::{KeptSpans, ManualClock, SeededEntropy, event};
+use eventbus_core::wire::trace::Trace;
+use eventbus_core::{Tracer, limits};
+use eventbus_traces::{BadCollector, Config, Exporter, Form, Telemetry};
+use http::{HeaderMap, HeaderValue};
+use prometheus_client::encoding::text::encode;
+use prometheus_client::registry::Registry;
+
+use crate::collector::{Collector, Told};
+
+const B3: &str = "64fe8b2a57d3eff7-e457b5a2e4d86bd1-d";
+
+fn exporter(url: &str, form: Form) -> (Exporter, Arc<Telemetry>) {
+    let telemetry = Arc::<Telemetry>::default();
+    let url = format!("{url}{}", form.path()).parse().unwrap();
+    let config = Config { form, url, service: "eventbus".to_owned() };
+    (Exporter::start(config, telemetry.clone()).unwrap(), telemetry)
+}
+
+/// A publish, its append, and an attempt that failed.
+fn record(spans: Arc<dyn Spans>) {
+    let clock = Arc::new(ManualClock::at(1_700_000_000_000));
+    let entropy = Arc::new(SeededEntropy::new(1));
+    let tracer = Tracer::new(spans, clock.clone(), entropy, 0.0);
+    let mut headers = HeaderMap::new();
+    headers.insert("b3", HeaderValue::from_static(B3));
+    let trace = Trace::from_headers(&headers);
+    let mut publish = tracer.publish(&trace).unwrap();
+    publish.tag_event(&event("order.created", "{}"));
+    publish.tag("http.status_code", 200_u64);
+    let carried = trace.carrying(publish.context());
+    let append = tracer.append(publish.context());
+    clock.advance(Duration::from_millis(7));
+    tracer.end(*append, None);
+    tracer.end(*publish, None);
+    let attempt = tracer.attempt(&carried).unwrap();
+    tracer.end(*attempt, Some("timeout"));
+}
+
+fn one_span() -> Span {
+    let kept = Arc::<KeptSpans>::default();
+    record(kept.clone());
+    kept.of(eventbus_core::span::Work::Append).remove(0)
+}
+
+fn value(telemetry: &Arc<Telemetry>, series: &str) -> u64 {
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(telemetry.clone()));
+    let mut page = String::new();
+    encode(&mut page, &registry).unwrap();
+    let line = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap().parse().unwrap()
+}
+
+async fn is_told(form: Form, trace_id: &str, internal: &str) {
+    let collector = Collector::start().await;
+    let (exporter, telemetry) = exporter(&collector.url, form);
+    record(exporter.spans());
+    let told = collector.wait(|told| told.len() == 3).await;
+    let named = |name: &str| told.iter().find(|told| told.name == name).unwrap().clone();
+    let (append, publish) = (named("append"), named("send-to-internal-broker"));
+    let attempt = named("deliver-to-endpoint");
+    for told in &told {
+        assert_eq!((told.trace_id.as_str(), told.service.as_str()), (trace_id, "eventbus"));
+    }
+    let parents = [&publish, &append, &attempt].map(|told| told.parent_id.clone().unwrap());
+    assert_eq!(parents, ["e457b5a2e4d86bd1".to_owned(), publish.id.clone(), publish.id.clone()]);
+    let kinds = [&publish, &append, &attempt].map(|told| told.kind.as_str());
+    assert_eq!(kinds, ["PRODUCER", internal, "CONSUMER"]);
+    assert_eq!((publish.began_us, publish.took_us), (1_700_000_000_000_000, 7_000));
+    assert_eq!(attempt.began_us, 1_700_000_000_007_000);
+    let tags = [
+        ("event-id", "a45ad3b8-6b4a-4a0d-9a86-2f5c34b6d7a1"),
+        ("event-type", "order.created"),
+        ("event-type-ver", "v1"),
+        ("http.status_code", "200"),
+        ("source-id", "shop"),
+    ];
+    let tags = tags.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    assert_eq!((publish.tags, publish.has_failed), (tags.into(), false));
+    assert_eq!((attempt.tags["error"].as_str(), attempt.has_failed), ("timeout", true));
+    exporter.drain().await;
+    assert_eq!(value(&telemetry, "eventbus_exported_spans_total"), 3);
+    assert_eq!(value(&telemetry, "eventbus_dropped_spans_total"), 0);
+}
+
+#[tokio::test]
+async fn otlp_is_what_the_published_definitions_say() {
+    is_told(Form::Otlp, "000000000000000064fe8b2a57d3eff7", "INTERNAL").await;
+}
+
+#[tokio::test]
+async fn zipkin_is_told_in_its_json() {
+    is_told(Form::Zipkin, "64fe8b2a57d3eff7", "").await;
+}
+
+#[tokio::test]
+async fn a_stop_sends_what_waits() {
+    let collector = Collector::start().await;
+    let (exporter, _) = exporter(&collector.url, Form::Otlp);
+    let spans = exporter.spans();
+    for _ in 0..limits::SPANS_AT_ONCE + 7 {
+        spans.record(one_span());
+    }
+    exporter.drain().await;
+    assert_eq!(collector.spans().len(), limits::SPANS_AT_ONCE + 7);
+    assert!(collector.batches().iter().all(|spans| *spans <= limits::SPANS_AT_ONCE));
+}
+
+#[tokio::test]
+async fn a_dead_collector_costs_dropped_spans() {
+    let collector = Collector::start().await;
+    let url = collector.url.clone();
+    drop(collector);
+    let (exporter, telemetry) = exporter(&url, Form::Zipkin);
+    let spans = exporter.spans();
+    let count = limits::SPANS_WAITING + limits::SPANS_AT_ONCE;
+    let span = one_span();
+    for _ in 0..count {
+        spans.record(span.clone());
+    }
+    // Nothing was awaited since: what the queue did not hold is lost already.
+    assert_eq!(value(&telemetry, "eventbus_dropped_spans_total") as usize, limits::SPANS_AT_ONCE);
+    exporter.drain().await;
+    let dropped = value(&telemetry, "eventbus_dropped_spans_total") as usize;
+    assert!(dropped > limits::SPANS_AT_ONCE, "{dropped}");
+    assert_eq!(value(&telemetry, "eventbus_exported_spans_total"), 0);
+}
+
+#[tokio::test]
+async fn a_collector_that_refuses_is_asked_again_with_the_next() {
+    let collector = Collector::start().await;
+    collector.answers(503);
+    let (exporter, telemetry) = exporter(&collector.url, Form::Zipkin);
+    let spans = exporter.spans();
+    spans.record(one_span());
+    while value(&telemetry, "eventbus_dropped_spans_total") == 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    collector.answers(200);
+    spans.record(one_span());
+    let told: Vec<Told> = collector.wait(|told| !told.is_empty()).await;
+    assert_eq!(told.len(), 1, "a batch is sent once");
+    exporter.drain().await;
+}
+
+#[test]
+fn a_url_that_cannot_be_posted_to_is_refused() {
+    for url in ["ftp://collector/", "collector:4318", "/v1/traces", "http://me:secret@collector/"] {
+        let config = Config { form: Form::Otlp, url: url.parse().unwrap(), service: String::new() };
+        let refused = Exporter::start(config, Arc::default());
+        assert!(matches!(refused, Err(BadCollector::Url)), "{url}");
+    }
+}
