@@ -1,6 +1,7 @@
 //! Wiring: which broker, which API, and who is connected to whom. No other file asks in which world
 //! the program runs.
 
+use std::array;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -66,21 +67,19 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let mut resources = Resources::open(&settings, &world, &api_port).await?;
     latches.resources.open();
 
-    let (publishing, serving) = (CancellationToken::new(), CancellationToken::new());
+    let [publishing, serving, failed, lost] = array::from_fn(|_| CancellationToken::new());
     let (publish_port, judging, others) = <(TaskTracker, TaskTracker, TaskTracker)>::default();
     admin.readiness.check("shutdown", goes_on(&publishing));
     let tracer = record(&settings, &world, &admin, (&others, &serving))?;
-    let client = resources.client.clone();
-    let (watched, watch) = eventbus_resources::watch(client.clone(), serving.clone());
-    let (failed, lost) = (CancellationToken::new(), CancellationToken::new());
+    let (watched, watch) = eventbus_resources::watch(resources.client.clone(), serving.clone());
     others.spawn(vital(watch, failed.clone()));
     let health = Arc::<HealthBoard>::default();
     let program = show(&broker, (&watched, &health), (&settings, &world), &admin);
-    others.spawn(program.clone().reach(client.clone(), serving.clone()));
+    others.spawn(program.clone().reach(resources.client.clone(), serving.clone()));
     let addresses = (public.as_ref().map(Port::address), api_port.address());
     if let Some(port) = public {
         let seen = (&watched, &admin, tracer.clone());
-        let publish = publish(&settings, &world, &broker, &client, seen);
+        let publish = publish(&settings, &world, &broker, &resources.client, seen);
         publish_port.spawn(port.serve(Arc::new(publish).service(), publishing.clone()));
         roles.open(Role::Publish);
     }
@@ -96,9 +95,8 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
         others.spawn(vital(peer.run(serving.clone()), failed.clone()));
     }
     if settings.has(Role::SubValidator) {
-        let control = control(&watched, &client, &health, &world);
-        let judge = judge(control, election, serving.clone());
-        judging.spawn(vital(judge, failed.clone()));
+        let control = control(&watched, &resources.client, &health, &world);
+        judging.spawn(vital(judge(control, election, serving.clone()), failed.clone()));
         roles.open(Role::SubValidator);
     }
     let mut versions = watched.versions;
