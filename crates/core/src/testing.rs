@@ -70,28 +70,35 @@ pub fn interest(event_type: &str) -> Interest {
 #[derive(Debug)]
 pub struct ManualClock {
     now_ms: AtomicU64,
+    behind_ms: AtomicU64,
     started_ms: u64,
 }
 
 impl ManualClock {
     /// A clock that shows `now_ms`.
     pub fn at(now_ms: u64) -> Self {
-        Self { now_ms: AtomicU64::new(now_ms), started_ms: now_ms }
+        let behind_ms = AtomicU64::default();
+        Self { now_ms: AtomicU64::new(now_ms), behind_ms, started_ms: now_ms }
     }
 
     /// Moves the clock forwards.
     pub fn advance(&self, by: Duration) {
         self.now_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
     }
+
+    /// Sets the wall clock back, as an operator does; no time passes by that.
+    pub fn set_back(&self, by: Duration) {
+        self.behind_ms.fetch_add(by.as_millis() as u64, Ordering::SeqCst);
+    }
 }
 
 impl Clock for ManualClock {
     fn now_ms(&self) -> u64 {
-        self.now_ms.load(Ordering::SeqCst)
+        self.now_ms.load(Ordering::SeqCst) - self.behind_ms.load(Ordering::SeqCst)
     }
 
     fn elapsed(&self) -> Duration {
-        Duration::from_millis(self.now_ms() - self.started_ms)
+        Duration::from_millis(self.now_ms.load(Ordering::SeqCst) - self.started_ms)
     }
 }
 

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -198,9 +199,16 @@ impl Delayer {
 
     /// Keeps a turn, and then stores what is due: so neither waits for the other for ever.
     fn keep(&mut self, mut turn: Vec<Delay>, now: Now) {
+        if turn.is_empty() {
+            let _ = self.store_due(now);
+            return;
+        }
+        // What is stored when it is due or later is it, and no event of its id that was stored
+        // before and forgotten, even where the clock was set back: see `stored_already`.
+        let committed_ms = self.shared.committed_ms.load(Ordering::Acquire);
         for delay in &mut turn {
-            // Nothing was stored after this that is not it: see `stored_already`.
-            delay.due_ms = delay.due_ms.max(now.ms);
+            let least_ms = if delay.id.is_some() { committed_ms + 1 } else { 0 };
+            delay.due_ms = delay.due_ms.max(now.ms).max(least_ms);
         }
         let kept = self.waiting().and_then(|mut waiting| {
             let kept = self.shared.vault.keep(&turn, &mut waiting)?;

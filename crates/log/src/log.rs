@@ -209,6 +209,7 @@ fn share(
         upkeep: Signal::default(),
         health: Health::default(),
         next: AtomicU64::new(resume.next.0),
+        committed_ms: AtomicU64::new(resume.committed_ms),
         closed: false.into(),
         #[cfg(test)]
         mutation: crate::simulation::Mutation::of_this_thread(),

@@ -47,6 +47,8 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     /// The position the next event will get.
     pub(crate) next: AtomicU64,
+    /// When the last commit was made, in milliseconds since 1970; never falls, as the clock may.
+    pub(crate) committed_ms: AtomicU64,
     pub(crate) closed: AtomicBool,
     #[cfg(test)]
     pub(crate) mutation: crate::simulation::Mutation,

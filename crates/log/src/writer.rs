@@ -100,6 +100,7 @@ impl Writer {
     fn store(&mut self, taken: &mut Vec<Pending>, now: Now) {
         let due_ms = taken.iter().filter_map(|pending| pending.due_ms).max();
         self.committed_ms = self.committed_ms.max(now.ms).max(due_ms.unwrap_or_default());
+        self.shared.committed_ms.store(self.committed_ms, Ordering::Release);
         let Self { shared, remembered, committed_ms, .. } = self;
         remembered.forget(*committed_ms);
         let before = remembered.len();

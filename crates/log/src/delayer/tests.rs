@@ -203,7 +203,7 @@ fn an_event_is_not_taken_for_one_of_its_id_that_was_stored_long_ago() {
     world.step_others();
     world.step_delayer();
     assert_eq!((told(answer), world.waiting()), (Ok(Receipt::Delayed), 1));
-    let mut world = world.killed_for(Duration::ZERO);
+    let mut world = world.killed_for(Duration::from_millis(1));
     world.settle_down();
     assert_eq!(world.stored(), ["old", "new"]);
 }
@@ -298,6 +298,29 @@ fn what_waits_is_not_taken_for_one_of_its_id_that_was_stored_just_before() {
     world.append(&event("a", "much later"));
     world.settle_down();
     assert_eq!(world.stored(), ["at once", "later", "much later", "delayed"]);
+}
+
+/// The clock ran ahead while an event was stored, and is right again: what waits under the same id
+/// is not taken for that event, whose id is forgotten.
+#[test]
+fn what_waits_is_not_taken_for_one_of_its_id_that_was_stored_by_a_clock_ahead() {
+    let mut world = World::new();
+    let known =
+        |payload: &str| Event { id: "1".into(), id_given: true, ..event("a", payload.to_owned()) };
+    let ahead = limits::DEDUPLICATION_TIME * 3;
+    world.clock.advance(limits::DEDUPLICATION_TIME * 2);
+    world.append(&known("long ago"));
+    world.clock.advance(limits::DEDUPLICATION_TIME);
+    world.append(&event("a", "later"));
+    world.clock.set_back(ahead);
+    let kept = world.delay(&known("waits"), 10);
+    world.settle_down();
+    assert_eq!(told(kept), Ok(Receipt::Delayed));
+    let mut world = world.killed_for(Duration::from_secs(1));
+    assert_eq!(world.waiting(), 1);
+    world.clock.advance(ahead);
+    world.settle_down();
+    assert_eq!(world.stored(), ["long ago", "later", "waits"]);
 }
 
 #[test]
