@@ -184,7 +184,7 @@ async fn every_form_and_durability_of_the_real_bus_is_measured() {
         ("--format cloudevents-structured --batch 50", "synced"),
         ("--format kyma --durability synced --batch 20", "synced"),
     ] {
-        let result = result(&bench(&format!("{to} {SHORT} {more} --fan-out 2")).await);
+        let result = result(&bench(&format!("{to} {SHORT} {more} --fan-out 2 --window 200")).await);
         assert_eq!(result["durability"], durability, "{more}");
         assert_eq!(result["deliveries"].as_u64(), result["events"].as_u64().map(|all| all * 2));
     }
@@ -198,12 +198,12 @@ async fn subscribers_of_the_real_bus_behave_as_they_are_told() {
     let bus = crate::served::Bus::start().await;
     let kubeconfig = bus.data_dir().join("kubeconfig").display().to_string();
     let to = format!("--url {}/v1/events --kubeconfig {kubeconfig}", bus.publish);
-    let failing = "--subscriber-failures 20% --subscriber-latency 2ms";
+    let failing = "--subscriber-failures 20% --subscriber-latency 2ms --window 64";
     let failed = result(&bench(&format!("{to} {SHORT} {failing}")).await);
     assert_eq!(failed["deliveries"], failed["events"]);
     let failures = failed["failed"].as_u64().unwrap();
     assert!((20..=100).contains(&failures), "a fifth of 200 and more: {failed}");
-    let slow = "--fan-out 3 --slow-subscribers 1 --slow-latency 3s --max-inflight 2";
+    let slow = "--fan-out 3 --slow-subscribers 1 --slow-latency 3s --max-inflight 2 --rate 500";
     let slowed = result(&bench(&format!("{to} {SHORT} {slow}")).await);
     assert_eq!(slowed["deliveries"].as_u64(), slowed["events"].as_u64().map(|all| all * 2));
     assert_eq!(slowed["checked"], 2);
