@@ -125,6 +125,7 @@ impl Pending {
     /// hashed here, on the publisher's thread, so that the one writer has little left to do.
     pub(crate) fn add_as(&mut self, deduplication: u128, event: Event, cached: bool) {
         let from = self.heads.len();
+        self.heads.reserve(stored::head_bytes(&event));
         stored::encode_head(&event, &mut self.heads);
         let head = from..self.heads.len();
         let checksum = crc32c::crc32c(&self.heads[head.clone()]);

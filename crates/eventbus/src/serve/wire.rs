@@ -78,7 +78,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     others.spawn(program.clone().reach(resources.client.clone(), serving.clone()));
     let addresses = (public.as_ref().map(Port::address), api_port.address());
     if let Some(port) = public {
-        let seen = (&watched, &admin, tracer.clone());
+        let seen = (&watched, &admin, &publish_port, tracer.clone());
         let publish = publish(&settings, &world, &broker, &resources.client, seen);
         publish_port.spawn(port.serve(Arc::new(publish).service(), publishing.clone()));
         roles.open(Role::Publish);
@@ -345,7 +345,7 @@ fn publish(
     world: &World,
     broker: &Arc<dyn Broker>,
     client: &kube::Client,
-    (watched, admin, tracer): (&Watched, &Admin, Option<Tracer>),
+    (watched, admin, port, tracer): (&Watched, &Admin, &TaskTracker, Option<Tracer>),
 ) -> Publish {
     let telemetry = Arc::<Telemetry>::default();
     admin.metrics.export(telemetry.clone());
@@ -364,6 +364,7 @@ fn publish(
         in_work: Semaphore::new(settings.max_requests),
         arriving: Semaphore::new(limits::ARRIVING_BYTES),
         delaying: Semaphore::new(limits::BATCH_DELAYS_KIB),
+        unfinished: port.clone(),
         readiness: admin.readiness.clone(),
         telemetry,
         tracer,

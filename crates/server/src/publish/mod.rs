@@ -7,6 +7,7 @@
 mod admit;
 mod applications;
 mod batch;
+mod finish;
 mod form;
 mod level;
 mod receive;
@@ -31,6 +32,7 @@ use http_body::Body;
 use http_body_util::Full;
 use hyper::service::service_fn;
 use tokio::sync::{Semaphore, watch};
+use tokio_util::task::TaskTracker;
 
 pub use applications::{ApplicationError, ApplicationSource, Applications};
 
@@ -38,6 +40,7 @@ use crate::admin;
 use crate::readiness::Readiness;
 use crate::telemetry::{Published, Telemetry};
 use applications::FrontPath;
+use finish::Finished;
 use form::{Door, Form, One};
 use receive::BodyError;
 use traced::Traced;
@@ -72,6 +75,8 @@ pub struct Publish {
     pub arriving: Semaphore,
     /// KiB of delayed events that batches may have on their way to the broker.
     pub delaying: Semaphore,
+    /// Requests whose publishers went away before the answer: they are finished all the same.
+    pub unfinished: TaskTracker,
     /// Is the process ready?
     pub readiness: Readiness,
     /// What happened.
@@ -98,7 +103,7 @@ impl Publish {
     {
         service_fn(move |request| {
             let publish = self.clone();
-            async move { Ok(publish.answer(request).await) }
+            Finished::new(self.clone(), async move { Ok(publish.answer(request).await) })
         })
     }
 
@@ -108,24 +113,25 @@ impl Publish {
     {
         let (head, body) = request.into_parts();
         match head.uri.path() {
-            "/v1/events" => self.publish(Door::Events, &head, body).await,
-            "/v1/events/batch" => self.publish(Door::Batch, &head, body).await,
-            "/publish" => self.publish(Door::CloudEvents, &head, body).await,
+            "/v1/events" => self.publish(Door::Events, head, body).await,
+            "/v1/events/batch" => self.publish(Door::Batch, head, body).await,
+            "/publish" => self.publish(Door::CloudEvents, head, body).await,
             "/v1/status/ready" if self.readiness.is_ready() => respond::status(200),
             "/v1/status/ready" => respond::status(502),
             "/v1/health" if head.method == Method::GET => respond::status(200),
             _ => match admin::probe(&head.uri, &self.readiness) {
                 Some(answer) => answer,
-                None => self.other(&head, body).await,
+                None => self.other(head, body).await,
             },
         }
     }
 
-    async fn other<B>(&self, head: &request::Parts, body: B) -> Answer
+    async fn other<B>(&self, head: request::Parts, body: B) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
     {
-        let (path, began) = (FrontPath::of(head.uri.path()), self.clock.elapsed());
+        let uri = head.uri.clone();
+        let (path, began) = (FrontPath::of(uri.path()), self.clock.elapsed());
         let refused = |refusal| respond::front_refusal(&refusal, self.front);
         let answer = match path {
             None => return respond::not_found(),
@@ -159,7 +165,7 @@ impl Publish {
     }
 
     /// The paths of publish, in every form that a request may have.
-    async fn publish<B>(&self, door: Door, head: &request::Parts, body: B) -> Answer
+    async fn publish<B>(&self, door: Door, head: request::Parts, body: B) -> Answer
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -176,7 +182,7 @@ impl Publish {
                 Form::One(_) => self.event_bytes,
                 Form::Batch(_) => self.batch_bytes,
             };
-            let body = receive::body(head, body, max, &self.arriving).await?;
+            let body = receive::body(&head, body, max, &self.arriving).await?;
             let _in_work = self.in_work.try_acquire().map_err(|_| Refusal::TooManyRequests)?;
             if head.method != Method::POST {
                 return Err(Refusal::NotPost);
@@ -199,27 +205,30 @@ impl Publish {
     async fn one(
         &self,
         form: One,
-        head: &request::Parts,
+        head: request::Parts,
         body: Bytes,
         traced: &mut Traced,
     ) -> Result<Answer, Refusal> {
-        let request = self.read(head, traced)?;
-        let submission = form.read(head, body, &request)?;
-        Ok(form.answer(&self.store(submission, &head.headers, traced).await?))
+        let request = self.read(&head, traced)?;
+        let submission = form.read(&head, body, &request)?;
+        let asked = self.asked(submission, &head.headers, traced)?;
+        // It lies in the connection's read buffer, which can be used again without it.
+        drop(head);
+        Ok(form.answer(&self.store(asked, traced).await?))
     }
 
     async fn batch(
         &self,
         form: form::Batch,
-        head: &request::Parts,
+        head: request::Parts,
         body: Bytes,
         traced: &mut Traced,
     ) -> Result<Answer, Refusal> {
         let atomic = form::is_atomic(head.uri.query())?;
-        let request = self.read(head, traced)?;
+        let request = self.read(&head, traced)?;
         let limits = BatchLimits { event_bytes: self.event_bytes, events: self.batch_events };
         let body_bytes = body.len();
-        let submissions = form.read(head, body, &request, limits)?;
+        let submissions = form.read(&head, body, &request, limits)?;
         traced.brings_many(submissions.len());
         let span = traced.context();
         let asked = batch::Asked { headers: &head.headers, atomic, body_bytes, span };
@@ -231,7 +240,7 @@ impl Publish {
     async fn front<B>(
         &self,
         name: &str,
-        head: &request::Parts,
+        head: request::Parts,
         body: B,
         traced: &mut Traced,
     ) -> Result<Answer, FrontRefusal>
@@ -240,12 +249,14 @@ impl Publish {
     {
         let source = self.application(name)?;
         let too_many = |_| FrontRefusal::Relayed(Refusal::TooManyRequests);
-        let body = receive::body(head, body, self.event_bytes, &self.arriving).await?;
+        let body = receive::body(&head, body, self.event_bytes, &self.arriving).await?;
         let _in_work = self.in_work.try_acquire().map_err(too_many)?;
         let relayed = FrontRefusal::Relayed;
-        let request = self.read(head, traced).map_err(relayed)?;
+        let request = self.read(&head, traced).map_err(relayed)?;
         let submission = front::decode(body, &source, &request)?;
-        let stored = self.store(submission, &head.headers, traced).await.map_err(relayed)?;
+        let asked = self.asked(submission, &head.headers, traced).map_err(relayed)?;
+        drop(head);
+        let stored = self.store(asked, traced).await.map_err(relayed)?;
         Ok(respond::front_stored(&stored, self.front))
     }
 

@@ -20,6 +20,10 @@ use super::store::{Status, Stored};
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 
+/// Room for the result of one event, and for the headers of its answer: neither has to grow.
+const RESULT_BYTES: usize = 160;
+const HEADERS: usize = 8;
+
 const EVENT_ID: HeaderName = HeaderName::from_static("eventbus-event-id");
 const STATUS: HeaderName = HeaderName::from_static("eventbus-status");
 
@@ -85,13 +89,15 @@ fn result(stored: &Stored) -> EventResult<'_> {
 
 fn json_line(result: &impl Serialize) -> Vec<u8> {
     // Serialising these structures cannot fail: their keys are text.
-    let mut json = serde_json::to_vec(result).unwrap_or_default();
+    let mut json = Vec::with_capacity(RESULT_BYTES);
+    let _ = serde_json::to_writer(&mut json, result);
     json.push(b'\n');
     json
 }
 
 fn describe(answer: &mut Answer, stored: &Stored) {
     let headers = answer.headers_mut();
+    headers.reserve(HEADERS - headers.len());
     let id = percent::encode(&stored.id);
     if id.len() <= limits::ANSWERED_ID_BYTES {
         headers.insert(EVENT_ID, id);

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use eventbus_core::wire::error::Refusal;
 use eventbus_core::wire::submission::Submission;
 use eventbus_core::wire::timing;
-use eventbus_core::{Batch, Durability, Receipt, Receipts, Text};
+use eventbus_core::{Batch, Durability, Event, Receipt, Receipts, Text};
 use http::HeaderMap;
 
 use super::Publish;
@@ -76,18 +76,32 @@ impl From<Receipt> for Status {
     }
 }
 
+/// An event, and how it is to be stored.
+pub(super) struct Asked {
+    event: Event,
+    durability: Durability,
+    /// When it is to be delivered, in milliseconds since 1970; `None`: at once.
+    due_ms: Option<u64>,
+}
+
 impl Publish {
-    /// Stores one event, if anybody asks for it.
-    pub(super) async fn store(
+    /// Understands what a request with these headers asks for one event.
+    pub(super) fn asked(
         &self,
         submission: Submission,
-        asked: &HeaderMap,
+        headers: &HeaderMap,
         traced: &mut Traced,
-    ) -> Result<Stored, Refusal> {
+    ) -> Result<Asked, Refusal> {
         let Submission { event, durability } = submission;
         traced.brings(&event);
-        let durability = self.level(asked, durability.as_ref())?;
+        let durability = self.level(headers, durability.as_ref())?;
         let due_ms = timing::due_ms(&event, self.clock.now_ms())?;
+        Ok(Asked { event, durability, due_ms })
+    }
+
+    /// Stores one event, if anybody asks for it.
+    pub(super) async fn store(&self, asked: Asked, traced: &Traced) -> Result<Stored, Refusal> {
+        let Asked { event, durability, due_ms } = asked;
         let (id, payload_bytes) = (event.id.clone(), event.payload.len());
         let (span, load) = (traced.context(), Load { events: 1, payload_bytes, durability });
         let receipts = match due_ms {

@@ -80,6 +80,28 @@ async fn events_and_answers_are_counted() {
 }
 
 #[tokio::test]
+async fn what_a_publisher_began_who_goes_away_is_finished_and_counted() {
+    let (world, admin) = (World::new(), Admin::default());
+    admin.metrics.export(world.publish.telemetry.clone());
+    world.subscribe("shop", "order.created");
+    world.broker.hangs.store(true, Ordering::SeqCst);
+    let mut post = Box::pin(world.post("/v1/events", ORDER));
+    assert!(futures::poll!(&mut post).is_pending());
+    drop(post);
+    // It waits at the broker, now in a task of its own.
+    tokio::task::yield_now().await;
+    assert!(world.broker.events().is_empty());
+    world.broker.freed.notify_waiters();
+    world.publish.unfinished.close();
+    world.publish.unfinished.wait().await;
+    assert_eq!(world.broker.events().len(), 1);
+    let page = page(&admin).await;
+    let counted = counted(&page);
+    assert!(counted.contains(&"eventbus_published_events_total 1"), "{page}");
+    assert!(counted.contains(&"eventbus_publish_requests_total{status=\"200\"} 1"), "{page}");
+}
+
+#[tokio::test]
 async fn the_broker_is_asked_at_each_scrape() {
     let (broker, admin) = (Arc::<Remembering>::default(), Admin::default());
     admin.metrics.export(BrokerGauges::new(broker.clone(), None));

@@ -24,7 +24,8 @@ use futures::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::service::Service;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
+use tokio_util::task::TaskTracker;
 
 pub(crate) const ORDER: &str = r#"{"source-id":"shop","event-type":"order.created",
     "event-type-version":"v1","event-id":"31109198-4d69-4ae0-972d-76117f3748c8",
@@ -60,6 +61,8 @@ pub(crate) struct Remembering {
     pub(crate) batches: Mutex<Vec<usize>>,
     pub(crate) failure: Mutex<Option<AppendError>>,
     pub(crate) hangs: AtomicBool,
+    /// What hangs goes on.
+    pub(crate) freed: Notify,
     pub(crate) repeats: AtomicBool,
     pub(crate) stats: Mutex<BrokerStats>,
 }
@@ -90,6 +93,7 @@ impl World {
             in_work: Semaphore::new(2),
             arriving: Semaphore::new(2000),
             delaying: Semaphore::new(limits::BATCH_DELAYS_KIB),
+            unfinished: TaskTracker::new(),
             readiness,
             telemetry: Arc::default(),
             tracer: Some(tracer),
@@ -179,8 +183,9 @@ impl Broker for Remembering {
         durability: Durability,
     ) -> BoxFuture<'_, Result<Receipts, AppendError>> {
         Box::pin(async move {
+            let freed = self.freed.notified();
             if self.hangs.load(Ordering::SeqCst) {
-                std::future::pending::<()>().await;
+                freed.await;
             }
             if let Some(error) = self.failure.lock().unwrap().clone() {
                 return Err(error);
