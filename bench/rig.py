@@ -40,7 +40,8 @@ def rounds(args, runs):
             result = report["result"]
             flow = result["delivered"] or result["published"]
             rates[run.__name__].append(flow["rate_per_s"])
-            circumstances = f"commit {report['commit']}, {report['machine']}"
+            if "commit" in report:
+                circumstances = f"commit {report['commit']}, {report['machine']}"
             say(f"round {number + 1}: {run.__name__:<20}{line(flow)}")
     print(circumstances)
     load = f"{args.connections} connections, {args.payload} bytes"
@@ -131,8 +132,11 @@ def free_port():
 
 
 def line(flow):
-    latency = flow["latency"]
-    return f"{flow['rate_per_s']:>9,.0f}/s, p50 {latency['p50_us']} µs, p99 {latency['p99_us']} µs"
+    rate = f"{flow['rate_per_s']:>9,.0f}/s"
+    latency = flow.get("latency")
+    if not latency:
+        return rate
+    return f"{rate}, p50 {latency['p50_us']} µs, p99 {latency['p99_us']} µs"
 
 
 def say(text):

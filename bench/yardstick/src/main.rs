@@ -3,21 +3,24 @@
 //! `bare` reads each body and answers 204: what publishing would cost if nothing were done with the
 //! event. `relay` also posts the body on and answers after the subscriber's 2xx: what delivering
 //! would cost if nothing were stored. `bridge` stores each body in JetStream and delivers it from
-//! there: what both would cost without any feature. All use what a production server would (hyper,
-//! tokio with its default number of threads, mimalloc), so that a ratio to them says what the bus
-//! costs.
+//! there: what both would cost without any feature. `client` posts as fast as it is answered: what
+//! deliveries are measured against. All use what a production server would (hyper, tokio with its
+//! default number of threads, mimalloc), so that a ratio to them says what the bus costs.
 
 mod bridge;
+mod client;
 
 use std::convert::Infallible;
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bridge::Bridge;
 use bytes::Bytes;
 use clap::{Parser, Subcommand};
+use client::Client as BareClient;
 use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Full};
@@ -70,6 +73,21 @@ enum Yardstick {
         #[arg(long, default_value_t = 1)]
         replicas: usize,
     },
+    /// Post to a server, and print how many posts it answered in a second
+    Client {
+        /// Where to post
+        #[arg(long, value_name = "URL")]
+        to: Uri,
+        /// Connections, each with one request under way
+        #[arg(long, default_value_t = 64)]
+        connections: usize,
+        /// Bytes of each body
+        #[arg(long, default_value_t = 1024)]
+        payload: usize,
+        /// For so long
+        #[arg(long, default_value_t = 10)]
+        seconds: u64,
+    },
 }
 
 /// What happens to a body once it is read.
@@ -96,6 +114,11 @@ async fn serve(cli: Cli) -> io::Result<()> {
     let work = Arc::new(match cli.yardstick {
         Yardstick::Bridge { nats, to, inflight, replicas } => {
             return Bridge { listen, nats, to, inflight, replicas }.serve().await;
+        }
+        Yardstick::Client { to, connections, payload, seconds } => {
+            let time = Duration::from_secs(seconds);
+            let rate = BareClient { to, connections, payload, time }.rate().await?;
+            return writeln!(io::stdout(), "{rate:.0}");
         }
         Yardstick::Bare => Work::Drop,
         Yardstick::Relay { to } => {
