@@ -167,13 +167,15 @@ impl Trace {
     }
 
     /// The headers of the span `context`, in the forms that these have; without any, in B3's many
-    /// headers and as W3C Trace Context.
+    /// headers and as W3C Trace Context. A form that names another trace passes as it came: it is
+    /// somebody else's.
     pub fn carrying(&self, context: Context) -> Self {
         let Context { trace_id, span_id, parent_id, is_debug } = context;
         let has = |header| self.get(header).is_some();
         let is_new = self.headers.iter().all(|(header, _)| *header == TraceHeader::TraceState);
         let mut carried = Self { headers: Vec::with_capacity(8) };
         let mut put = |header, value: String| carried.push(header, Text::from(value));
+        // The first form that names a trace names this one, so these never name another.
         if is_new || TraceHeader::B3_MULTI.into_iter().any(has) {
             put(TraceHeader::B3TraceId, trace_id.to_string());
             put(TraceHeader::B3SpanId, span_id.to_string());
@@ -185,23 +187,25 @@ impl Trace {
                 put(TraceHeader::B3Flags, u8::from(is_debug).to_string());
             }
         }
-        if has(TraceHeader::B3Single) {
+        let names_another =
+            |form: Incoming| form.parent.is_some_and(|(named, _)| named.bits() != trace_id.bits());
+        if let Some(b3) = self.get(TraceHeader::B3Single) {
             let decision = if is_debug { 'd' } else { '1' };
             let parent = parent_id.map(|parent| format!("-{parent}")).unwrap_or_default();
-            put(TraceHeader::B3Single, format!("{trace_id}-{span_id}-{decision}{parent}"));
+            let is_others = self.b3_single().is_some_and(names_another);
+            let ours = || format!("{trace_id}-{span_id}-{decision}{parent}").into();
+            carried.push(TraceHeader::B3Single, if is_others { b3.clone() } else { ours() });
         }
+        let w3c = self.w3c();
         if is_new || has(TraceHeader::TraceParent) {
-            let value = format!("00-{:032x}-{span_id}-01", trace_id.bits());
-            put(TraceHeader::TraceParent, value);
-            // What vendors keep of one trace is none of another's.
-            let is_theirs = |incoming: Incoming| {
-                incoming.parent.is_some_and(|(id, _)| id.bits() == trace_id.bits())
-            };
-            if let Some(state) = self.get(TraceHeader::TraceState)
-                && self.w3c().is_some_and(is_theirs)
-            {
-                carried.push(TraceHeader::TraceState, state.clone());
-            }
+            let theirs =
+                self.get(TraceHeader::TraceParent).filter(|_| w3c.is_some_and(names_another));
+            let ours = || format!("00-{:032x}-{span_id}-01", trace_id.bits()).into();
+            carried.push(TraceHeader::TraceParent, theirs.cloned().unwrap_or_else(ours));
+        }
+        // What vendors keep of a trace goes with its `traceparent`, and with no other.
+        if let (Some(state), Some(_)) = (self.get(TraceHeader::TraceState), w3c) {
+            carried.push(TraceHeader::TraceState, state.clone());
         }
         carried
     }
@@ -416,19 +420,46 @@ mod tests {
         let context = narrow.incoming().child(&entropy);
         let id = context.span_id;
         assert_eq!(lines(&narrow.carrying(context)), [format!("b3: {SPAN}-{id}-d-{PARENT}")]);
-        // The state of another trace is not taken along.
-        let mixed = [("x-b3-traceid", SPAN), ("x-b3-spanid", SPAN), ("x-b3-flags", "1")];
-        let mixed = trace(&[&mixed[..], &[("traceparent", &w3c), ("tracestate", "a=1")]].concat());
-        let context = mixed.incoming().child(&entropy);
-        let id = context.span_id;
+    }
+
+    #[test]
+    fn what_names_another_trace_passes_as_it_came() {
+        let w3c = format!("00-{TRACE}-{SPAN}-00");
+        let b3 = format!("{TRACE}-{SPAN}-0");
+        let mixed = trace(&[
+            ("x-b3-traceid", SPAN),
+            ("x-b3-spanid", SPAN),
+            ("x-b3-flags", "1"),
+            ("b3", &b3),
+            ("traceparent", &w3c),
+            ("tracestate", "a=1"),
+        ]);
+        let publish = mixed.incoming().child(&SeededEntropy::new(1));
+        let carried = mixed.carrying(publish);
+        let attempt = carried.incoming().child(&SeededEntropy::new(2));
+        let id = attempt.span_id;
         assert_eq!(
-            lines(&mixed.carrying(context)),
+            lines(&carried.carrying(attempt)),
             [
                 format!("x-b3-traceid: {SPAN}"),
                 format!("x-b3-spanid: {id}"),
-                format!("x-b3-parentspanid: {SPAN}"),
+                format!("x-b3-parentspanid: {}", publish.span_id),
                 "x-b3-sampled: 1".to_owned(),
                 "x-b3-flags: 1".to_owned(),
+                format!("b3: {b3}"),
+                format!("traceparent: {w3c}"),
+                "tracestate: a=1".to_owned(),
+            ]
+        );
+        // What is malformed names none, and its state is nobody's.
+        let broken = [("b3", &*format!("{SPAN}-{SPAN}-1")), ("traceparent", "00-x")];
+        let broken = trace(&[&broken[..], &[("tracestate", "a=1")]].concat());
+        let context = broken.incoming().child(&SeededEntropy::new(1));
+        let id = context.span_id;
+        assert_eq!(
+            lines(&broken.carrying(context)),
+            [
+                format!("b3: {SPAN}-{id}-1-{SPAN}"),
                 format!("traceparent: 00-0000000000000000{SPAN}-{id}-01"),
             ]
         );
@@ -485,13 +516,16 @@ mod tests {
             }
             let carried = trace.carrying(context);
             let forms = [carried.b3_multi(), carried.b3_single(), carried.w3c()];
-            let forms: Vec<_> = forms.into_iter().flatten().collect();
-            prop_assert!(!forms.is_empty());
-            prop_assert_eq!(carried.incoming(), forms[0]);
-            for form in forms {
-                prop_assert!(form.decision.is_sampled());
+            let came = [trace.b3_multi(), trace.b3_single(), trace.w3c()];
+            prop_assert_eq!(Some(carried.incoming()), forms.into_iter().flatten().next());
+            for (form, came) in forms.into_iter().zip(came) {
+                let Some(form) = form else { continue };
                 let (trace_id, span_id) = form.parent.unwrap();
-                prop_assert_eq!(trace_id.bits(), context.trace_id.bits());
+                if trace_id.bits() != context.trace_id.bits() {
+                    prop_assert_eq!(Some(form), came);
+                    continue;
+                }
+                prop_assert!(form.decision.is_sampled());
                 prop_assert_eq!(span_id, context.span_id);
             }
         }
