@@ -16,8 +16,9 @@ mod top;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tracing::{Level, enabled, error};
 
-use cli::Cli;
+use cli::{Cli, Fault};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -26,8 +27,17 @@ fn main() -> ExitCode {
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {
-            output::note(&format!("error: {fault}"));
+            tell(&fault);
             ExitCode::from(fault.exit_code())
         }
+    }
+}
+
+/// Says why it failed: where there is a log, as a line of it.
+fn tell(fault: &Fault) {
+    if enabled!(Level::ERROR) {
+        error!(error = %fault, "the process failed");
+    } else {
+        output::note(&format!("error: {fault}"));
     }
 }

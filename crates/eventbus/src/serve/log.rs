@@ -3,7 +3,9 @@
 mod lines;
 
 use std::io::IsTerminal;
+use std::panic;
 
+use tracing::{Level, enabled, error};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload::{self, Handle};
@@ -30,6 +32,7 @@ impl Log {
             .log_internal_errors(false)
             .with_writer(std::io::stderr);
         tracing_subscriber::registry().with(filter).with(layer).init();
+        log_panics();
         Ok(Self { filter: handle })
     }
 
@@ -38,6 +41,19 @@ impl Log {
         let gone = |error: reload::Error| Fault::Failed(error.to_string());
         self.filter.reload(filter(log_level)?).map_err(gone)
     }
+}
+
+/// Makes a panic a line of the log: its text may quote what a client sent. Rust says it as ever
+/// where no errors are logged.
+fn log_panics() {
+    let unlogged = panic::take_hook();
+    panic::set_hook(Box::new(move |panic| {
+        if !enabled!(Level::ERROR) {
+            return unlogged(panic);
+        }
+        let at = panic.location().map(ToString::to_string);
+        error!(at, error = panic.payload_as_str(), "a part of the process panicked");
+    }));
 }
 
 /// What is logged. A bare word must be a level: by itself the filter would take any other for the
@@ -60,7 +76,31 @@ fn filter(log_level: &str) -> Result<EnvFilter, Fault> {
 
 #[cfg(test)]
 mod tests {
+    use eventbus_core::testing::Page;
+
     use super::*;
+
+    #[test]
+    fn a_panic_is_a_line_of_the_log() {
+        let page = Page::default();
+        let writer = page.clone();
+        let lines = Lines { format: LogFormat::Json, is_coloured: false };
+        let layer = fmt::layer().event_format(lines).with_writer(move || writer.clone());
+        let subscriber = Registry::default().with(layer);
+        // Others that panic meanwhile have no log, and so the hook that was there.
+        log_panics();
+        let panicked = tracing::subscriber::with_default(subscriber, || {
+            panic::catch_unwind(|| panic!("so {}", "it\nis"))
+        });
+        let _ = panic::take_hook();
+        assert!(panicked.is_err());
+        let line: serde_json::Value = serde_json::from_str(&page.text()).unwrap();
+        assert_eq!(
+            (line["level"].as_str(), line["error"].as_str()),
+            (Some("ERROR"), Some("so it\nis"))
+        );
+        assert!(line["at"].as_str().unwrap().contains("log.rs:"), "{line}");
+    }
 
     #[test]
     fn a_bare_word_of_a_filter_is_a_level() {

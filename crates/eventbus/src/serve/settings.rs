@@ -2,13 +2,14 @@
 //! the file. A flag rules over the environment, the environment over the file, the file over the
 //! default.
 
+mod file;
 mod nats;
 mod traces;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -423,14 +424,6 @@ impl Given {
     /// Is there a file that may say something else by now?
     pub(super) fn has_file(&self) -> bool {
         self.config.is_some()
-    }
-
-    fn read(path: &Path) -> Result<Self, Fault> {
-        let wrong = |why: String| {
-            Fault::Usage(format!("the settings file {} cannot be used: {why}", path.display()))
-        };
-        let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-        toml::from_str(&text).map_err(|error| wrong(error.to_string()))
     }
 
     fn over(self, below: Self) -> Self {
