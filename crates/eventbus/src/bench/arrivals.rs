@@ -1,5 +1,6 @@
 //! What arrives at the subscribers: every delivery is checked, and counted once.
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -50,6 +51,8 @@ pub(super) struct Counts {
     pub(super) repeats: u64,
     /// Deliveries that were answered with 500, as they were to be.
     pub(super) failed: u64,
+    /// Those (Subscription and sequence) that have not come again yet.
+    failing: HashSet<(u32, u64)>,
     /// Events that arrived at slow Subscriptions.
     pub(super) slow: u64,
     /// From due to delivered, of the measured events, at healthy Subscriptions.
@@ -132,7 +135,12 @@ impl Arrivals {
         if failures > 0.0 && counts.chance.is_within(failures) {
             // It is as if it had not come: it has to come again.
             counts.failed += 1;
+            counts.failing.insert((subscription, sequence));
+            self.board.set_failing(counts.failing.len());
             return false;
+        }
+        if counts.failing.remove(&(subscription, sequence)) {
+            self.board.set_failing(counts.failing.len());
         }
         if !counts.seen[subscription as usize].insert(self.shape.place_of(sequence)) {
             counts.repeats += 1;
@@ -193,8 +201,8 @@ impl Arrivals {
 impl Counts {
     fn new(layout: &Layout) -> Self {
         let seen = (0..layout.busy()).map(|_| Seen::default()).collect();
-        let latency = Latency::new();
-        Self { seen, repeats: 0, failed: 0, slow: 0, latency, chance: Chance::new(FAILURES_SEED) }
+        let (latency, chance) = (Latency::new(), Chance::new(FAILURES_SEED));
+        Self { seen, repeats: 0, failed: 0, failing: HashSet::new(), slow: 0, latency, chance }
     }
 }
 
@@ -351,11 +359,13 @@ mod tests {
         let arrivals = arrivals(TWO, 1);
         let arrival = arrivals.check(&delivery(&body(0))).unwrap();
         let mut failed = 0;
-        while !arrivals.count(&arrival, 0.5) {
+        while !arrivals.count(&arrival, 0.9) {
             failed += 1;
             assert!(arrivals.complaint().is_some());
+            assert_eq!(arrivals.board.counters().failing, 1, "however often it failed");
         }
-        assert_eq!(arrivals.complaint(), None);
+        assert!(failed > 1, "the chance of the seed makes it fail several times");
+        assert_eq!((arrivals.complaint(), arrivals.board.counters().failing), (None, 0));
         assert_eq!(arrivals.counts.lock().unwrap().failed, failed);
         assert!(arrivals.count(&arrival, 0.0));
         assert_eq!(arrivals.complaint().unwrap(), "1 events arrived more than once");

@@ -87,7 +87,7 @@ pub(super) struct Rates {
 
 /// A moment of a run.
 pub(super) struct Moment {
-    at: Duration,
+    pub(super) at: Duration,
     cpu: Duration,
     counters: Counters,
 }
@@ -148,8 +148,8 @@ impl Measured {
             delivered,
             timeline: timeline(from, &samples),
             backlog: owed.saturating_sub(to.counters.delivered),
-            // What failed waits for its retry.
-            backlog_max: under_way + counts.failed,
+            // What failed and has not come again waits for its retry.
+            backlog_max: under_way + to.counters.failing,
             events: arrivals.board.issued(),
             deliveries: arrivals.board.counters().delivered,
             checked: arrivals.checked(),
@@ -193,7 +193,8 @@ mod tests {
 
     #[test]
     fn a_timeline_has_the_rates_between_its_samples() {
-        let counters = |published, delivered| Counters { published, delivered };
+        let counters =
+            |published, delivered| Counters { published, delivered, ..Counters::default() };
         let at = Duration::from_millis;
         let from = Moment { at: at(1000), cpu: Duration::ZERO, counters: counters(100, 90) };
         let samples =

@@ -43,7 +43,7 @@ impl Schedule {
     }
 
     /// How many events are due by `now`.
-    fn count_by(&self, now: Duration) -> u64 {
+    pub(super) fn count_by(&self, now: Duration) -> u64 {
         match now.checked_sub(self.start) {
             Some(since) => (since.as_secs_f64() * self.rate_per_s) as u64 + 1,
             None => 0,

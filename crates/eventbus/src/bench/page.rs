@@ -108,7 +108,7 @@ fn throughput(run: &Measured) -> Chart<'static> {
         x: Axis::even("seconds", end, plain).ending_at(end),
         y: Axis::even("events/s", most, grouped),
         series,
-        mark: (end > run.seconds * 1.02).then_some((run.seconds, "publishing ends")),
+        mark: (end > run.seconds * 1.02).then_some((run.seconds, "measured until here")),
     }
 }
 

@@ -125,7 +125,7 @@ mod tests {
     fn a_line_tells_what_happened_since_the_last() {
         let sample = |s, published, delivered| Sample {
             at: Duration::from_secs(s),
-            counters: Counters { published, delivered },
+            counters: Counters { published, delivered, ..Counters::default() },
         };
         let (from, to) = (sample(1, 10, 10), sample(3, 2010, 1010));
         assert_eq!(

@@ -116,6 +116,13 @@ impl Connection {
         Ok(Self { stream, inbox: Inbox::new(), request, judge: to.judge })
     }
 
+    /// Whether the other side has neither closed it nor said anything unasked: servers close what
+    /// has been idle for some seconds.
+    fn is_open(&self) -> bool {
+        let heard = self.stream.try_read(&mut [0]);
+        heard.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
     /// Publishes events, as many as a request has, and waits for the answer.
     pub(super) async fn publish(&mut self, stamps: &[Stamp]) -> io::Result<Said> {
         self.stream.write_all(self.request.stamp(stamps)).await?;
@@ -142,9 +149,13 @@ impl Publishers {
     async fn connection(&self, heard: &RefCell<Heard>) -> Result<(), String> {
         let lost = |error: io::Error| format!("a publishing connection failed: {error}");
         let open = || Connection::open(&self.destination, &self.shape, self.batch);
-        let mut connection = open().await.map_err(lost)?;
+        let mut kept: Option<Connection> = None;
         let mut stamps = Vec::with_capacity(self.batch.into());
         while let Some(first) = self.board.issue(self.batch).await {
+            let mut connection = match kept.take().filter(Connection::is_open) {
+                Some(connection) => connection,
+                None => open().await.map_err(lost)?,
+            };
             let now = self.clock.elapsed();
             let stamp = |sequence| Stamp { sequence, due_ns: self.due(sequence, now) };
             stamps.clear();
@@ -157,9 +168,7 @@ impl Publishers {
                 Said::Taken { is_last, durability } => {
                     self.board.count_published(self.batch);
                     self.hear(&stamps, durability, &mut heard.borrow_mut());
-                    if is_last {
-                        connection = open().await.map_err(lost)?;
-                    }
+                    kept = (!is_last).then_some(connection);
                 }
             }
         }

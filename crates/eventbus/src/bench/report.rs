@@ -38,7 +38,7 @@ impl<'a, T: Table> Report<'a, T> {
         Self {
             mode: plan.mode,
             target: plan.load.target,
-            command: std::env::args().skip(1).collect::<Vec<_>>().join(" "),
+            command: command(),
             commit: commit(),
             machine: machine(),
             result,
@@ -172,6 +172,12 @@ impl Table for Killed {
             ),
         ]
     }
+}
+
+/// The arguments in a line; paths need not be text.
+fn command() -> String {
+    let arguments = std::env::args_os().skip(1);
+    arguments.map(|one| one.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
 }
 
 /// The commit of the checkout the command runs in, marked where it has changes.

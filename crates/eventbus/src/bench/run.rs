@@ -164,8 +164,7 @@ impl<'a> Stage<'a> {
     /// measured time.
     async fn publish(&self) -> Result<(Heard, Moment, Moment), Failure> {
         self.progress.enter(Phase::WarmingUp);
-        let load = &self.plan.load;
-        let clock = self.world.clock.clone();
+        let (load, clock) = (&self.plan.load, &self.world.clock);
         let schedule = load.rate.map(|rate| Schedule::new(clock.elapsed(), rate));
         let _clockwork = match (schedule, self.board.due.clone()) {
             (Some(schedule), Some(due)) => {
@@ -173,20 +172,12 @@ impl<'a> Stage<'a> {
             }
             _ => None,
         };
-        let publishers = Publishers {
-            connections: load.connections,
-            batch: load.batch,
-            destination: self.destination.clone(),
-            shape: self.shape.clone(),
-            board: self.board.clone(),
-            clock,
-            schedule,
-        };
+        let publishers = self.publishers(schedule);
         let publishers = Worker::start("publishers", || publishers.run()).map_err(cannot_start)?;
         let mut done = std::pin::pin!(publishers.done());
         tokio::select! {
             () = tokio::time::sleep(load.warm_up) => {}
-            () = self.board.stopped() => {}
+            why = self.board.failure() => return Err(Failure::Broken(why)),
         }
         let from = self.moment();
         self.progress.enter(Phase::Measuring);
@@ -199,18 +190,55 @@ impl<'a> Stage<'a> {
         tokio::select! {
             () = tokio::time::sleep(time) => {}
             all = &mut done => heard = Some(all),
+            why = self.board.failure() => return Err(Failure::Broken(why)),
             () = self.silence() => return Err(no_answer()),
         }
         let to = self.moment();
-        self.board.stop();
+        let due = self.end(schedule, &to);
         let heard = match heard {
             Some(heard) => heard,
-            None => tokio::time::timeout(ANSWER_TIME, done).await.map_err(|_| no_answer())?,
+            None => tokio::select! {
+                heard = done => heard,
+                why = self.board.failure() => return Err(Failure::Broken(why)),
+                () = tokio::time::sleep(ANSWER_TIME) => return Err(self.too_late(due)),
+            },
         };
         match self.board.complaint() {
             Some(complaint) => Err(Failure::Broken(complaint)),
             None => Ok((heard?, from, to)),
         }
+    }
+
+    fn publishers(&self, schedule: Option<Schedule>) -> Publishers {
+        Publishers {
+            connections: self.plan.load.connections,
+            batch: self.plan.load.batch,
+            destination: self.destination.clone(),
+            shape: self.shape.clone(),
+            board: self.board.clone(),
+            clock: self.world.clock.clone(),
+            schedule,
+        }
+    }
+
+    /// Ends the measured time; returns how many events are published in all. In open loop those are
+    /// all that were due by now (of full batches): who waits for a connection is charged, too.
+    fn end(&self, schedule: Option<Schedule>, to: &Moment) -> u64 {
+        let due = match schedule {
+            Some(schedule) => schedule.count_by(to.at),
+            None => self.board.issued(),
+        };
+        let due = due - due % u64::from(self.plan.load.batch);
+        self.board.end_at(due);
+        due.max(self.board.issued())
+    }
+
+    fn too_late(&self, due: u64) -> Failure {
+        let missing = due.saturating_sub(self.board.counters().published);
+        let seconds = ANSWER_TIME.as_secs();
+        Failure::Broken(format!(
+            "{missing} of {due} events that were due had no answer {seconds}s after the end"
+        ))
     }
 
     /// Resolves when no event has been taken for [`ANSWER_TIME`].

@@ -1,7 +1,17 @@
 //! `eventbus bench` against a stand-in for a bus: it measures a good one, and finds every flaw of a
 //! bad one.
 
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::bus::{Bus, Flaw};
 use crate::program::{Ended, run, start, within};
@@ -150,6 +160,90 @@ async fn the_bare_yardstick_is_measured_without_subscribers() {
     let url = wrong.url("/");
     let ended = bench(&format!("--target bare --mode publish --url {url} {SHORT}")).await;
     assert_eq!(ended.code, 1);
+}
+
+#[tokio::test]
+async fn what_fell_due_before_the_end_is_charged_however_late_it_is() {
+    // Fifty events are answered at once; then nothing is, for two seconds.
+    let (taken, silent_from) = (Arc::new(AtomicU64::new(0)), Arc::new(OnceLock::new()));
+    let server = Server::start(move |_| {
+        let (taken, silent_from) = (taken.clone(), silent_from.clone());
+        async move {
+            if taken.fetch_add(1, Ordering::Relaxed) >= 50 {
+                let from = *silent_from.get_or_init(Instant::now);
+                tokio::time::sleep_until(from + Duration::from_secs(2)).await;
+            }
+            answer(204, "")
+        }
+    })
+    .await;
+    let load = "--connections 4 --rate 100 --warm-up 0s --duration 1s --json";
+    let to = format!("--target bare --mode publish --url {}", server.url("/"));
+    let result = result(&bench(&format!("{to} {load}")).await);
+    // The silence goes on for more than a second after the last of them fell due.
+    assert!(result["published"]["latency"]["p90_us"].as_u64() >= Some(1_000_000), "{result}");
+    assert!(result["events"].as_u64() >= Some(100), "{result}");
+}
+
+#[tokio::test]
+async fn a_connection_that_was_closed_while_it_was_idle_is_opened_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            connections.spawn(take_one_and_close(stream));
+        }
+    });
+    let load = "--connections 4 --rate 20 --warm-up 0s --events 12 --json";
+    let to = format!("--target bare --mode publish --url http://{address}/");
+    assert_eq!(result(&bench(&format!("{to} {load}")).await)["events"], 12);
+}
+
+/// Answers as if the connection would stay, and closes it.
+async fn take_one_and_close(mut stream: TcpStream) {
+    if stream.read(&mut [0; 4096]).await.is_ok_and(|bytes| bytes > 0) {
+        stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_goes_wrong_while_it_warms_up_ends_the_run() {
+    let taken = Arc::new(AtomicU64::new(0));
+    let counted = taken.clone();
+    let server = Server::start(move |_| {
+        let is_good = counted.fetch_add(1, Ordering::Relaxed) != 20;
+        async move {
+            if !is_good {
+                return answer(500, "");
+            }
+            // The others still wait for theirs when the run has failed.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            answer(204, "")
+        }
+    })
+    .await;
+    let load = "--connections 4 --warm-up 1h --duration 1h";
+    let to = format!("--target bare --mode publish --url {}", server.url("/"));
+    let ended = bench(&format!("{to} {load}")).await;
+    assert_eq!(ended.code, 1);
+    assert!(ended.stderr.contains("was not published: 500"), "{ended:?}");
+    // Each of the connections may have had one under way.
+    assert!(taken.load(Ordering::Relaxed) <= 20 + 2 * 4, "{taken:?}");
+}
+
+#[tokio::test]
+async fn an_argument_need_not_be_text() {
+    let server = Server::start(async |_| answer(204, "")).await;
+    let directory = tempfile::tempdir().unwrap();
+    let page = directory.path().join(OsStr::from_bytes(b"\xff.html"));
+    let to = format!("bench --target bare --mode publish --url {} {SHORT}", server.url("/"));
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_eventbus"));
+    command.args(to.split_whitespace()).arg("--html").arg(&page).kill_on_drop(true);
+    let ended: Ended = within(command.output()).await.unwrap().into();
+    assert_about_200(&result(&ended));
+    assert!(page.exists());
 }
 
 #[tokio::test]
