@@ -1,5 +1,6 @@
 //! The two files of the ledger: which one counts, and what it says.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -9,7 +10,7 @@ use eventbus_core::cursor::Progress;
 
 use crate::bytes::entry::{self, Change, Opened};
 use crate::bytes::{ALIGN, LogId, Seed, VERSION, opened, seal};
-use crate::disk::{Disk, DiskFile, read_whole};
+use crate::disk::{Disk, DiskFile, read_range, read_whole};
 
 const MARK: [u8; 4] = *b"EBLG";
 const HEAD_BYTES: usize = 64;
@@ -179,40 +180,53 @@ pub(crate) fn remove(disk: &dyn Disk) -> io::Result<()> {
 /// Reads the ledger: the younger file, when the snapshot it begins with is whole; else the other.
 pub(crate) fn read(disk: &dyn Disk) -> io::Result<LedgerRead> {
     let names = disk.names()?;
-    let mut found = LedgerRead::None;
-    let mut highest = Position(0);
-    let mut generations = 0;
-    for name in NAMES {
-        if !names.iter().any(|present| present == name) {
-            continue;
-        }
+    let mut files = Vec::new();
+    let mut is_damaged = false;
+    for name in NAMES.iter().filter(|name| names.iter().any(|present| present == *name)) {
         let file = disk.open(name)?;
-        let bytes = read_whole(file.as_ref(), file.size()?)?;
-        let head = [0, SLOT_STRIDE as usize]
-            .iter()
-            .find_map(|at| LedgerHead::decode(bytes.get(*at..).unwrap_or_default()));
-        let replayed = match head {
-            None if matches!(found, LedgerRead::None) => {
-                found = LedgerRead::Damaged;
-                continue;
-            }
-            None => continue,
+        match head_of(file.as_ref())? {
+            None => is_damaged = true,
             Some(Err(version)) => return Ok(LedgerRead::Newer(version)),
-            Some(Ok(head)) => replay(&bytes, head),
-        };
-        highest = highest.max(replayed.highest);
-        generations = generations.max(replayed.head.generation);
-        let rank = |read: &Replayed| (read.snapshot_is_whole, read.head.generation);
-        if !matches!(&found, LedgerRead::Read(other) if rank(other) > rank(&replayed)) {
-            found = LedgerRead::Read(replayed);
+            Some(Ok(head)) => files.push((head, file)),
         }
     }
-    if let LedgerRead::Read(replayed) = &mut found {
-        replayed.highest = highest;
-        // The next snapshot must go over the file that was not chosen, whatever its age.
-        replayed.head.generation += (generations - replayed.head.generation).next_multiple_of(2);
+    files.sort_by_key(|(head, _)| Reverse(head.generation));
+    let generations = files.first().map_or(0, |(head, _)| head.generation);
+    let mut found: Option<Replayed> = None;
+    let mut highest = Position(0);
+    for (head, file) in files {
+        let replayed = replay(&read_whole(file.as_ref(), file.size()?)?, head);
+        highest = highest.max(replayed.highest);
+        if found.is_none() || replayed.snapshot_is_whole {
+            found = Some(replayed);
+        }
+        // It says all that the other one did, and more.
+        if found.as_ref().is_some_and(|found| found.snapshot_is_whole) {
+            break;
+        }
     }
-    Ok(found)
+    Ok(match found {
+        Some(mut replayed) => {
+            replayed.highest = highest;
+            // The next snapshot must go over the file that was not chosen, whatever its age.
+            let behind = generations - replayed.head.generation;
+            replayed.head.generation += behind.next_multiple_of(2);
+            LedgerRead::Read(replayed)
+        }
+        None if is_damaged => LedgerRead::Damaged,
+        None => LedgerRead::None,
+    })
+}
+
+/// The head of a ledger file, of whichever of its two places has one.
+fn head_of(file: &dyn DiskFile) -> io::Result<Option<Result<LedgerHead, u16>>> {
+    for at in [0, SLOT_STRIDE] {
+        let head = LedgerHead::decode(&read_range(file, at, HEAD_BYTES)?);
+        if head.is_some() {
+            return Ok(head);
+        }
+    }
+    Ok(None)
 }
 
 fn replay(bytes: &[u8], head: LedgerHead) -> Replayed {

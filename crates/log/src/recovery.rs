@@ -207,13 +207,13 @@ impl<'a> Recovery<'a> {
         if self.skips || self.ledger_lost {
             self.next.0 += limits::UNSYNCED_POSITIONS;
         }
+        self.remember(&made)?;
         let mut before_bytes = 0;
         let mut all = Vec::new();
         let mut tail = None;
         for (mut segment, scan) in made.into_iter().rev() {
             segment.before_bytes = before_bytes;
             before_bytes = segment.end_bytes();
-            self.remember(&segment, scan.as_ref())?;
             let segment = Arc::new(segment);
             all.push(segment.clone());
             tail = scan.map(|scan| (segment, scan));
@@ -224,25 +224,34 @@ impl<'a> Recovery<'a> {
         Ok((segments, active, resume))
     }
 
-    /// Takes in the ids of a segment, oldest segment first: at the times that its records say where
-    /// it was read, else to a second by its index.
-    fn remember(&mut self, segment: &Segment, scan: Option<&Scan>) -> io::Result<()> {
+    /// Takes in the ids of the youngest segments, as many as are remembered: at the times that its
+    /// records say where a segment was read, else to a second by its index.
+    fn remember(&mut self, youngest_first: &[(Segment, Option<Scan>)]) -> io::Result<()> {
         #[cfg(test)]
         if Mutation::of_this_thread() == Mutation::ForgetIds {
             return Ok(());
         }
-        if !self.remembered.reaches(segment.facts().last_ms, self.committed_ms) {
-            return Ok(());
-        }
-        let ids = match scan {
-            Some(scan) => scan.records.iter().map(|found| found.head.id()).collect(),
-            None => segment.ids()?,
-        };
-        for (committed_ms, hash) in ids {
-            // An id that was forgotten and came again counts from when it came again.
-            if self.remembered.reaches(committed_ms, self.committed_ms) {
-                self.remembered.admit(hash, committed_ms);
+        let mut found = Vec::new();
+        let mut count = 0;
+        for (segment, scan) in youngest_first {
+            if count >= self.remembered.most() {
+                break;
             }
+            if !self.remembered.reaches(segment.facts().last_ms, self.committed_ms) {
+                continue;
+            }
+            let mut ids = match scan {
+                Some(scan) => scan.records.iter().map(|found| found.head.id()).collect(),
+                None => segment.ids()?,
+            };
+            // An id that was forgotten and came again counts from when it came again.
+            ids.retain(|(ms, hash)| *hash != 0 && self.remembered.reaches(*ms, self.committed_ms));
+            count += ids.len();
+            found.push(ids);
+        }
+        self.remembered.expect(count);
+        for (committed_ms, hash) in found.into_iter().rev().flatten() {
+            self.remembered.admit(hash, committed_ms);
         }
         self.remembered.forget(self.committed_ms);
         Ok(())

@@ -38,6 +38,17 @@ impl Remembered {
         self.order.len()
     }
 
+    /// How many there may be.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// Makes room for `count` more: so many will be admitted.
+    pub(crate) fn expect(&mut self, count: usize) {
+        self.known.reserve(count);
+        self.order.reserve(count);
+    }
+
     /// Would an id be remembered at `now_ms` that came at `ms`?
     pub(crate) fn reaches(&self, ms: u64, now_ms: u64) -> bool {
         ms.saturating_add(self.window_ms) > now_ms
