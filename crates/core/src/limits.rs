@@ -294,7 +294,7 @@ pub const STORED_RECORD_BYTES: usize = 256;
 /// again. Long enough for a publisher to try again after a restart; as JetStream does by itself.
 pub const DEDUPLICATION_TIME: Duration = Duration::from_secs(120);
 
-/// Ids remembered at most, about 50 bytes each: beyond it the oldest leave before their time.
+/// Ids remembered at most, about 30 bytes each: beyond it the oldest leave before their time.
 /// Enough for 8,000 events a second over the whole time.
 pub const DEDUPLICATION_IDS: usize = 1_000_000;
 

@@ -4,19 +4,57 @@
 //! anew from those whenever the log is opened. Time is commit time alone, which never falls and
 //! goes on with the commits: a clock that jumps while nothing is stored makes nothing forgotten.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
+use std::hash::{BuildHasher, RandomState};
 use std::time::Duration;
 
-/// Ids by their hash: about 50 bytes each. Publishers choose them, so they are hashed once more,
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+/// Ids by their hash: about 30 bytes each. Publishers choose them, so they are hashed once more,
 /// with keys of this process.
 pub(crate) struct Remembered {
     window_ms: u64,
     most: usize,
-    known: HashSet<u128>,
-    /// The same ones, in the order in which they came.
-    order: VecDeque<u128>,
+    known: HashTable<Number>,
+    keys: RandomState,
+    order: Order,
     /// How many of them came when.
     times: VecDeque<Came>,
+}
+
+/// Ids are numbered as they come; after the highest number comes 0.
+type Number = u32;
+
+/// The ids in the order in which they came.
+#[derive(Default)]
+struct Order {
+    ids: VecDeque<u128>,
+    /// The number of the first one.
+    first: Number,
+}
+
+impl Order {
+    fn get(&self, number: Number) -> Option<u128> {
+        self.ids.get(number.wrapping_sub(self.first) as usize).copied()
+    }
+
+    /// The number of the one that comes next. There are fewer than there are numbers.
+    fn next(&self) -> Number {
+        self.first.wrapping_add(self.ids.len() as Number)
+    }
+
+    fn pop_first(&mut self) -> Option<(Number, u128)> {
+        let id = self.ids.pop_front()?;
+        let number = self.first;
+        self.first = number.wrapping_add(1);
+        Some((number, id))
+    }
+
+    fn pop_last(&mut self) -> Option<(Number, u128)> {
+        let id = self.ids.pop_back()?;
+        Some((self.next(), id))
+    }
 }
 
 #[derive(Clone, Copy)]
@@ -29,13 +67,14 @@ impl Remembered {
     /// Ids for so long, and `most` of them; none when the time is zero.
     pub(crate) fn new(time: Duration, most: usize) -> Self {
         let window_ms = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-        let (order, times) = (VecDeque::new(), VecDeque::new());
-        Self { window_ms, most, known: HashSet::new(), order, times }
+        let (known, keys) = (HashTable::new(), RandomState::new());
+        let (order, times) = (Order::default(), VecDeque::new());
+        Self { window_ms, most, known, keys, order, times }
     }
 
     /// How many there are.
     pub(crate) fn len(&self) -> usize {
-        self.order.len()
+        self.order.ids.len()
     }
 
     /// How many there may be.
@@ -45,8 +84,9 @@ impl Remembered {
 
     /// Makes room for `count` more: so many will be admitted.
     pub(crate) fn expect(&mut self, count: usize) {
-        self.known.reserve(count);
-        self.order.reserve(count);
+        let Self { known, keys, order, .. } = self;
+        known.reserve(count, |number| order.get(*number).map_or(0, |id| keys.hash_one(id)));
+        order.ids.reserve(count);
     }
 
     /// Would an id be remembered at `now_ms` that came at `ms`?
@@ -60,10 +100,14 @@ impl Remembered {
         if hash == 0 || self.window_ms == 0 {
             return true;
         }
-        if !self.known.insert(hash) {
-            return false;
+        let Self { known, keys, order, .. } = self;
+        let is_it = |number: &Number| order.get(*number) == Some(hash);
+        let hashed = |number: &Number| order.get(*number).map_or(0, |id| keys.hash_one(id));
+        match known.entry(keys.hash_one(hash), is_it, hashed) {
+            Entry::Occupied(_) => return false,
+            Entry::Vacant(place) => drop(place.insert(order.next())),
         }
-        self.order.push_back(hash);
+        self.order.ids.push_back(hash);
         match self.times.back_mut() {
             Some(last) if last.ms >= ms => last.count += 1,
             _ => self.times.push_back(Came { ms, count: 1 }),
@@ -73,15 +117,16 @@ impl Remembered {
 
     /// Is this the id of an event that was stored of late?
     pub(crate) fn knows(&self, hash: u128) -> bool {
-        self.known.contains(&hash)
+        let is_it = |number: &Number| self.order.get(*number) == Some(hash);
+        self.known.find(self.keys.hash_one(hash), is_it).is_some()
     }
 
     /// Forgets the last ones until there are `len`: they were not stored.
     pub(crate) fn take_back(&mut self, len: usize) {
-        while self.order.len() > len
-            && let Some(hash) = self.order.pop_back()
+        while self.len() > len
+            && let Some((number, id)) = self.order.pop_last()
         {
-            self.known.remove(&hash);
+            self.remove(number, id);
             if let Some(last) = self.times.back_mut() {
                 last.count -= 1;
             }
@@ -92,14 +137,16 @@ impl Remembered {
     /// Forgets what came too long before `now_ms`, and the oldest beyond the most there may be.
     pub(crate) fn forget(&mut self, now_ms: u64) {
         while let Some(first) = self.times.front().copied() {
-            let over = self.order.len().saturating_sub(self.most);
+            let over = self.len().saturating_sub(self.most);
             let is_old = !self.reaches(first.ms, now_ms);
             let count = if is_old { first.count } else { first.count.min(over) };
             if count == 0 {
                 break;
             }
-            for hash in self.order.drain(..count) {
-                self.known.remove(&hash);
+            for _ in 0..count {
+                if let Some((number, id)) = self.order.pop_first() {
+                    self.remove(number, id);
+                }
             }
             if let Some(first) = self.times.front_mut() {
                 first.count -= count;
@@ -107,10 +154,18 @@ impl Remembered {
             self.times.pop_front_if(|first| first.count == 0);
         }
         // What a burst needed is not kept for ever.
-        if self.order.len() < self.order.capacity() / 4 {
-            self.order.shrink_to(self.order.len() * 2);
+        let Self { known, keys, order, .. } = self;
+        if order.ids.len() < order.ids.capacity() / 4 {
+            let hashed = |number: &Number| order.get(*number).map_or(0, |id| keys.hash_one(id));
+            known.shrink_to(known.len() * 2, hashed);
+            order.ids.shrink_to(order.ids.len() * 2);
             self.times.shrink_to(self.times.len() * 2);
-            self.known.shrink_to(self.known.len() * 2);
+        }
+    }
+
+    fn remove(&mut self, number: Number, id: u128) {
+        if let Ok(known) = self.known.find_entry(self.keys.hash_one(id), |other| *other == number) {
+            known.remove();
         }
     }
 }
@@ -172,8 +227,10 @@ mod tests {
         for hash in 1..=100_000 {
             ids.admit(hash, hash as u64 / 1_000);
         }
-        assert!(ids.order.capacity() >= 100_000);
+        assert!(ids.order.ids.capacity() >= 100_000);
         ids.forget(2_100);
-        assert!(ids.order.capacity() < 1_000 && ids.times.capacity() < 100 && ids.known.is_empty());
+        assert!(
+            ids.order.ids.capacity() < 1_000 && ids.times.capacity() < 100 && ids.known.is_empty()
+        );
     }
 }
