@@ -11,18 +11,19 @@ mod zipkin;
 use std::fmt;
 use std::sync::Arc;
 
-use eventbus_core::limits;
+use bytes::Bytes;
 use eventbus_core::span::{Span, Spans};
-use http::{HeaderValue, Uri};
+use eventbus_core::{Clock, limits};
+use http::HeaderValue;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use self::post::Collector;
 use self::telemetry::Told;
 
-pub use self::post::BadCollector;
+pub use self::post::{BadCollector, CollectorUrl};
 pub use self::telemetry::Telemetry;
 
 /// How spans are written.
@@ -40,7 +41,7 @@ pub struct Config {
     /// How they are written.
     pub form: Form,
     /// The URL they are posted to.
-    pub url: Uri,
+    pub url: CollectorUrl,
     /// The name of the service they are of.
     pub service: String,
 }
@@ -66,6 +67,7 @@ struct Outlet {
     collector: Collector,
     telemetry: Arc<Telemetry>,
     told: Told,
+    clock: Arc<dyn Clock>,
 }
 
 // === impl Form ===
@@ -92,6 +94,14 @@ impl Form {
             Self::Zipkin => zipkin::write(spans, service),
         }
     }
+
+    /// How many spans were rejected by an answer of success.
+    fn rejected(self, answer: &Bytes) -> u64 {
+        match self {
+            Self::Otlp => otlp::rejected(answer),
+            Self::Zipkin => 0,
+        }
+    }
 }
 
 // === impl Exporter ===
@@ -99,13 +109,17 @@ impl Form {
 impl Exporter {
     /// Starts to export, and counts in `telemetry`. Must be called within a Tokio runtime. The
     /// collector need not be there.
-    pub fn start(config: Config, telemetry: Arc<Telemetry>) -> Result<Self, BadCollector> {
+    pub fn start(
+        config: Config,
+        telemetry: Arc<Telemetry>,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, BadCollector> {
         let Config { form, url, service } = config;
         let (sender, queue) = mpsc::channel(limits::SPANS_WAITING);
         let collector = Collector::at(url, form.media_type())?;
         let spans = Arc::new(Inlet { queue: sender, telemetry: telemetry.clone() });
         let told = Told::default();
-        let outlet = Outlet { queue, form, service, collector, telemetry, told };
+        let outlet = Outlet { queue, form, service, collector, telemetry, told, clock };
         let (stop, mut task) = (CancellationToken::new(), JoinSet::new());
         task.spawn(outlet.run(stop.clone()));
         Ok(Self { spans, stop, task })
@@ -116,10 +130,11 @@ impl Exporter {
         self.spans.clone()
     }
 
-    /// Ends well: sends the spans that wait, for [`limits::SPANS_DRAIN_TIME`].
+    /// Ends well: sends the spans that wait, for [`limits::SPANS_DRAIN_TIME`]. What is left then is
+    /// counted as dropped, and said.
     pub async fn drain(mut self) {
         self.stop.cancel();
-        let _ = timeout(limits::SPANS_DRAIN_TIME, self.task.join_next()).await;
+        self.task.join_next().await;
     }
 }
 
@@ -144,8 +159,23 @@ impl Spans for Inlet {
 impl Outlet {
     async fn run(mut self, stop: CancellationToken) {
         let mut batch = Vec::with_capacity(limits::SPANS_AT_ONCE);
-        while stop.run_until_cancelled(self.gather(&mut batch)).await.is_some() {
-            self.send(&mut batch).await;
+        let too_late = async {
+            stop.cancelled().await;
+            sleep(limits::SPANS_DRAIN_TIME).await;
+        };
+        tokio::select! {
+            biased;
+            () = self.export(&mut batch, &stop) => {}
+            () = too_late => {}
+        }
+        self.queue.close();
+        self.telemetry.stopped(batch.len() + self.queue.len());
+    }
+
+    /// Sends what comes until `stop`, and then what is there, as long as it is taken.
+    async fn export(&mut self, batch: &mut Vec<Span>, stop: &CancellationToken) {
+        while stop.run_until_cancelled(self.gather(batch)).await.is_some() {
+            self.send(batch).await;
         }
         loop {
             while batch.len() < limits::SPANS_AT_ONCE
@@ -153,7 +183,7 @@ impl Outlet {
             {
                 batch.push(span);
             }
-            if batch.is_empty() || !self.send(&mut batch).await {
+            if batch.is_empty() || !self.send(batch).await {
                 return;
             }
         }
@@ -176,7 +206,9 @@ impl Outlet {
         let body = self.form.write(batch, &self.service);
         let sent = timeout(limits::SPANS_SEND_TIME, self.collector.post(body.into())).await;
         let sent = sent.unwrap_or_else(|_| Err("no answer in time".to_owned()));
-        self.telemetry.batch_ended(batch.len(), &sent, &mut self.told);
+        let sent = sent.map(|answer| self.form.rejected(&answer));
+        let now = self.clock.elapsed();
+        self.telemetry.batch_ended(batch.len() as u64, &sent, &mut self.told, now);
         batch.clear();
         sent.is_ok()
     }

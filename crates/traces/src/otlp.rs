@@ -1,6 +1,7 @@
 //! Spans as OTLP: an `ExportTraceServiceRequest` in protobuf.
 //!
-//! Five of its structures, all written once: a generator and its runtime would be more than this.
+//! Five of its structures, all written once, and one number of the answer: a generator and its
+//! runtime would be more than this.
 
 use eventbus_core::span::{Span, Tag, Work};
 
@@ -8,6 +9,7 @@ use eventbus_core::span::{Span, Tag, Work};
 const VARINT: u64 = 0;
 const FIXED_64: u64 = 1;
 const LENGTH: u64 = 2;
+const FIXED_32: u64 = 5;
 
 /// `STATUS_CODE_ERROR`
 const ERROR: u64 = 2;
@@ -110,5 +112,78 @@ fn kind(work: Work) -> u64 {
         Work::Append => 1,
         Work::Publish => 4,
         Work::Attempt => 5,
+    }
+}
+
+/// The spans that an `ExportTraceServiceResponse` tells to be rejected
+/// (`partial_success.rejected_spans`); none where it is not to be understood.
+pub(crate) fn rejected(answer: &[u8]) -> u64 {
+    let partial_success = find(answer, 1, LENGTH);
+    match partial_success.and_then(|(_, bytes)| find(bytes, 1, VARINT)) {
+        Some((rejected, _)) => rejected,
+        None => 0,
+    }
+}
+
+/// The first value of a field of this number and wire type: its number or length, and its bytes.
+fn find(mut structure: &[u8], field: u64, wire_type: u64) -> Option<(u64, &[u8])> {
+    while !structure.is_empty() {
+        let key = read_varint(&mut structure)?;
+        let (number, length) = match key & 7 {
+            VARINT => (read_varint(&mut structure)?, 0),
+            FIXED_64 => (8, 8),
+            FIXED_32 => (4, 4),
+            LENGTH => {
+                let length = read_varint(&mut structure)?;
+                (length, usize::try_from(length).ok()?)
+            }
+            _ => return None,
+        };
+        let bytes = structure.split_off(..length)?;
+        if key == (field << 3 | wire_type) {
+            return Some((number, bytes));
+        }
+    }
+    None
+}
+
+fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let mut value = 0;
+    for shift in (0..u64::BITS).step_by(7) {
+        let byte = *bytes.split_off_first()?;
+        value |= u64::from(byte & 0x7f) << shift;
+        if byte < 0x80 {
+            return Some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use opentelemetry_proto::tonic::collector::trace::v1::{
+        ExportTracePartialSuccess, ExportTraceServiceResponse,
+    };
+    use prost::Message as _;
+
+    use super::*;
+
+    #[test]
+    fn what_was_rejected_is_read_and_nothing_else() {
+        for rejected_spans in [0, 1, 300, 1 << 40] {
+            let error_message = "too many".repeat(40);
+            let partial_success = Some(ExportTracePartialSuccess { rejected_spans, error_message });
+            let answer = ExportTraceServiceResponse { partial_success }.encode_to_vec();
+            assert_eq!(rejected(&answer), rejected_spans as u64);
+            // What a version to come has before it is passed over.
+            let unknown = b"\x10\xff\x01\x19abcdefgh\x22\x02\x08\x09\x2dabcd";
+            assert_eq!(rejected(&[unknown, &*answer].concat()), rejected_spans as u64);
+            for end in 0..answer.len() {
+                assert_eq!(rejected(&answer[..end]), 0);
+            }
+        }
+        for garbage in [&[0xff; 20][..], b"{}", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"] {
+            assert_eq!(rejected(garbage), 0);
+        }
     }
 }

@@ -253,9 +253,9 @@ fn record(
     let telemetry = Arc::<eventbus_traces::Telemetry>::default();
     admin.metrics.export(telemetry.clone());
     let Some(traces) = &settings.traces else { return Ok(None) };
-    let exporter = Exporter::start(traces.config.clone(), telemetry)
-        .map_err(|error| Fault::Usage(format!("trace_url cannot be used: {error}")))?;
     let (clock, entropy) = (world.clock.clone(), world.entropy.clone());
+    let exporter = Exporter::start(traces.config.clone(), telemetry, clock.clone())
+        .map_err(|error| Fault::Usage(format!("trace_url cannot be used: {error}")))?;
     let tracer = Tracer::new(exporter.spans(), clock, entropy, traces.ratio);
     let stopped = serving.clone();
     tasks.spawn(async move {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU16, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -13,7 +13,9 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value};
 use prost::Message as _;
 use serde_json::Value;
@@ -44,6 +46,7 @@ pub(crate) struct Collector {
 
 struct Kept {
     status: AtomicU16,
+    rejected: AtomicI64,
     spans: Mutex<Vec<Told>>,
     batches: Mutex<Vec<usize>>,
 }
@@ -55,6 +58,7 @@ impl Collector {
         let url = format!("http://{}", listener.local_addr().unwrap());
         let kept = Arc::new(Kept {
             status: AtomicU16::new(202),
+            rejected: AtomicI64::new(0),
             spans: Mutex::default(),
             batches: Mutex::default(),
         });
@@ -77,6 +81,12 @@ impl Collector {
     /// Answers with this status from now on, and keeps nothing unless it is one of success.
     pub(crate) fn answers(&self, status: u16) {
         self.kept.status.store(status, Ordering::SeqCst);
+    }
+
+    /// Says of each request from now on that so many of its spans are rejected.
+    #[allow(dead_code, reason = "the program's tests need a collector that takes all")]
+    pub(crate) fn rejects(&self, spans: i64) {
+        self.kept.rejected.store(spans, Ordering::SeqCst);
     }
 
     /// What it was told so far.
@@ -119,7 +129,12 @@ async fn answer(
     if status < 300 {
         kept.spans.lock().unwrap().extend(told);
     }
-    Ok(Response::builder().status(status).body(Full::default()).unwrap())
+    let rejected_spans = kept.rejected.load(Ordering::SeqCst);
+    let error_message = "too old".to_owned();
+    let partial_success =
+        (rejected_spans > 0).then_some(ExportTracePartialSuccess { rejected_spans, error_message });
+    let said = ExportTraceServiceResponse { partial_success }.encode_to_vec();
+    Ok(Response::builder().status(status).body(Full::from(said)).unwrap())
 }
 
 fn of_otlp(body: &[u8]) -> Vec<Told> {

@@ -12,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use eventbus_core::span::{Span, Spans};
-use eventbus_core::testing::{KeptSpans, ManualClock, SeededEntropy, event};
+use eventbus_core::testing::{KeptSpans, ManualClock, Page, SeededEntropy, event};
 use eventbus_core::wire::trace::Trace;
 use eventbus_core::{Tracer, limits};
-use eventbus_traces::{BadCollector, Config, Exporter, Form, Telemetry};
+use eventbus_traces::{BadCollector, CollectorUrl, Config, Exporter, Form, Telemetry};
 use http::{HeaderMap, HeaderValue};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -26,9 +26,10 @@ const B3: &str = "64fe8b2a57d3eff7-e457b5a2e4d86bd1-d";
 
 fn exporter(url: &str, form: Form) -> (Exporter, Arc<Telemetry>) {
     let telemetry = Arc::<Telemetry>::default();
-    let url = format!("{url}{}", form.path()).parse().unwrap();
+    let url = CollectorUrl::parse(url, form).unwrap();
     let config = Config { form, url, service: "eventbus".to_owned() };
-    (Exporter::start(config, telemetry.clone()).unwrap(), telemetry)
+    let clock = Arc::new(ManualClock::at(0));
+    (Exporter::start(config, telemetry.clone(), clock).unwrap(), telemetry)
 }
 
 /// A publish, its append, and an attempt that failed.
@@ -136,9 +137,45 @@ async fn a_dead_collector_costs_dropped_spans() {
     // Nothing was awaited since: what the queue did not hold is lost already.
     assert_eq!(value(&telemetry, "eventbus_dropped_spans_total") as usize, limits::SPANS_AT_ONCE);
     exporter.drain().await;
-    let dropped = value(&telemetry, "eventbus_dropped_spans_total") as usize;
-    assert!(dropped > limits::SPANS_AT_ONCE, "{dropped}");
+    assert_eq!(value(&telemetry, "eventbus_dropped_spans_total") as usize, count);
     assert_eq!(value(&telemetry, "eventbus_exported_spans_total"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn spans_that_are_left_at_a_stop_are_counted_and_told() {
+    let page = Page::default();
+    let writer = page.clone();
+    let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
+    let _told = tracing::subscriber::set_default(lines.finish());
+    // Nobody ever answers there.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let (exporter, telemetry) = exporter(&url, Form::Otlp);
+    let (spans, span) = (exporter.spans(), one_span());
+    let count = limits::SPANS_AT_ONCE + 7;
+    for _ in 0..count {
+        spans.record(span.clone());
+    }
+    // A batch is under way when it stops.
+    tokio::time::sleep(limits::SPANS_LINGER).await;
+    exporter.drain().await;
+    spans.record(span);
+    assert_eq!(value(&telemetry, "eventbus_dropped_spans_total") as usize, count + 1);
+    let page = page.text();
+    let told = format!("the collector did not take the last spans in time spans={count}");
+    assert!(page.lines().count() == 1 && page.contains(&told), "{page}");
+}
+
+#[tokio::test]
+async fn a_collector_that_rejects_some_spans_is_believed() {
+    let collector = Collector::start().await;
+    collector.rejects(2);
+    let (exporter, telemetry) = exporter(&collector.url, Form::Otlp);
+    record(exporter.spans());
+    exporter.drain().await;
+    assert_eq!(collector.batches(), [3]);
+    assert_eq!(value(&telemetry, "eventbus_exported_spans_total"), 1);
+    assert_eq!(value(&telemetry, "eventbus_dropped_spans_total"), 2);
 }
 
 #[tokio::test]
@@ -161,8 +198,7 @@ async fn a_collector_that_refuses_is_asked_again_with_the_next() {
 #[test]
 fn a_url_that_cannot_be_posted_to_is_refused() {
     for url in ["ftp://collector/", "collector:4318", "/v1/traces", "http://me:secret@collector/"] {
-        let config = Config { form: Form::Otlp, url: url.parse().unwrap(), service: String::new() };
-        let refused = Exporter::start(config, Arc::default());
+        let refused = CollectorUrl::parse(url, Form::Otlp);
         assert!(matches!(refused, Err(BadCollector::Url)), "{url}");
     }
 }

@@ -1,8 +1,7 @@
 //! The settings of traces as what the export takes.
 
 use clap::ValueEnum;
-use eventbus_traces::{Config, Form};
-use http::Uri;
+use eventbus_traces::{CollectorUrl, Config, Form};
 use serde::Deserialize;
 
 use super::Given;
@@ -51,28 +50,10 @@ impl Given {
             TraceExport::Otlp => (Form::Otlp, "http://127.0.0.1:4318"),
             TraceExport::Zipkin => (Form::Zipkin, "http://127.0.0.1:9411"),
         };
-        let url = url(self.trace_url.as_deref().unwrap_or(usual), form);
-        let Some(url) = url else {
-            // It is not repeated: it may hold a password.
-            let why = "trace_url must start with http:// or https:// and name a host and no user";
-            return wrong(why.to_owned());
-        };
+        let url = CollectorUrl::parse(self.trace_url.as_deref().unwrap_or(usual), form)
+            .map_err(|error| Fault::Usage(format!("trace_url {error}")))?;
         Ok(Some(Traces { config: Config { form, url, service }, ratio }))
     }
-}
-
-/// The URL of a collector: without a path, the one to which it takes this form.
-fn url(text: &str, form: Form) -> Option<Uri> {
-    let url: Uri = text.parse().ok()?;
-    let is_http = matches!(url.scheme_str(), Some("http" | "https"));
-    let names_user = url.authority().is_some_and(|authority| authority.as_str().contains('@'));
-    if !is_http || names_user {
-        return None;
-    }
-    if url.path() != "/" || url.query().is_some() {
-        return Some(url);
-    }
-    format!("{}{}", text.trim_end_matches('/'), form.path()).parse().ok()
 }
 
 #[cfg(test)]
