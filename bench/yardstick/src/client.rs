@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
-use http::{Request, Uri};
+use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use hyper::body::Incoming;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -18,6 +19,8 @@ use tokio::time::Instant;
 pub(crate) struct Client {
     pub(crate) to: Uri,
     pub(crate) connections: usize,
+    /// Over so many connections of HTTP/2 instead, with as many requests under way.
+    pub(crate) http2: Option<usize>,
     pub(crate) payload: usize,
     pub(crate) time: Duration,
 }
@@ -27,9 +30,28 @@ impl Client {
     pub(crate) async fn rate(&self) -> io::Result<f64> {
         let until = Instant::now() + self.time;
         let body = Bytes::from(vec![b'x'; self.payload]);
+        let authority = self.to.authority().ok_or_else(|| io::Error::other("no host"))?.to_string();
+        let mut shared = Vec::new();
+        for _ in 0..self.http2.unwrap_or_default() {
+            let io = TokioIo::new(connect(&authority).await?);
+            let opened = http2::handshake(TokioExecutor::new(), io).await;
+            let (sender, connection) = opened.map_err(io::Error::other)?;
+            tokio::spawn(connection);
+            shared.push(sender);
+        }
         let mut connections = JoinSet::new();
-        for _ in 0..self.connections {
-            connections.spawn(post(self.to.clone(), body.clone(), until));
+        for number in 0..self.connections {
+            let sender = match shared.get(number % shared.len().max(1)) {
+                Some(sender) => Sender::Http2(sender.clone()),
+                None => {
+                    let opened = http1::handshake(TokioIo::new(connect(&authority).await?)).await;
+                    let (sender, connection) = opened.map_err(io::Error::other)?;
+                    // It ends when its sender does.
+                    tokio::spawn(connection);
+                    Sender::Http1(sender)
+                }
+            };
+            connections.spawn(post(sender, self.to.clone(), body.clone(), until));
         }
         let mut answered = 0;
         while let Some(ended) = connections.join_next().await {
@@ -39,23 +61,42 @@ impl Client {
     }
 }
 
-/// Posts over one connection, one after the other; returns how many were answered.
-async fn post(to: Uri, body: Bytes, until: Instant) -> io::Result<u32> {
-    let authority = to.authority().ok_or_else(|| io::Error::other("no host"))?.to_string();
-    let stream = TcpStream::connect(&authority).await?;
+enum Sender {
+    Http1(http1::SendRequest<Full<Bytes>>),
+    Http2(http2::SendRequest<Full<Bytes>>),
+}
+
+impl Sender {
+    async fn send(&mut self, request: Request<Full<Bytes>>) -> hyper::Result<Response<Incoming>> {
+        match self {
+            Self::Http1(sender) => sender.send_request(request).await,
+            Self::Http2(sender) => sender.send_request(request).await,
+        }
+    }
+}
+
+async fn connect(authority: &str) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect(authority).await?;
     stream.set_nodelay(true)?;
-    let opened = http1::handshake(TokioIo::new(stream)).await;
-    let (mut sender, connection) = opened.map_err(io::Error::other)?;
-    // It ends when its sender does.
-    tokio::spawn(connection);
+    Ok(stream)
+}
+
+/// Posts one after the other; returns how many were answered.
+async fn post(mut sender: Sender, to: Uri, body: Bytes, until: Instant) -> io::Result<u32> {
+    // HTTP/1.1 wants the path alone, and the host beside it.
+    let authority = to.authority().map(ToString::to_string).unwrap_or_default();
+    let target = match sender {
+        Sender::Http1(_) => Uri::try_from(to.path()).map_err(io::Error::other)?,
+        Sender::Http2(_) => to,
+    };
     let mut answered = 0;
     while Instant::now() < until {
-        let request = Request::post(to.path())
+        let request = Request::post(target.clone())
             .header(HOST, &authority)
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body.clone()))
             .map_err(io::Error::other)?;
-        let answer = sender.send_request(request).await.map_err(io::Error::other)?;
+        let answer = sender.send(request).await.map_err(io::Error::other)?;
         if !answer.status().is_success() {
             return Err(io::Error::other(format!("the server answers {}", answer.status())));
         }

@@ -25,7 +25,7 @@ use http::header::CONTENT_TYPE;
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
+use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -51,7 +51,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Yardstick {
     /// Read the body, answer 204
-    Bare,
+    Bare {
+        /// Speak HTTP/2 alone
+        #[arg(long)]
+        http2: bool,
+    },
     /// Read the body, post it on, answer 204 after a 2xx, else 502
     Relay {
         /// Where to post each body
@@ -81,6 +85,9 @@ enum Yardstick {
         /// Connections, each with one request under way
         #[arg(long, default_value_t = 64)]
         connections: usize,
+        /// Speak HTTP/2 over so many connections instead, with as many requests under way
+        #[arg(long, value_name = "CONNECTIONS")]
+        http2: Option<usize>,
         /// Bytes of each body
         #[arg(long, default_value_t = 1024)]
         payload: usize,
@@ -111,16 +118,17 @@ fn main() -> ExitCode {
 /// Serves until the process is ended.
 async fn serve(cli: Cli) -> io::Result<()> {
     let listen = cli.listen;
+    let http2 = matches!(cli.yardstick, Yardstick::Bare { http2: true });
     let work = Arc::new(match cli.yardstick {
         Yardstick::Bridge { nats, to, inflight, replicas } => {
             return Bridge { listen, nats, to, inflight, replicas }.serve().await;
         }
-        Yardstick::Client { to, connections, payload, seconds } => {
+        Yardstick::Client { to, connections, http2, payload, seconds } => {
             let time = Duration::from_secs(seconds);
-            let rate = BareClient { to, connections, payload, time }.rate().await?;
+            let rate = BareClient { to, connections, http2, payload, time }.rate().await?;
             return writeln!(io::stdout(), "{rate:.0}");
         }
-        Yardstick::Bare => Work::Drop,
+        Yardstick::Bare { .. } => Work::Drop,
         Yardstick::Relay { to } => {
             let mut connector = HttpConnector::new();
             connector.set_nodelay(true);
@@ -134,14 +142,14 @@ async fn serve(cli: Cli) -> io::Result<()> {
     loop {
         tokio::select! {
             Ok((stream, _)) = listener.accept() => {
-                connections.spawn(serve_connection(stream, work.clone()));
+                connections.spawn(serve_connection(stream, work.clone(), http2));
             }
             Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn serve_connection(stream: TcpStream, work: Arc<Work>) {
+async fn serve_connection(stream: TcpStream, work: Arc<Work>, http2: bool) {
     let _ = stream.set_nodelay(true);
     let answer = service_fn(move |request| {
         let work = work.clone();
@@ -152,7 +160,12 @@ async fn serve_connection(stream: TcpStream, work: Arc<Work>) {
         }
     });
     // A client that goes away is no event here.
-    let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+    if http2 {
+        let server = http2::Builder::new(TokioExecutor::new());
+        let _ = server.serve_connection(TokioIo::new(stream), answer).await;
+    } else {
+        let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await;
+    }
 }
 
 // === impl Work ===
