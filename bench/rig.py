@@ -21,6 +21,16 @@ def build():
     subprocess.run(command, cwd=ROOT, check=True)
 
 
+def commit():
+    """The commit of this checkout, which what is measured was built from, marked where it has
+    changes."""
+    with contextlib.suppress(OSError):
+        command = ["git", "describe", "--always", "--dirty"]
+        described = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        return described.stdout.strip() or "unknown"
+    return "unknown"
+
+
 def compare(name, target, ours, theirs):
     """Prints one comparison, by the median of the rounds; returns whether it reaches its target."""
     ratio = statistics.median(one / other for one, other in zip(ours, theirs))
@@ -40,8 +50,8 @@ def rounds(args, runs):
             result = report["result"]
             flow = result["delivered"] or result["published"]
             rates[run.__name__].append(flow["rate_per_s"])
-            if "commit" in report:
-                circumstances = f"commit {report['commit']}, {report['machine']}"
+            if "machine" in report:
+                circumstances = f"commit {commit()}, {report['machine']}"
             say(f"round {number + 1}: {run.__name__:<20}{line(flow)}")
     print(circumstances)
     load = f"{args.connections} connections, {args.payload} bytes"

@@ -3,15 +3,13 @@
 use std::collections::HashSet;
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Duration;
 
 use eventbus_core::broker::Position;
 use eventbus_core::catalog::Catalog;
 use eventbus_core::cursor::{Ended, Progress, Spot};
 use eventbus_core::delivery::Verdict;
-use eventbus_core::event::{Interest, Source};
-use eventbus_core::manifest::{DeliveryFormat, SubscriptionStatus};
-use eventbus_core::subscription::{Identity, Subscription};
+use eventbus_core::subscription::Subscription;
+use eventbus_core::testing;
 
 use crate::Work;
 use crate::events;
@@ -36,29 +34,8 @@ fn matching(subscriptions: u32) -> Work {
 }
 
 fn subscription(event_type: u32) -> Arc<Subscription> {
-    let name = format!("s-{event_type}");
-    Arc::new(Subscription {
-        identity: Identity {
-            uid: name.as_str().into(),
-            group: "eventing.kyma.cx",
-            namespace: "stage".into(),
-            name: name.as_str().into(),
-            generation: 1,
-            resource_version: 1,
-            created_ms: 0,
-        },
-        interest: Interest {
-            source: Source::from_id("shop".into()),
-            event_type: events::event_type(event_type).as_str().into(),
-            event_type_version: "v1".into(),
-        },
-        endpoint: "http://localhost/".into(),
-        max_inflight: 10,
-        timeout: Duration::from_secs(1),
-        names_itself: false,
-        format: DeliveryFormat::default(),
-        status: SubscriptionStatus::default(),
-    })
+    let interest = testing::interest(&events::event_type(event_type));
+    Arc::new(Subscription { interest, ..testing::subscription(&format!("s-{event_type}")) })
 }
 
 /// Leases fresh events and acknowledges them, while as many others wait.

@@ -8,7 +8,7 @@ use std::fmt::Write;
 const WIDTH: f64 = 760.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 78.0;
-const RIGHT: f64 = 22.0;
+const RIGHT: f64 = 34.0;
 const TOP: f64 = 14.0;
 const BOTTOM: f64 = 50.0;
 
@@ -22,12 +22,14 @@ pub(super) struct Chart<'a> {
     pub(super) x: Axis,
     pub(super) y: Axis,
     pub(super) series: Vec<Series>,
-    /// A moment to mark on the x axis, with its name.
+    /// A place to mark on the x axis, with its name.
     pub(super) mark: Option<(f64, &'a str)>,
 }
 
 /// One line. Its number is its colour.
 pub(super) struct Series {
+    /// What it is about, for the key to it.
+    pub(super) name: &'static str,
     pub(super) points: Vec<(f64, f64)>,
     pub(super) look: Look,
 }
@@ -127,7 +129,8 @@ impl Chart<'_> {
             let x = self.x_of(at);
             let bottom = HEIGHT - BOTTOM;
             // On the side where there is room.
-            let (anchor, aside) = if at > self.x.to / 2.0 { ("end", -6.0) } else { ("start", 6.0) };
+            let is_right = self.x.place(at) > 0.5;
+            let (anchor, aside) = if is_right { ("end", -6.0) } else { ("start", 6.0) };
             push(&mut svg, format_args!("<path class=\"mark\" d=\"M{x:.1} {TOP}V{bottom}\"/>"));
             let (x, y) = (x + aside, TOP + 11.0);
             let name = escaped(name);
@@ -259,7 +262,7 @@ mod tests {
             label: "<a & \"b\">",
             x: Axis::even("x", 1.0, |_| "<".to_owned()),
             y: Axis::even("y", 1.0, |mark| mark.to_string()),
-            series: vec![Series { points: vec![], look: Look::Plain }],
+            series: vec![Series { name: "", points: vec![], look: Look::Plain }],
             mark: Some((0.5, "</svg>")),
         };
         let svg = chart.svg();

@@ -38,6 +38,8 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use crate::cli::{Fault, World};
 pub(crate) use args::Args;
 use args::Mode;
+use page::Shown;
+use plan::Plan;
 use report::Report;
 
 /// Runs the benchmark. Fails when anything is not as it should be.
@@ -47,16 +49,12 @@ pub(crate) async fn run(args: Args, world: World) -> Result<(), Fault> {
     match plan.mode {
         Mode::EndToEnd | Mode::Publish if plan.p99_max.is_some() => {
             let ramp = ramp::climb(&plan, &world).await?;
-            Report::of(&plan, &ramp).print(plan.json)?;
+            show(&plan, &ramp)?;
             fail_on(ramp.complaint())
         }
         Mode::EndToEnd | Mode::Publish => {
             let measured = run::measure(&plan, &world, &plan.troubles()).await?;
-            let report = Report::of(&plan, &measured);
-            if let Some(file) = &plan.html {
-                page::write(file, &report)?;
-            }
-            report.print(plan.json)
+            show(&plan, &measured)
         }
         Mode::Isolation => {
             let isolation = isolation::measure_pairs(&plan, &world).await?;
@@ -72,6 +70,15 @@ pub(crate) async fn run(args: Args, world: World) -> Result<(), Fault> {
             fail_on(killed.complaint())
         }
     }
+}
+
+/// Writes the page of a result, where one is wanted, and prints it.
+fn show(plan: &Plan, result: &impl Shown) -> Result<(), Fault> {
+    let report = Report::of(plan, result);
+    if let Some(file) = &plan.html {
+        page::write(file, &report)?;
+    }
+    report.print(plan.json)
 }
 
 fn fail_on(complaint: Option<String>) -> Result<(), Fault> {

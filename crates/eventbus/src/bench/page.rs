@@ -5,7 +5,8 @@ use std::path::Path;
 use super::chart::{Axis, Chart, Look, Series, escaped};
 use super::latency::Bar;
 use super::measured::{Flow, Measured};
-use super::report::Report;
+use super::ramp::{Ramp, Step};
+use super::report::{Report, Table};
 use crate::cli::Fault;
 
 const STYLE: &str = include_str!("page.css");
@@ -13,76 +14,105 @@ const STYLE: &str = include_str!("page.css");
 /// The most points of a line: more than there are pixels for help nobody.
 const POINTS_MAX: usize = 300;
 
-/// Writes the page of a run.
-pub(super) fn write(file: &Path, report: &Report<'_, Measured>) -> Result<(), Fault> {
+/// A result that a page can show.
+pub(super) trait Shown: Table {
+    /// What the page shows of it.
+    fn content(&self) -> Content<'_>;
+}
+
+/// What a page shows of a result.
+pub(super) struct Content<'a> {
+    /// The rows of its table, by name.
+    rows: Vec<(String, &'a Flow)>,
+    /// What there is to say beside the figures.
+    notes: Vec<String>,
+    /// Its plots, by title.
+    plots: Vec<(&'static str, Chart<'static>)>,
+}
+
+/// Writes the page of a result.
+pub(super) fn write(file: &Path, report: &Report<'_, impl Shown>) -> Result<(), Fault> {
     let failed = |error| Fault::Failed(format!("--html {}: {error}", file.display()));
     std::fs::write(file, page(report)).map_err(failed)
 }
 
-fn page(report: &Report<'_, Measured>) -> String {
-    let run = report.result;
-    let flows = flows(run);
-    let notes = run.notes();
+// === impl Shown ===
+
+impl Shown for Measured {
+    fn content(&self) -> Content<'_> {
+        let delivered = self.delivered.as_ref().map(|flow| ("delivered", flow));
+        let flows: Vec<_> = [("published", &self.published)].into_iter().chain(delivered).collect();
+        let mut plots = vec![("Throughput", throughput(self))];
+        if flows.iter().any(|(_, flow)| !flow.curve.is_empty()) {
+            plots.push(("How latencies are spread", spread(&flows)));
+            plots.push(("Latency by share of the events", percentiles(&flows)));
+        }
+        let rows = flows.into_iter().map(|(name, flow)| (name.to_owned(), flow)).collect();
+        Content { rows, notes: self.notes(), plots }
+    }
+}
+
+impl Shown for Ramp {
+    fn content(&self) -> Content<'_> {
+        let steps = self.steps.iter();
+        Content {
+            rows: steps
+                .clone()
+                .filter_map(|step| Some((step.name(), step.flow.as_ref()?)))
+                .collect(),
+            notes: steps.filter_map(Step::note).chain([self.verdict()]).collect(),
+            plots: climbed(self).map(|chart| ("Latency by rate", chart)).into_iter().collect(),
+        }
+    }
+}
+
+fn page(report: &Report<'_, impl Shown>) -> String {
+    let Content { rows, notes, plots } = report.result.content();
     let notes: String = notes.iter().map(|note| format!("<li>{}</li>\n", escaped(note))).collect();
     let (mode, target) = (escaped(&report.mode.name()), escaped(&report.target.name()));
-    let [command, commit, machine] =
-        [&report.command, &report.commit, &report.machine].map(|text| escaped(text));
-    let (table, plots) = (table(&flows), plots(run, &flows));
+    let [command, version, machine] =
+        [&report.command, report.version, &report.machine].map(escaped);
+    let (table, plots) = (table(&rows), plots.iter().map(figure).collect::<String>());
     format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n\
          <title>eventbus bench: {mode}, {target}</title>\n<style>\n{STYLE}</style>\n</head>\n\
          <body>\n<h1>{mode}, {target}</h1>\n<p><code>eventbus {command}</code></p>\n\
-         <p>commit {commit}, {machine}</p>\n{table}\n<ul>\n{notes}</ul>\n{plots}</body>\n</html>\n"
+         <p>eventbus bench {version}, {machine}</p>\n{table}\n<ul>\n{notes}</ul>\n{plots}\
+         </body>\n</html>\n"
     )
 }
 
-/// What was published, and what was delivered meanwhile.
-fn flows(run: &Measured) -> Vec<(&'static str, &Flow)> {
-    let delivered = run.delivered.as_ref().map(|flow| ("delivered", flow));
-    [("published", &run.published)].into_iter().chain(delivered).collect()
-}
-
-fn table(flows: &[(&str, &Flow)]) -> String {
+fn table(rows: &[(String, &Flow)]) -> String {
     let headings = ["events", "events/s", "p50", "p90", "p99", "p99.9", "max"];
     let headings: String = headings.map(|one| format!("<th scope=\"col\">{one}</th>")).concat();
-    let mut rows = String::new();
-    for (number, (name, flow)) in flows.iter().enumerate() {
+    let mut lines = String::new();
+    for (name, flow) in rows {
         let latency = &flow.latency;
         let times =
             [latency.p50_us, latency.p90_us, latency.p99_us, latency.p999_us, latency.max_us];
         let figures = [grouped(flow.events as f64), grouped(flow.rate_per_s)];
         let figures = figures.into_iter().chain(times.map(|us| time(us as f64)));
         let cells: String = figures.map(|figure| format!("<td>{figure}</td>")).collect();
-        rows += &format!(
-            "<tr><th scope=\"row\"><span class=\"key series-{number}\"></span>{name}</th>\
-             {cells}</tr>\n"
-        );
+        lines += &format!("<tr><th scope=\"row\">{}</th>{cells}</tr>\n", escaped(name));
     }
     format!(
         "<table>\n<thead><tr><td></td>{headings}</tr></thead>\n\
-         <tbody>\n{rows}</tbody>\n</table>"
+         <tbody>\n{lines}</tbody>\n</table>"
     )
 }
 
-fn plots(run: &Measured, flows: &[(&str, &Flow)]) -> String {
-    let mut plots = vec![("Throughput", throughput(run).svg())];
-    if flows.iter().any(|(_, flow)| !flow.curve.is_empty()) {
-        plots.push(("How latencies are spread", spread(flows).svg()));
-        plots.push(("Latency by share of the events", percentiles(flows).svg()));
-    }
-    let names = if run.is_checked { &["published", "delivered"][..] } else { &["published"] };
-    let key = |(number, name): (usize, &&str)| {
-        format!("<span><span class=\"key series-{number}\"></span>{name}</span> ")
+/// A chart under its title, with a key to each of its lines.
+fn figure((title, chart): &(&str, Chart<'_>)) -> String {
+    let key = |(number, series): (usize, &Series)| {
+        format!("<span><span class=\"key series-{number}\"></span>{}</span> ", series.name)
     };
-    let keys: String = names.iter().enumerate().map(key).collect();
-    let figure = |(title, svg): (&str, String)| {
-        format!(
-            "<figure>\n<figcaption>{title} <span class=\"keys\">{keys}</span></figcaption>\n\
-             {svg}\n</figure>\n"
-        )
-    };
-    plots.into_iter().map(figure).collect()
+    let keys: String = chart.series.iter().enumerate().map(key).collect();
+    format!(
+        "<figure>\n<figcaption>{title} <span class=\"keys\">{keys}</span></figcaption>\n\
+         {}\n</figure>\n",
+        chart.svg()
+    )
 }
 
 fn throughput(run: &Measured) -> Chart<'static> {
@@ -98,10 +128,10 @@ fn throughput(run: &Measured) -> Chart<'static> {
     let [published, delivered] = lines;
     let end = published.last().map_or(run.seconds, |(at, _)| at.max(run.seconds));
     let most = published.iter().chain(&delivered).map(|(_, rate)| *rate).fold(0.0, f64::max);
-    let line = |points| Series { points, look: Look::Plain };
-    let mut series = vec![line(published)];
+    let line = |name, points| Series { name, points, look: Look::Plain };
+    let mut series = vec![line("published", published)];
     if run.is_checked {
-        series.push(line(delivered));
+        series.push(line("delivered", delivered));
     }
     Chart {
         label: "events published and delivered a second, over time",
@@ -112,14 +142,16 @@ fn throughput(run: &Measured) -> Chart<'static> {
     }
 }
 
-fn spread(flows: &[(&str, &Flow)]) -> Chart<'static> {
+fn spread(flows: &[(&'static str, &Flow)]) -> Chart<'static> {
     let share = |flow: &Flow| {
         let all = flow.distribution.iter().map(|bar| bar.events).sum::<u64>().max(1) as f64;
         let bar = |bar: &Bar| (bar.upto_us, 100.0 * bar.events as f64 / all);
         flow.distribution.iter().map(bar).collect::<Vec<_>>()
     };
-    let series: Vec<_> =
-        flows.iter().map(|(_, flow)| Series { points: share(flow), look: Look::Filled }).collect();
+    let series: Vec<_> = flows
+        .iter()
+        .map(|(name, flow)| Series { name, points: share(flow), look: Look::Filled })
+        .collect();
     let points = || series.iter().flat_map(|series| &series.points);
     let least = points().map(|(us, _)| *us).fold(f64::MAX, f64::min);
     let longest = points().map(|(us, _)| *us).fold(1.0, f64::max);
@@ -133,15 +165,15 @@ fn spread(flows: &[(&str, &Flow)]) -> Chart<'static> {
     }
 }
 
-fn percentiles(flows: &[(&str, &Flow)]) -> Chart<'static> {
+fn percentiles(flows: &[(&'static str, &Flow)]) -> Chart<'static> {
     let last = 200_000.0_f64.log10();
     // Each mark is ten times fewer events than the one before; the last point is the slowest.
     let place = |percent: f64| (-(1.0 - percent / 100.0).log10()).min(last);
     let series: Vec<_> = flows
         .iter()
-        .map(|(_, flow)| {
+        .map(|(name, flow)| {
             let points = flow.curve.iter().map(|point| (place(point.percent), point.us as f64));
-            Series { points: points.collect(), look: Look::Dotted }
+            Series { name, points: points.collect(), look: Look::Dotted }
         })
         .collect();
     let times = || series.iter().flat_map(|series| &series.points).map(|(_, us)| *us);
@@ -151,12 +183,35 @@ fn percentiles(flows: &[(&str, &Flow)]) -> Chart<'static> {
         shares.iter().map(|share| (place(*share), format!("{share} %"))).collect();
     marks.push((last, "all".to_owned()));
     Chart {
-        label: "latency that a share of the events keeps, from half of them to all",
+        label: "latency that a share of the events keeps, from a tenth of them to all",
         x: Axis::marked("share of the events, by nines", marks),
         y: Axis::logarithmic("latency", (least, longest), time),
         series,
         mark: None,
     }
+}
+
+/// The latency at each rate that has figures; none where no rate has any.
+fn climbed(ramp: &Ramp) -> Option<Chart<'static>> {
+    let p99 = |step: &Step| Some((step.rate_per_s, step.flow.as_ref()?.latency.p99_us.max(1)));
+    let steps = ramp.steps.iter().filter_map(p99);
+    let mut points: Vec<_> = steps.map(|(rate, us)| (rate, us as f64)).collect();
+    points.sort_by(|one, other| one.0.total_cmp(&other.0));
+    let (slowest, fastest) = (points.first()?.0, points.last()?.0);
+    let bound = ramp.p99_max_us.max(1) as f64;
+    let times = || points.iter().map(|(_, us)| *us);
+    let (least, longest) = (times().fold(bound, f64::min), times().fold(bound, f64::max));
+    let bounds = vec![(slowest, bound), (fastest, bound)];
+    Some(Chart {
+        label: "99th percentile of the latency over the rate, and the bound that it has to keep",
+        x: Axis::logarithmic("events/s", (slowest, fastest), grouped),
+        y: Axis::logarithmic("latency", (least, longest), time),
+        series: vec![
+            Series { name: "p99", points, look: Look::Dotted },
+            Series { name: "bound", points: bounds, look: Look::Plain },
+        ],
+        mark: ramp.highest_rate_per_s.map(|rate| (rate, "the highest that held")),
+    })
 }
 
 /// A latency, in the unit that suits it.

@@ -169,6 +169,10 @@ impl Args {
         if self.url.scheme_str() != Some("http") || self.url.host().is_none() {
             return wrong(format!("--url {}: give a URL that starts with http://", self.url));
         }
+        if self.url.authority().is_some_and(|at| at.as_str().contains('@')) {
+            // Not shown: it may be a password.
+            return wrong("--url: give a URL that names no user".to_owned());
+        }
         if self.duration.is_zero() {
             return wrong("--duration: measure for longer than no time".to_owned());
         }
@@ -182,8 +186,8 @@ impl Args {
         if self.find_rate && !(is_plain && self.window.is_none()) {
             return wrong("--find-rate: with --mode end-to-end or publish, and no --window".into());
         }
-        if self.html.is_some() && (!is_plain || self.find_rate) {
-            return wrong("--html: with --mode end-to-end or publish, and no --find-rate".into());
+        if self.html.is_some() && !is_plain {
+            return wrong("--html: with --mode end-to-end or publish".to_owned());
         }
         Ok(())
     }
@@ -475,6 +479,7 @@ mod tests {
             "--slow-subscribers 1 --fan-out 2 --window 10",
             "--url https://127.0.0.1/",
             "--url /v1/events",
+            "--url http://user:geheim@127.0.0.1/",
             "--batch 0",
             "--batch 10001",
             "--batch 100 --events 250",
@@ -484,7 +489,8 @@ mod tests {
             "--batch 2 --mode kill --data-dir d",
             "--batch 2 --target relay --subscriber-listen 127.0.0.1:9",
         ] {
-            assert!(plan(line).is_err(), "{line}");
+            let why = plan(line).expect_err(line);
+            assert!(!why.contains("geheim"), "{why}");
         }
         for line in [
             "--events 5 --rate 0.5",
@@ -494,6 +500,7 @@ mod tests {
             "--mode kill --data-dir d --kills 0",
             "--slow-subscribers 1 --fan-out 2 --slow-latency 2s",
             "--find-rate --p99 20ms --mode publish --durability written",
+            "--find-rate --html f",
             "--target post --mode publish",
             "--target svix --token-file t --mode isolation --subscriptions 10",
             "--target knative --subscriber-listen 127.0.0.1:9 --fan-out 3",

@@ -1,7 +1,5 @@
 //! What a run says in the end: for people a table, for programs one JSON object, and in both the
-//! machine and the commit.
-
-use std::process::Command;
+//! machine and the version of the program that measured.
 
 use serde::Serialize;
 
@@ -10,7 +8,7 @@ use super::isolation::Isolation;
 use super::kill::Killed;
 use super::measured::{Flow, Measured};
 use super::plan::Plan;
-use super::ramp::Ramp;
+use super::ramp::{Ramp, Step};
 use crate::cli::Fault;
 use crate::output;
 
@@ -21,7 +19,8 @@ pub(super) struct Report<'a, T> {
     pub(super) target: Target,
     /// How the run was asked for.
     pub(super) command: String,
-    pub(super) commit: String,
+    /// Of the program that measured; what is measured may be another.
+    pub(super) version: &'static str,
     pub(super) machine: String,
     pub(super) result: &'a T,
 }
@@ -39,7 +38,7 @@ impl<'a, T: Table> Report<'a, T> {
             mode: plan.mode,
             target: plan.load.target,
             command: command(),
-            commit: commit(),
+            version: env!("CARGO_PKG_VERSION"),
             machine: machine(),
             result,
         }
@@ -52,7 +51,7 @@ impl<'a, T: Table> Report<'a, T> {
             return output::line(&json.map_err(|error| Fault::Failed(error.to_string()))?);
         }
         output::line(&format!("eventbus {}", self.command))?;
-        output::line(&format!("commit {}, {}", self.commit, self.machine))?;
+        output::line(&format!("eventbus bench {}, {}", self.version, self.machine))?;
         self.result.lines().iter().try_for_each(|line| output::line(line))
     }
 }
@@ -111,15 +110,33 @@ impl Table for Ramp {
     fn lines(&self) -> Vec<String> {
         let mut lines = vec![HEADINGS.to_owned()];
         for step in &self.steps {
-            let rate = format!("{:.0}/s", step.rate_per_s);
-            lines.extend(step.flow.as_ref().map(|flow| row(&rate, flow)));
-            lines.extend(step.broke.as_ref().map(|why| format!("{rate:<9} broke: {why}")));
+            lines.extend(step.flow.as_ref().map(|flow| row(&step.name(), flow)));
+            lines.extend(step.note());
         }
-        lines.push(match self.highest_rate_per_s {
+        lines.push(self.verdict());
+        lines
+    }
+}
+
+impl Ramp {
+    /// What was found.
+    pub(super) fn verdict(&self) -> String {
+        match self.highest_rate_per_s {
             Some(rate) => format!("{rate:.0}/s held: p99 at most {} µs", self.p99_max_us),
             None => format!("no rate held: p99 at most {} µs", self.p99_max_us),
-        });
-        lines
+        }
+    }
+}
+
+impl Step {
+    /// Its rate.
+    pub(super) fn name(&self) -> String {
+        format!("{:.0}/s", self.rate_per_s)
+    }
+
+    /// What there is to say beside its figures.
+    pub(super) fn note(&self) -> Option<String> {
+        self.broke.as_ref().map(|why| format!("{:<9} broke: {why}", self.name()))
     }
 }
 
@@ -178,17 +195,6 @@ impl Table for Killed {
 fn command() -> String {
     let arguments = std::env::args_os().skip(1);
     arguments.map(|one| one.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
-}
-
-/// The commit of the checkout the command runs in, marked where it has changes.
-fn commit() -> String {
-    let described = Command::new("git").args(["describe", "--always", "--dirty"]).output();
-    match described {
-        Ok(output) if output.status.success() => {
-            String::from_utf8_lossy(&output.stdout).trim().to_owned()
-        }
-        _ => "unknown".to_owned(),
-    }
 }
 
 /// The machine in a line, as far as it says.

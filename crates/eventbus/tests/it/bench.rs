@@ -36,7 +36,7 @@ fn report(ended: &Ended) -> Value {
 fn result(ended: &Ended) -> Value {
     assert_eq!(ended.code, 0, "{ended:?}");
     let report: Value = serde_json::from_str(&ended.stdout).unwrap();
-    assert!(report["commit"].is_string() && report["machine"].is_string(), "{report}");
+    assert!(report["version"].is_string() && report["machine"].is_string(), "{report}");
     report["result"].clone()
 }
 
@@ -198,7 +198,8 @@ async fn a_connection_that_was_closed_while_it_was_idle_is_opened_again() {
     });
     let load = "--connections 4 --rate 20 --warm-up 0s --events 12 --json";
     let to = format!("--target bare --mode publish --url http://{address}/");
-    assert_eq!(result(&bench(&format!("{to} {load}")).await)["events"], 12);
+    // One may have been under way when the measured time began.
+    assert!(result(&bench(&format!("{to} {load}")).await)["events"].as_u64() >= Some(12));
 }
 
 /// Answers as if the connection would stay, and closes it.
