@@ -31,12 +31,14 @@ impl Client {
         let until = Instant::now() + self.time;
         let body = Bytes::from(vec![b'x'; self.payload]);
         let authority = self.to.authority().ok_or_else(|| io::Error::other("no host"))?.to_string();
+        // What moves the bytes ends with the measurement.
+        let mut driven = JoinSet::new();
         let mut shared = Vec::new();
         for _ in 0..self.http2.unwrap_or_default() {
             let io = TokioIo::new(connect(&authority).await?);
             let opened = http2::handshake(TokioExecutor::new(), io).await;
             let (sender, connection) = opened.map_err(io::Error::other)?;
-            tokio::spawn(connection);
+            driven.spawn(connection);
             shared.push(sender);
         }
         let mut connections = JoinSet::new();
@@ -46,8 +48,7 @@ impl Client {
                 None => {
                     let opened = http1::handshake(TokioIo::new(connect(&authority).await?)).await;
                     let (sender, connection) = opened.map_err(io::Error::other)?;
-                    // It ends when its sender does.
-                    tokio::spawn(connection);
+                    driven.spawn(connection);
                     Sender::Http1(sender)
                 }
             };
