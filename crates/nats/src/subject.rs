@@ -63,6 +63,11 @@ pub(crate) fn due(consumer: &str, position: Position) -> String {
     format!("due.{consumer}.{position}")
 }
 
+/// Both of them, for every event of a cursor.
+pub(crate) fn retries(consumer: &str) -> String {
+    format!("*.{consumer}.*")
+}
+
 /// Where a delayed event waits.
 pub(crate) fn delay_scheduled(key: &str) -> String {
     format!("delay.sched.{key}")

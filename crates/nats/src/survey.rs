@@ -34,6 +34,10 @@ const PAUSE_MAX: Duration = Duration::from_secs(10);
 /// Cursors that are looked at together: each waits for a few answers of the server.
 pub(crate) const LOOKS_AT_ONCE: usize = 16;
 
+/// Retries of a cursor that are listed at a look to find the oldest event among them: some 50 KiB.
+/// Of more the server's first is taken, which is not the oldest for sure.
+const RETRIES_LISTED: u64 = 1_000;
+
 /// What the server says of all cursors.
 pub(crate) struct Known {
     /// Their consumers of the stream of events, by name.
@@ -291,12 +295,12 @@ async fn look_at(
 ) -> Result<(), ApiError> {
     let mut waiting = 0;
     if cursor.place().has_due_lane {
-        for lane in ["sched", "due"] {
-            let subject = format!("{lane}.{}.*", cursor.consumer);
-            waiting += shared.api.count(streams::RETRY, &subject, 1).await?;
-        }
+        let retries = subject::retries(&cursor.consumer);
+        waiting = shared.api.count(streams::RETRY, &retries, 1).await?;
     }
-    let oldest_ms = match state.holds_from() {
+    let retried = oldest_retry(shared, &cursor.consumer, waiting).await?;
+    let from = state.holds_from().into_iter().chain(retried).min();
+    let oldest_ms = match from {
         Some(from) => time_of(shared, &state.config.filter_subject, from).await?,
         None => None,
     };
@@ -307,9 +311,30 @@ async fn look_at(
     heard.leased = state.num_ack_pending + due_here;
     heard.waiting = waiting.saturating_sub(due_here);
     heard.oldest_ms = oldest_ms;
-    heard.backlog_bytes = state.holds_from().map_or(0, |from| overview.bytes_from(from));
+    heard.backlog_bytes = from.map_or(0, |from| overview.bytes_from(from));
     drop(place);
     Ok(())
+}
+
+/// The position of the oldest event among so many that wait for a retry: exact up to
+/// [`RETRIES_LISTED`], else that of some of them.
+async fn oldest_retry(
+    shared: &Shared,
+    consumer: &str,
+    waiting: u64,
+) -> Result<Option<Position>, ApiError> {
+    let retries = subject::retries(consumer);
+    if waiting <= RETRIES_LISTED {
+        let all = match waiting {
+            0 => Vec::new(),
+            _ => subjects(shared, streams::RETRY, &retries).await?,
+        };
+        return Ok(all.iter().filter_map(|one| subject::position(one)).min());
+    }
+    let wanted = json!({ "seq": 1, "next_by_subj": retries });
+    let first = shared.api.get(streams::RETRY, &wanted).await?;
+    let subject = first.as_ref().and_then(|first| first.headers.as_ref()?.get("Nats-Subject"));
+    Ok(subject.and_then(|subject| subject::position(subject.as_str())))
 }
 
 /// When the first event of `subject` at or behind `from` was stored.

@@ -156,7 +156,7 @@ type Retry = (Position, String);
 
 async fn retries(shared: &Shared, consumer: &str) -> Result<Vec<Retry>, ApiError> {
     // Scheduled and due in one answer: a retry goes from the one to the other and back.
-    let filter = format!("*.{consumer}.*");
+    let filter = subject::retries(consumer);
     let subjects = survey::subjects(shared, streams::RETRY, &filter).await?.into_iter();
     let with_position = |one: String| subject::position(&one).map(|position| (position, one));
     Ok(subjects.filter_map(with_position).collect())

@@ -141,7 +141,8 @@ suite! {
             retries_come_in_the_order_of_their_times,
             ten_thousand_that_wait_hold_up_nobody,
             those_who_wait_are_woken_by_what_comes_back,
-            no_more_is_held_than_may_wait;
+            no_more_is_held_than_may_wait,
+            what_waits_is_the_oldest_that_is_not_settled;
         hold:
             no_more_is_leased_than_asked_for,
             a_lease_holds_however_long_it_takes;

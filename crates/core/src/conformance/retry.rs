@@ -1,5 +1,6 @@
 //! What waits: retries at their time, beside events that are well, and no more than may.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -151,6 +152,33 @@ pub async fn no_more_is_held_than_may_wait(harness: &dyn Harness) {
     settle(&orders, next, Verdict::Ack).await;
     settle(&orders, leases, Verdict::Ack).await;
     assert!(is_silent(harness, &orders).await);
+}
+
+/// An event that waits for a retry is not settled: the oldest of them is told as such, whichever
+/// was tried last, and holds its part of the log back. Once nothing waits, there is none.
+pub async fn what_waits_is_the_oldest_that_is_not_settled(harness: &dyn Harness) {
+    let broker = harness.start(Limits::default()).await;
+    let orders = open(harness, &broker, "orders", "a").await;
+    publish(&broker, "a", &["oldest"]).await;
+    harness.pass(Duration::from_millis(5)).await;
+    publish(&broker, "a", &["newer", "newest"]).await;
+    let mut leases = lease_all(harness, &orders, 3).await;
+    leases.sort_by_key(|lease| Reverse(lease.position()));
+    let oldest_ms = leases[2].stored().committed_ms;
+    assert!(oldest_ms < leases[1].stored().committed_ms);
+    let due_ms = harness.now_ms() + 3_000;
+    for lease in leases {
+        settle(&orders, vec![lease], Verdict::Retry { due_ms }).await;
+    }
+    let told = || orders.stats();
+    let is_told = || told().waiting_events == 3 && told().oldest_unsettled_ms == Some(oldest_ms);
+    until(harness, "the oldest is told", is_told).await;
+    assert!(told().backlog_bytes > 0, "{:?}", told());
+    pass_until(harness, due_ms).await;
+    let leases = lease_all(harness, &orders, 3).await;
+    settle(&orders, leases, Verdict::Ack).await;
+    until(harness, "there is none", || told().oldest_unsettled_ms.is_none()).await;
+    assert_eq!(told().lag_events, 0);
 }
 
 /// What one that waits for `due_ms` is leased as.
