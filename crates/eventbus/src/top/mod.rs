@@ -142,11 +142,12 @@ async fn live(mut bus: Bus, every: Duration) -> Result<(), Fault> {
     }
 }
 
-/// Waits for a key; tells whether it ends the view.
+/// Waits for a key; tells whether it ends the view: `q`, or what elsewhere ends a program or its
+/// input (Ctrl-C, Ctrl-\, Ctrl-D).
 async fn is_end(keys: &mut tokio::io::Stdin, are_heard: bool) -> bool {
     let mut key = [0];
     if are_heard && let Ok(1..) = keys.read(&mut key).await {
-        return matches!(&key, b"q" | b"Q" | b"\x04");
+        return matches!(&key, b"q" | b"Q" | b"\x03" | b"\x1c" | b"\x04");
     }
     pending().await
 }
@@ -184,7 +185,8 @@ fn lines(shown: &Shown, screen: &Screen, every: Duration) -> Vec<String> {
         Shown::View(view) => table::lines(view, screen.size().rows.saturating_sub(OTHER_ROWS)),
     };
     let seconds = every.as_secs_f64();
-    lines.extend([String::new(), format!("every {seconds} s; q ends")]);
+    let key = if screen.has_keys() { "q" } else { "Ctrl-C" };
+    lines.extend([String::new(), format!("every {seconds} s; {key} ends")]);
     lines
 }
 

@@ -12,7 +12,8 @@ use crate::output;
 const OPEN: &[u8] = b"\x1b[?1049h\x1b[?25l";
 const CLOSE: &[u8] = b"\x1b[?25h\x1b[?1049l";
 
-/// The terminal is ours until this is dropped, however that comes about.
+/// The terminal is ours until this is dropped. No key can stop or end the process before that:
+/// those that make signals elsewhere are heard as keys.
 pub(super) struct Screen {
     /// How the keyboard was.
     before: Option<Termios>,
@@ -31,7 +32,7 @@ impl Screen {
         let before = if stdin().is_terminal() { tcgetattr(stdin()).ok() } else { None };
         if let Some(before) = &before {
             let mut alone = before.clone();
-            alone.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+            alone.local_modes -= LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
             // Where that fails, a key is heard with the next line.
             let _ = tcsetattr(stdin(), OptionalActions::Now, &alone);
         }

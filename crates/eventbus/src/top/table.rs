@@ -95,30 +95,39 @@ fn latency(latency: &Latency) -> String {
 }
 
 fn subscriptions(states: &[(String, f64)]) -> String {
+    if states.is_empty() {
+        return "–".to_owned();
+    }
     let told =
         states.iter().map(|(state, count)| format!("{} {}", number(*count), printable(state)));
     told.collect::<Vec<_>>().join(", ")
 }
 
+/// The worst in columns; their API groups stand there only where they are of more than one.
 fn lagging(worst: &[Subscription], most: usize) -> Vec<String> {
     if worst.is_empty() {
         return vec!["no Subscription lags".to_owned()];
     }
-    let width = |of: fn(&Subscription) -> &String, heading: &str| {
-        let widths = worst.iter().take(most).map(|one| printable(of(one)).chars().count());
-        widths.chain([heading.len()]).max().unwrap_or_default()
-    };
-    let namespace = width(|one| &one.namespace, "NAMESPACE");
-    let name = width(|one| &one.subscription, "SUBSCRIPTION");
-    let mut lines = vec![format!(
-        "{:<namespace$}  {:<name$}  {:>10}  {:>10}  {:>10}",
-        "NAMESPACE", "SUBSCRIPTION", "LAG", "OLDEST", "RETRIES"
-    )];
-    lines.extend(worst.iter().take(most).map(|one| {
+    type Word = fn(&Subscription) -> &String;
+    let mut columns: Vec<(&str, Word)> =
+        vec![("NAMESPACE", |one| &one.namespace), ("SUBSCRIPTION", |one| &one.subscription)];
+    if worst.iter().any(|one| one.group != worst[0].group) {
+        columns.push(("GROUP", |one| &one.group));
+    }
+    let (mut heading, mut rows) = (String::new(), vec![String::new(); worst.len().min(most)]);
+    for (name, of) in columns {
+        let words: Vec<_> = worst.iter().take(most).map(|one| printable(of(one))).collect();
+        let widths = words.iter().map(|word| word.chars().count());
+        let width = widths.chain([name.len()]).max().unwrap_or_default();
+        heading += &format!("{name:<width$}  ");
+        for (row, word) in rows.iter_mut().zip(words) {
+            *row += &format!("{word:<width$}  ");
+        }
+    }
+    let mut lines = vec![format!("{heading}{:>10}  {:>10}  {:>10}", "LAG", "OLDEST", "RETRIES")];
+    lines.extend(rows.into_iter().zip(worst).map(|(row, one)| {
         format!(
-            "{:<namespace$}  {:<name$}  {:>10}  {:>10}  {:>10}",
-            printable(&one.namespace),
-            printable(&one.subscription),
+            "{row}{:>10}  {:>10}  {:>10}",
             number(one.lag_events),
             time(one.oldest_unsettled_s),
             number(one.waiting_events)
@@ -210,6 +219,7 @@ mod tests {
 
     fn lag(namespace: &str, subscription: &str, lag_events: f64) -> Subscription {
         Subscription {
+            group: "one".to_owned(),
             namespace: namespace.to_owned(),
             subscription: subscription.to_owned(),
             lag_events,
@@ -230,5 +240,16 @@ mod tests {
         assert_eq!(lines, wanted);
         assert_eq!(lagging(&worst, 1)[2], "and 1 more");
         assert_eq!(lagging(&[], 1), ["no Subscription lags"]);
+    }
+
+    #[test]
+    fn two_of_one_name_are_told_apart() {
+        let other = Subscription { group: "other".to_owned(), ..lag("stage", "orders", 2.0) };
+        let wanted = [
+            "NAMESPACE  SUBSCRIPTION  GROUP         LAG      OLDEST     RETRIES",
+            "stage      orders        one             3       3.0 s           1",
+            "stage      orders        other           2       3.0 s           1",
+        ];
+        assert_eq!(lagging(&[lag("stage", "orders", 3.0), other], 2), wanted);
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct Commits {
 /// One that has events to get.
 #[derive(Debug, Serialize)]
 pub(super) struct Subscription {
+    /// The API group: in both there may be one of the same name.
+    pub(super) group: String,
     pub(super) namespace: String,
     pub(super) subscription: String,
     pub(super) lag_events: f64,
@@ -149,6 +151,7 @@ fn worst(now: &Page) -> Vec<Subscription> {
     // The three families have the same Subscriptions in the same order.
     let beside = |family: &str, at: usize| now.all(family).get(at).map_or(0.0, |one| one.value);
     let subscriptions = lags.map(|(at, sample)| Subscription {
+        group: sample.label("group").to_owned(),
         namespace: sample.label("namespace").to_owned(),
         subscription: sample.label("subscription").to_owned(),
         lag_events: sample.value,
@@ -250,9 +253,9 @@ eventbus_publish_duration_seconds_bucket{le=\"0.002\"} 290
 eventbus_publish_duration_seconds_bucket{le=\"+Inf\"} 300
 eventbus_broker_up 1
 eventbus_component_up{component=\"push\"} 0
-eventbus_component_up{component=\"ports\"} 1
+eventbus_component_up{component=\"catalog\"} 1
 eventbus_build_info{version=\"0.1.0\"} 1
-eventbus_subscription_lag_events{namespace=\"n\",subscription=\"a\"} 5
+eventbus_subscription_lag_events{group=\"g\",namespace=\"n\",subscription=\"a\"} 5
 eventbus_subscription_lag_events{namespace=\"n\",subscription=\"b\"} 0
 eventbus_subscription_oldest_unsettled_seconds{namespace=\"n\",subscription=\"a\"} 1.5
 eventbus_subscription_oldest_unsettled_seconds{namespace=\"n\",subscription=\"b\"} 0
@@ -272,7 +275,7 @@ eventbus_subscription_oldest_unsettled_seconds{namespace=\"n\",subscription=\"b\
         assert_eq!(p99_s, Some(0.002), "what is beyond the last bound is not known");
         assert_eq!((view.delivered.failed_share, view.end_to_end.p50_s), (None, None));
         let [worst] = &view.worst[..] else { panic!("{:?}", view.worst) };
-        assert_eq!((&*worst.subscription, worst.lag_events), ("a", 5.0));
+        assert_eq!((&*worst.group, &*worst.subscription, worst.lag_events), ("g", "a", 5.0));
         assert_eq!((worst.oldest_unsettled_s, worst.waiting_events), (1.5, 0.0));
     }
 

@@ -167,3 +167,16 @@ async fn on_a_terminal_it_goes_on_across_a_restart_and_a_key_ends_it() {
     assert!(status.success(), "{status:?}");
     top.shows("\u{1b}[?25h\u{1b}[?1049l", at).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_key_ends_it_the_terminal_is_as_it_was() {
+    for key in ["q", "Q", "\u{3}", "\u{1c}", "\u{4}"] {
+        let mut top = Terminal::start(&["top", "--url", "http://127.0.0.1:1"]);
+        let at = top.shows("; q ends", 0).await;
+        // Ctrl-Z stops nothing.
+        top.keys.write_all(format!("\u{1a}{key}").as_bytes()).unwrap();
+        let status = within(top.child.wait()).await.unwrap();
+        assert!(status.success(), "{key:?}: {status:?}");
+        top.shows("\u{1b}[?25h\u{1b}[?1049l", at).await;
+    }
+}
