@@ -3,14 +3,16 @@
 use std::path::{Path, PathBuf};
 
 use eventbus_apiserver::{ApiServer, Config as ApiConfig, Gate, OpenError, StoreError, Users};
+use eventbus_core::limits;
 use eventbus_resources::{DEFINITIONS, Leadership};
 use eventbus_server::{Admin, Identity, Port};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, Config};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::authority::Authority;
 use super::kubeconfig::{self, Site};
@@ -37,6 +39,14 @@ pub(super) struct Resources {
     namespace: String,
     embedded: Option<Embedded>,
     is_embedded: bool,
+}
+
+/// Why a real API server is not known to be of use.
+enum Unfit {
+    /// It is not there, for this reason: it may come.
+    Away(String),
+    /// It must not be used.
+    Wrong(Fault),
 }
 
 struct Embedded {
@@ -90,8 +100,13 @@ impl Resources {
         let client = Client::try_from(config).map_err(|error| {
             Fault::Usage(format!("the API server {url} cannot be used: {error}"))
         })?;
-        knows_us(&client, &url).await?;
-        info!(url, namespace, "the resources are on a real API server");
+        match timeout(limits::API_LOOK_TIME, knows_us(&client, &url)).await {
+            Ok(Ok(())) => info!(url, namespace, "the resources are on a real API server"),
+            Ok(Err(Unfit::Wrong(fault))) => return Err(fault),
+            // The bus comes up without it, and is not ready until it is there.
+            Ok(Err(Unfit::Away(error))) => warn!(url, error, "the API server is waited for"),
+            Err(_) => warn!(url, error = "it says nothing", "the API server is waited for"),
+        }
         Ok(Self { client, namespace, embedded: None, is_embedded: false })
     }
 
@@ -177,7 +192,7 @@ pub(super) fn fault(error: &OpenError) -> Fault {
 }
 
 /// Does the API server serve our resources, and the Leases by which processes elect one of them?
-async fn knows_us(client: &Client, url: &str) -> Result<(), Fault> {
+async fn knows_us(client: &Client, url: &str) -> Result<(), Unfit> {
     for definition in DEFINITIONS {
         let resource = definition.api_resource();
         knows(client, url, &resource, "eventbus crds | kubectl apply -f -").await?;
@@ -192,19 +207,20 @@ async fn knows(
     url: &str,
     resource: &ApiResource,
     advice: &str,
-) -> Result<(), Fault> {
+) -> Result<(), Unfit> {
     let name = format!("{}.{}", resource.plural, resource.group);
     match client.list_api_group_resources(&resource.api_version).await {
         Ok(served) if served.resources.iter().any(|one| one.name == resource.plural) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code >= 500 => Err(Unfit::Away(status.to_string())),
         Err(kube::Error::Api(status)) if status.code != 404 => {
-            Err(Fault::Failed(format!("the API server {url} refuses: {status}")))
+            let refusal = format!("the API server {url} refuses: {status}");
+            Err(Unfit::Wrong(Fault::Failed(refusal)))
         }
         Ok(_) | Err(kube::Error::Api(_)) => {
-            Err(Fault::Usage(format!("the API server {url} does not serve {name}: {advice}")))
+            let lack = format!("the API server {url} does not serve {name}: {advice}");
+            Err(Unfit::Wrong(Fault::Usage(lack)))
         }
-        Err(error) => {
-            Err(Fault::Failed(format!("the API server {url} cannot be reached: {error}")))
-        }
+        Err(error) => Err(Unfit::Away(error.to_string())),
     }
 }
 

@@ -59,13 +59,11 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     let (latches, mut roles) = Latches::take(&admin.readiness, &settings);
     let budget = descriptors::raise();
     let (public, api_port) = ports(&settings, budget.port).await?;
-    latches.ports.open();
     if settings.nats.is_none() || settings.cluster.is_none() {
         data_dir::open(&settings.data_dir)?;
     }
     let (broker, nats) = broker::open(&settings, &world, &admin.metrics).await?;
     let mut resources = Resources::open(&settings, &world, &api_port).await?;
-    latches.resources.open();
 
     let [publishing, serving, failed, lost] = array::from_fn(|_| CancellationToken::new());
     let (publish_port, judging, others) = <(TaskTracker, TaskTracker, TaskTracker)>::default();
@@ -84,6 +82,7 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
         roles.open(Role::Publish);
     }
     let api = resources.serve(api_port, admin.clone(), (&others, &serving));
+    welcome(addresses, &settings);
     let election = settings.nats.as_ref().map(|_| resources.leadership(&world));
     if election.is_none() {
         // The log is this process's own: what is to be delivered from it, nobody else can deliver.
@@ -120,7 +119,6 @@ pub(super) async fn start(settings: Settings, world: World) -> Result<Bus, Fault
     if versions.wait_for(Option::is_some).await.is_ok() {
         latches.catalog.open();
     }
-    welcome(addresses, &settings);
     others.spawn(announce(admin.readiness, serving.clone()));
     Ok(Bus { publishing, serving, publish_port, judging, others, push, api, broker, failed, lost })
 }
@@ -180,8 +178,6 @@ async fn vital(task: impl Future<Output = ()>, failed: CancellationToken) {
 
 /// What must have happened before the process is ready.
 struct Latches {
-    ports: Latch,
-    resources: Latch,
     lead: Latch,
     catalog: Latch,
 }
@@ -191,12 +187,7 @@ struct RoleLatches(Vec<(Role, Latch)>);
 
 impl Latches {
     fn take(readiness: &Readiness, settings: &Settings) -> (Self, RoleLatches) {
-        let latches = Self {
-            ports: readiness.latch("ports"),
-            resources: readiness.latch("resources"),
-            lead: readiness.latch("lead"),
-            catalog: readiness.latch("catalog"),
-        };
+        let latches = Self { lead: readiness.latch("lead"), catalog: readiness.latch("catalog") };
         let roles = settings.roles.iter().map(|role| (*role, readiness.latch(role.word())));
         (latches, RoleLatches(roles.collect()))
     }
@@ -222,7 +213,10 @@ fn show(
     admin.readiness.check("broker", is_usable);
     let (catalog, health) = (watched.catalog.clone(), health.clone());
     admin.metrics.export(BrokerGauges::new(broker.clone(), settings.durability));
-    admin.metrics.export(SubscriptionStates { catalog, health });
+    if settings.has(Role::SubValidator) {
+        // Others do not hear how deliveries go elsewhere.
+        admin.metrics.export(SubscriptionStates { catalog, health });
+    }
     let program = Program::new(broker.clone(), admin.readiness.clone(), &*world.clock);
     let program = Arc::new(program);
     admin.metrics.export(program.clone());

@@ -21,11 +21,11 @@ use kube::api::{Api, DeleteParams, DynamicObject, PostParams};
 use kube::config::Kubeconfig;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tower::ServiceExt;
 
-use crate::program::{run, within};
+use crate::program::{run, start, within};
 use crate::resources::{client, subscription};
 use crate::served::Bus;
 use crate::subscriber::Subscriber;
@@ -280,4 +280,44 @@ async fn an_api_server_without_leases_is_told_apart() {
     let lacking = "/apis/coordination.k8s.io";
     let complaint = complaint(&Cluster::serving(definitions.into(), lacking).await).await;
     assert!(complaint.contains("does not serve leases.coordination.k8s.io"), "{complaint}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_its_api_server_it_lives_and_waits() {
+    let cluster = Cluster::start().await;
+    // Takes connections, and says nothing for now.
+    let late = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut file = Kubeconfig::read_from(cluster.kubeconfig()).unwrap();
+    let place = file.clusters[0].cluster.as_mut().unwrap();
+    let url = format!("http://{}", late.local_addr().unwrap());
+    let server = place.server.replace(url).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let (kubeconfig, data_dir) = (directory.path().join("file"), directory.path().join("data"));
+    std::fs::write(&kubeconfig, serde_json::to_vec(&file).unwrap()).unwrap();
+    let mut args = vec!["serve", "--data-dir", data_dir.to_str().unwrap()];
+    args.extend(["--publish-listen", "127.0.0.1:0", "--api-listen", "127.0.0.1:0"]);
+    args.extend(["--kubeconfig", kubeconfig.to_str().unwrap()]);
+    let mut bus = start(&args);
+    let readyz = loop {
+        if let Some(url) = bus.line().await.strip_prefix("probes   ") {
+            break url.to_owned();
+        }
+    };
+    let healthz = readyz.replace("/readyz", "/healthz");
+    assert_eq!(within(Bus::get(&healthz)).await.as_deref(), Some("ok\n"));
+    let missing = within(Bus::get(&readyz)).await.unwrap();
+    assert!(missing.contains("[-]lead not ready\n[-]catalog not ready\n"), "{missing}");
+    let mut served = JoinSet::new();
+    served.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut near, _)) = late.accept().await {
+            let server = server.trim_start_matches("http://").to_owned();
+            connections.spawn(async move {
+                let mut far = TcpStream::connect(server).await?;
+                tokio::io::copy_bidirectional(&mut near, &mut far).await
+            });
+        }
+    });
+    while bus.line().await != "ready" {}
+    assert_eq!(within(Bus::get(&readyz)).await.as_deref(), Some("ok\n"));
 }
