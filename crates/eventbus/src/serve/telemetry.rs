@@ -63,7 +63,8 @@ impl Program {
         )?;
         families.gauge(
             "eventbus_api_up",
-            "1 while the API that holds the resources answers, embedded or real; asked every 5 s.",
+            "1 while the API that holds the resources, embedded or real, lists them; asked every \
+             5 s.",
             u64::from(self.reach.is_up()),
         )?;
         let components = self.readiness.state();

@@ -7,6 +7,8 @@ use std::path::PathBuf;
 use regex::Regex;
 use serde_json::Value;
 
+use crate::served::Bus;
+
 /// Labels that Prometheus gives to whatever it scrapes, and that of histograms.
 const ALWAYS: [&str; 3] = ["instance", "job", "le"];
 
@@ -37,6 +39,8 @@ fn told() -> BTreeMap<String, BTreeSet<String>> {
         }
     }
     assert!(told.contains_key("eventbus_publish_duration_seconds_bucket"), "{told:?}");
+    // Prometheus' own, of every process that it scrapes.
+    told.insert("up".to_owned(), BTreeSet::new());
     told
 }
 
@@ -89,6 +93,21 @@ fn unknown(expression: &str, words: &str) -> Vec<String> {
     found
 }
 
+/// Every value that an expression asks a label of a metric for, one by one: not those that Grafana
+/// puts in.
+fn asked_for(expression: &str) -> Vec<[String; 3]> {
+    let series = Regex::new(r"(\w+)\{([^}]*)\}").unwrap();
+    let label = Regex::new(r#"(\w+)(?:=|!=|=~|!~)"([^"$]+)""#).unwrap();
+    let mut asked = Vec::new();
+    for series in series.captures_iter(expression) {
+        for label in label.captures_iter(&series[2]) {
+            let values = label[2].split('|');
+            asked.extend(values.map(|value| [&series[1], &label[1], value].map(str::to_owned)));
+        }
+    }
+    asked
+}
+
 /// Every object in a document that has this member.
 fn with_member<'v>(value: &'v Value, member: &str, found: &mut Vec<&'v Value>) {
     if value.get(member).is_some() {
@@ -128,11 +147,31 @@ fn what_an_expression_speaks_of_is_found() {
     );
 }
 
-#[test]
-fn alerts_use_what_the_bus_tells() {
+/// Every rule of an alert.
+fn alerts() -> Vec<Value> {
     let alerts: Value = serde_saphyr::from_str(&file("deploy/prometheus/alerts.yaml")).unwrap();
     let mut rules = Vec::new();
     with_member(&alerts, "expr", &mut rules);
+    rules.into_iter().cloned().collect()
+}
+
+#[tokio::test]
+async fn each_value_that_a_label_is_asked_for_is_told() {
+    let page = Bus::start().await.metrics().await;
+    let rules = alerts().into_iter().map(|rule| rule["expr"].as_str().unwrap().to_owned());
+    let expressions = rules.chain(dashboard().into_iter().map(|(query, _)| query));
+    let asked: BTreeSet<_> = expressions.flat_map(|one| asked_for(&one)).collect();
+    assert!(asked.len() >= 8, "{asked:?}");
+    for [metric, label, value] in asked {
+        let series = format!(r#"(?m)^{metric}\{{(?:.*,)?{label}="(?:{value})"[,}}]"#);
+        let is_told = Regex::new(&series).unwrap().is_match(&page);
+        assert!(is_told, "{metric} has no {label} of {value}: {page}");
+    }
+}
+
+#[test]
+fn alerts_use_what_the_bus_tells() {
+    let rules = alerts();
     assert!(rules.len() >= 12, "{}", rules.len());
     for rule in rules {
         let found = unknown(rule["expr"].as_str().unwrap(), &rule["annotations"].to_string());

@@ -110,6 +110,11 @@ async fn an_endpoint_that_fails_in_another_process_is_told() {
     // So many that at least one of the two sees three failures in a row.
     apart.publish(10).await;
     apart.is_failing().await;
+    // Only who hears of both tells how many fail.
+    let states = "\neventbus_subscriptions{state=\"failing\"} 1\n";
+    apart.front.metrics_with(states).await;
+    let page = Bus::get(&format!("{}/metrics", one.api)).await.unwrap();
+    assert!(page.contains("\neventbus_lag_events ") && !page.contains("subscriptions{"), "{page}");
     apart.front.until_told("orders", "EndpointFailing").await;
     apart.answers(200);
     apart.is_delivering().await;
