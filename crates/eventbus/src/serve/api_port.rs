@@ -9,7 +9,7 @@ use eventbus_apiserver::{Gate, Service as Resources};
 use eventbus_server::unread::{self, Lent};
 use eventbus_server::{Admin, admin};
 use http::{Request, Response};
-use http_body_util::{Either, Full};
+use http_body_util::Either;
 use hyper::body::Incoming;
 use hyper_util::service::TowerToHyperService;
 use tower::{Layer, Service, ServiceExt};
@@ -23,7 +23,7 @@ pub(super) fn operators(
 ) -> TowerToHyperService<
     impl Service<
         Request<Incoming>,
-        Response = Response<Full<Bytes>>,
+        Response = Response<impl http_body::Body<Data = Bytes, Error = BodyError> + Send>,
         Error = Infallible,
         Future = impl Future + Send,
     > + Clone,
@@ -32,7 +32,8 @@ pub(super) fn operators(
         let admin = admin.clone();
         async move {
             let answer = admin.answer(&request).await;
-            Ok::<_, Infallible>(answer.unwrap_or_else(admin::not_found))
+            let not_found = || admin::not_found().map(Either::Left);
+            Ok::<_, Infallible>(answer.unwrap_or_else(not_found))
         }
     }))
 }
@@ -54,7 +55,7 @@ pub(super) fn service(
         let (resources, admin) = (resources.clone(), admin.clone());
         async move {
             match admin.answer(&request).await {
-                Some(answer) => Ok(answer.map(Either::<_, Full<Bytes>>::Right)),
+                Some(answer) => Ok(answer.map(Either::<_, admin::Body>::Right)),
                 None => {
                     let answer = resources.oneshot(request).await?;
                     Ok::<_, Infallible>(answer.map(Either::Left))

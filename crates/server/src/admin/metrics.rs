@@ -8,14 +8,16 @@ use std::collections::HashMap;
 use std::fmt::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::Either;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{self, DescriptorEncoder};
 use prometheus_client::registry::Registry;
 use tokio::task::spawn_blocking;
+
+use super::Body;
+use super::pages::{Page, Pages};
 
 /// What the process exports. Cheap to clone.
 #[derive(Clone, Default)]
@@ -24,8 +26,9 @@ pub struct Metrics(Arc<Exports>);
 #[derive(Default)]
 struct Exports {
     parts: Mutex<Vec<Part>>,
-    /// Pages are written one after the other: however many ask, there is one of them in memory.
-    writing: tokio::sync::Mutex<()>,
+    pages: Pages,
+    /// Pages are written one after the other: they cost what publishing and delivering need.
+    writing: Mutex<()>,
 }
 
 /// A part of the bus, as a page has it.
@@ -55,21 +58,27 @@ impl Metrics {
 
     /// The page, in the format that the headers ask for. Written beside whatever publishes and
     /// delivers: thousands of series take a moment.
-    pub async fn answer(&self, asked: &HeaderMap) -> Response<Full<Bytes>> {
+    pub async fn answer(&self, asked: &HeaderMap) -> Response<Body> {
         let format = Format::asked(asked);
-        let _turn = self.0.writing.lock().await;
-        let metrics = self.clone();
-        let Ok(Ok(page)) = spawn_blocking(move || metrics.page(format)).await else {
-            let failed = "a metric could not be written\n".to_owned();
-            return super::text(StatusCode::INTERNAL_SERVER_ERROR, failed);
+        let Some(place) = self.0.pages.place() else {
+            let full = "others have not taken their pages yet\n".to_owned();
+            return super::text(StatusCode::TOO_MANY_REQUESTS, full).map(Either::Left);
         };
-        let mut response = Response::new(Full::new(page.into()));
+        let metrics = self.clone();
+        // Who hangs up meanwhile does not end it: it has its place until then.
+        let written = move || metrics.page(format).map(|page| Page::new(place, page));
+        let Ok(Ok(page)) = spawn_blocking(written).await else {
+            let failed = "a metric could not be written\n".to_owned();
+            return super::text(StatusCode::INTERNAL_SERVER_ERROR, failed).map(Either::Left);
+        };
+        let mut response = Response::new(Either::Right(page));
         let content_type = HeaderValue::from_static(format.content_type());
         response.headers_mut().insert(CONTENT_TYPE, content_type);
         response
     }
 
     fn page(&self, format: Format) -> Result<String, fmt::Error> {
+        let _turn = self.0.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut registry = Registry::default();
         // No lock is held while the parts write.
         let parts = self.parts().clone();

@@ -24,7 +24,7 @@ use crate::world::{ORDER, Remembering, World};
 
 /// The page that a scrape gets.
 async fn page(admin: &Admin) -> String {
-    let answer = admin.answer(&Request::get("/metrics").body(()).unwrap()).await.unwrap();
+    let answer = admin.answer(&scrape()).await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.headers()["content-type"], "text/plain; version=0.0.4; charset=utf-8");
     let body = answer.into_body().collect().await.unwrap().to_bytes();
@@ -141,6 +141,32 @@ impl Collector for Slow {
     fn encode(&self, _: DescriptorEncoder<'_>) -> fmt::Result {
         self.begun.send(()).map_err(|_| fmt::Error)?;
         self.go_on.lock().unwrap().recv().map_err(|_| fmt::Error)
+    }
+}
+
+fn scrape() -> Request<()> {
+    Request::get("/metrics").body(()).unwrap()
+}
+
+#[tokio::test]
+async fn pages_that_nobody_takes_do_not_pile_up() {
+    let admin = Admin::default();
+    let mut waiting = Vec::new();
+    for wanted in [200, 200, 200, 200, 200, 200, 200, 200, 429] {
+        let answer = admin.answer(&scrape()).await.unwrap();
+        assert_eq!(answer.status(), wanted, "after {}", waiting.len());
+        waiting.push(answer);
+    }
+    waiting.swap_remove(0);
+    assert_eq!(admin.answer(&scrape()).await.unwrap().status(), 200);
+}
+
+#[tokio::test]
+async fn a_page_is_read_and_nothing_else() {
+    let admin = Admin::default();
+    for (method, status) in [(Method::HEAD, 200), (Method::POST, 405), (Method::DELETE, 405)] {
+        let request = Request::builder().method(method).uri("/metrics").body(()).unwrap();
+        assert_eq!(admin.answer(&request).await.unwrap().status(), status);
     }
 }
 
