@@ -17,6 +17,12 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 /// The name and the help of a family that each broker has of its own.
+pub const COMMIT_EVENTS: (&str, &str) = (
+    "eventbus_commit_events",
+    "Events that were made durable at once: a commit of the log; over NATS, what was appended.",
+);
+
+/// The name and the help of a family that each broker has of its own.
 pub const COMMIT_DURATION: (&str, &str) = (
     "eventbus_commit_duration_seconds",
     "How long it took to make durable what was written: a sync of the log; over NATS, until the \
@@ -61,6 +67,17 @@ impl Scale for Times {
         86_400_000_000,
     ];
     const PER_UNIT: f64 = 1e6;
+}
+
+/// Durations between two wall clocks that tell milliseconds: as [`Times`], from what such clocks
+/// can tell apart.
+#[derive(Clone, Copy, Debug)]
+pub struct ClockTimes;
+
+impl Scale for ClockTimes {
+    // Those of `Times` below a millisecond are left out.
+    const BOUNDS: &'static [u64] = Times::BOUNDS.split_at(3).1;
+    const PER_UNIT: f64 = Times::PER_UNIT;
 }
 
 /// How many events there are in something, up to what one commit takes.
@@ -314,6 +331,8 @@ mod tests {
 
     #[test]
     fn bounds_grow() {
-        assert!(Times::BOUNDS.is_sorted() && Events::BOUNDS.is_sorted());
+        let grows = |bounds: &[u64]| bounds.is_sorted_by(|one, next| one < next);
+        assert!(grows(Times::BOUNDS) && grows(Events::BOUNDS));
+        assert_eq!(ClockTimes::BOUNDS[0], 1_000);
     }
 }

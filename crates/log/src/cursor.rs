@@ -406,8 +406,8 @@ impl LogCursor {
     ) -> Result<Answer, CursorError> {
         let dead = self.dead_of(&turn);
         let put = self.shared.vault.put(&dead);
-        put.map_err(|error| CursorError::Unavailable(format!("the vault: {error}")))?;
-        add(&self.shared.telemetry.dead_letters, dead.len() as u64);
+        let new = put.map_err(|error| CursorError::Unavailable(format!("the vault: {error}")))?;
+        add(&self.shared.telemetry.dead_letters, new as u64);
         self.end(turn)
     }
 

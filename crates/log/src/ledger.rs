@@ -180,7 +180,6 @@ impl Ledger {
             self.must_snapshot = true;
             return Err(error);
         }
-        add(&self.shared.telemetry.ledger_writes, 1);
         self.at = end;
         let mut unsynced = self.shared.ledger.unsynced();
         unsynced.file = Some(self.files.current());
@@ -203,7 +202,6 @@ impl Ledger {
         self.live_bytes = bytes.len() as u64;
         self.at = FRAMES_AT + self.live_bytes;
         self.must_snapshot = false;
-        add(&self.shared.telemetry.snapshots, 1);
         self.shared.ledger.unsynced().file = Some(self.files.current());
         Ok(())
     }

@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use eventbus_core::Position;
 use eventbus_core::broker::CursorId;
-use eventbus_core::telemetry::{COMMIT_DURATION, Events, Families, Histogram, Times};
+use eventbus_core::telemetry::{
+    COMMIT_DURATION, COMMIT_EVENTS, Events, Families, Histogram, Times,
+};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tracing::{error, info, warn};
@@ -188,12 +190,8 @@ pub struct Telemetry {
     pub syncs: Histogram<Times>,
     /// Turns written to the ledger.
     pub turns: AtomicU64,
-    /// Writes to the ledger, each of one or more turns.
-    pub ledger_writes: AtomicU64,
     /// How long the ledger's syncs took.
     pub ledger_syncs: Histogram<Times>,
-    /// Times the ledger was replaced by a snapshot.
-    pub snapshots: AtomicU64,
     /// Events leased that were still in memory.
     pub cache_hits: AtomicU64,
     /// Events leased that were read from disk.
@@ -240,11 +238,7 @@ impl fmt::Debug for Exported {
 
 impl Telemetry {
     fn encode(&self, families: &mut Families<'_>) -> fmt::Result {
-        families.histogram(
-            "eventbus_commit_events",
-            "Events that were written to the log at once.",
-            &self.commits,
-        )?;
+        families.histogram(COMMIT_EVENTS.0, COMMIT_EVENTS.1, &self.commits)?;
         families.histogram(COMMIT_DURATION.0, COMMIT_DURATION.1, &self.syncs)?;
         families.counter(
             "eventbus_log_written_bytes",

@@ -265,13 +265,16 @@ impl Broker for Nats {
                 return Err(AppendError::TooMany { events, max_events });
             }
             let bytes = batch.events.iter().map(|event| event.payload.len()).max().unwrap_or(0);
+            let events = batch.events.len();
             let began = self.shared.clock.elapsed();
             let (appended, durability) = if durability == Durability::Accepted {
                 (self.shared.hand_over(batch).await, durability)
             } else {
                 let appended = self.shared.append(batch).await;
                 let took = self.shared.clock.elapsed().saturating_sub(began);
-                self.shared.telemetry.appends.took(took);
+                if appended.is_ok() {
+                    self.shared.telemetry.appended(events, took);
+                }
                 (appended, levels.reached())
             };
             let failed = |error| self.shared.append_error(error, bytes as u64);

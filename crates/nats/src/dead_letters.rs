@@ -36,13 +36,13 @@ impl Obituary {
     }
 }
 
-/// Stores an event that was given up; once, however often.
+/// Stores an event that was given up; once, however often. Tells whether this was the first time.
 pub(crate) async fn put(
     shared: &Shared,
     consumer: &str,
     stored: &Stored,
     obituary: &Obituary,
-) -> Result<(), ApiError> {
+) -> Result<bool, ApiError> {
     let mut headers = HeaderMap::new();
     let head = stored::headers(&stored.event);
     if let Some(head) = head.get(stored::HEAD.clone()) {
@@ -53,8 +53,8 @@ pub(crate) async fn put(
     headers.insert("Nats-Expected-Last-Subject-Sequence", "0");
     let subject = subject::dead(consumer, stored.position);
     match shared.api.publish(subject, headers, stored.event.payload.clone()).await {
-        Err(error) if error.is(code::WRONG_LAST_SEQUENCE) => Ok(()),
-        stored => stored.map(drop),
+        Err(error) if error.is(code::WRONG_LAST_SEQUENCE) => Ok(false),
+        stored => stored.map(|_| true),
     }
 }
 

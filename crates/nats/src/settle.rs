@@ -90,7 +90,10 @@ impl NatsCursor {
                         let dead_ms = shared.clock.now_ms();
                         let obituary = dead_letters::Obituary::new(reason, dead_ms, tried);
                         let put = dead_letters::put(&shared, &cursor.consumer, &stored, &obituary);
-                        put.await.inspect(|_| shared.telemetry.gave_up())
+                        if put.await? {
+                            shared.telemetry.gave_up();
+                        }
+                        Ok(())
                     }
                     .boxed(),
                 )

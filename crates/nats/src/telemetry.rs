@@ -2,10 +2,13 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use eventbus_core::Position;
 use eventbus_core::broker::AppendError;
-use eventbus_core::telemetry::{COMMIT_DURATION, Families, Histogram, Times, add};
+use eventbus_core::telemetry::{
+    COMMIT_DURATION, COMMIT_EVENTS, Events, Families, Histogram, Times, add,
+};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 use tracing::{debug, error, info, warn};
@@ -16,8 +19,10 @@ use crate::levels::Levels;
 /// Counts since the broker was opened.
 #[derive(Debug, Default)]
 pub struct Telemetry {
-    /// From the first event of an append to the last acknowledgement.
-    pub(crate) appends: Histogram<Times>,
+    /// Appends that were acknowledged, by the events in them.
+    commits: Histogram<Events>,
+    /// From the first event of such an append to the last acknowledgement.
+    appends: Histogram<Times>,
     pub(crate) dropped_events: AtomicU64,
     pub(crate) dead_letters: AtomicU64,
     /// What waits to be due, as last heard.
@@ -26,6 +31,11 @@ pub struct Telemetry {
 }
 
 impl Telemetry {
+    pub(crate) fn appended(&self, events: usize, took: Duration) {
+        self.commits.record(events as u64);
+        self.appends.took(took);
+    }
+
     pub(crate) fn lost(&self, consumer: &str, events: u64) {
         add(&self.dropped_events, events);
         warn!(consumer, events, "events were lost to retention before they were delivered");
@@ -43,7 +53,9 @@ impl Telemetry {
 
 impl Collector for Telemetry {
     fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        Families::to(encoder).histogram(COMMIT_DURATION.0, COMMIT_DURATION.1, &self.appends)
+        let mut families = Families::to(encoder);
+        families.histogram(COMMIT_EVENTS.0, COMMIT_EVENTS.1, &self.commits)?;
+        families.histogram(COMMIT_DURATION.0, COMMIT_DURATION.1, &self.appends)
     }
 }
 

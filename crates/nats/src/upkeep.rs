@@ -174,8 +174,10 @@ pub(crate) async fn count_lost(
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Incr", format!("+{events}"));
     headers.insert(stored::MESSAGE_ID, lost.id(consumer));
-    shared.api.publish(subject::dropped(consumer), headers, Bytes::new()).await?;
-    shared.telemetry.lost(consumer, events);
+    let told = shared.api.publish(subject::dropped(consumer), headers, Bytes::new()).await?;
+    if !told.duplicate {
+        shared.telemetry.lost(consumer, events);
+    }
     Ok(())
 }
 

@@ -24,7 +24,7 @@ use tokio::time::{Sleep, sleep};
 use crate::attempt::{Ended, Tools, attempt};
 use crate::desk::{Desk, Order, Plan, Trouble, Turn};
 use crate::slots::Share;
-use crate::telemetry::{self, DeliveryAttempted};
+use crate::telemetry::{self, DeliveryAttempted, LeftOut};
 use crate::transport::Transport;
 
 /// Delivers the events of one Subscription.
@@ -41,6 +41,8 @@ pub(crate) struct Dispatcher<T> {
     under_way: JoinSet<Ended>,
     /// Ended, and not being settled yet.
     ended: Vec<Settled>,
+    /// How many of those were not to be delivered.
+    left_out: LeftOut,
     /// Ended before, and being settled.
     settling: Option<Settling>,
     share: Share,
@@ -86,6 +88,7 @@ impl<T: Transport> Dispatcher<T> {
             ready: Vec::new(),
             under_way: JoinSet::new(),
             ended: Vec::new(),
+            left_out: LeftOut::default(),
             settling: None,
             pause: None,
         }
@@ -244,21 +247,17 @@ impl<T: Transport> Dispatcher<T> {
     fn skip(&mut self) {
         let interest = &self.plan.subscription.interest;
         let now_ms = self.tools.clock.now_ms();
-        let (mut unwanted, mut expired) = (0, 0);
+        let left_out = &mut self.left_out;
         let skipped = self.ready.extract_if(.., |lease| {
             let is_unwanted = !lease.event().is_of(interest);
             let has_expired = || expires_ms(lease.event()).is_some_and(|at_ms| at_ms <= now_ms);
             let is_expired = !is_unwanted && has_expired();
-            unwanted += u64::from(is_unwanted);
-            expired += u64::from(is_expired);
+            left_out.unwanted += u64::from(is_unwanted);
+            left_out.expired += u64::from(is_expired);
             is_unwanted || is_expired
         });
         let skip = |lease| Settled { lease, attempt: None, verdict: Verdict::Skip };
         self.ended.extend(skipped.map(skip));
-        self.tools.telemetry.events_skipped(unwanted);
-        if expired > 0 {
-            self.tools.telemetry.events_expired(&self.plan.subscription.identity, expired);
-        }
     }
 
     /// Decides what follows from an attempt.
@@ -276,8 +275,8 @@ impl<T: Transport> Dispatcher<T> {
             stored: lease.stored(),
             attempt: lease.attempts() + 1,
             outcome,
+            began_ms,
             took,
-            ended_ms: now_ms,
         });
         if plan.has_endpoint_of(&self.plan) {
             self.judge(outcome);
@@ -302,10 +301,17 @@ impl<T: Transport> Dispatcher<T> {
     /// Begins to settle what ended, when what ended before is settled.
     fn settle(&mut self) {
         if self.settling.is_none() && !self.ended.is_empty() {
-            let (cursor, turn) = (self.plan.cursor.clone(), std::mem::take(&mut self.ended));
+            let (tools, plan) = (self.tools.clone(), self.plan.clone());
+            let turn = std::mem::take(&mut self.ended);
+            let left_out = std::mem::take(&mut self.left_out);
             let count = turn.len();
-            let done = async move { cursor.settle(turn).await }.boxed();
-            self.settling = Some(Settling { count, done });
+            let done = async move {
+                plan.cursor.settle(turn).await?;
+                // Not before: what is not settled comes again.
+                tools.telemetry.events_left_out(&plan.subscription.identity, left_out);
+                Ok(())
+            };
+            self.settling = Some(Settling { count, done: done.boxed() });
         }
     }
 

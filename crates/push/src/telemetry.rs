@@ -14,7 +14,7 @@ use eventbus_core::broker::CursorStats;
 use eventbus_core::delivery::Outcome;
 use eventbus_core::reconcile::Fill;
 use eventbus_core::subscription::Identity;
-use eventbus_core::telemetry::{Families, Histogram, Times, add, load};
+use eventbus_core::telemetry::{ClockTimes, Families, Histogram, Times, add, load};
 use eventbus_core::{Stored, Subscription, Text};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -41,7 +41,7 @@ const WORDS: [&str; 12] = [
 pub struct Telemetry {
     attempts: [AtomicU64; WORDS.len()],
     attempts_took: Histogram<Times>,
-    end_to_end: Histogram<Times>,
+    end_to_end: Histogram<ClockTimes>,
     delivered_bytes: AtomicU64,
     skipped: AtomicU64,
     expired: AtomicU64,
@@ -75,9 +75,18 @@ pub(crate) struct DeliveryAttempted<'a> {
     /// 1 for the first.
     pub(crate) attempt: u32,
     pub(crate) outcome: Outcome,
-    pub(crate) took: Duration,
     /// Wall-clock milliseconds since 1970.
-    pub(crate) ended_ms: u64,
+    pub(crate) began_ms: u64,
+    pub(crate) took: Duration,
+}
+
+/// Events of a turn that are settled and were not to be delivered.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LeftOut {
+    /// Their Subscription asks for others by now.
+    pub(crate) unwanted: u64,
+    /// They had expired.
+    pub(crate) expired: u64,
 }
 
 /// How all cursors are.
@@ -156,6 +165,11 @@ impl Ranked<&Arc<Subscription>> {
 }
 
 impl Telemetry {
+    /// Events that were not delivered because they had expired.
+    pub fn expired(&self) -> u64 {
+        load(&self.expired)
+    }
+
     /// The counters now.
     pub fn counts(&self) -> Counts {
         let attempts = WORDS.iter().zip(&self.attempts);
@@ -164,20 +178,21 @@ impl Telemetry {
             attempts_took: Duration::from_micros(self.attempts_took.total()),
             delivered_bytes: load(&self.delivered_bytes),
             skipped: load(&self.skipped),
-            expired: load(&self.expired),
+            expired: self.expired(),
             settle_failures: load(&self.settle_failures),
         }
     }
 
     pub(crate) fn delivery_attempted(&self, attempted: &DeliveryAttempted<'_>) {
-        let DeliveryAttempted { subscription, stored, attempt, outcome, took, ended_ms } =
+        let DeliveryAttempted { subscription, stored, attempt, outcome, began_ms, took } =
             *attempted;
         add(&self.attempts[index(outcome)], 1);
         self.attempts_took.took(took);
         if outcome.is_success() {
             add(&self.delivered_bytes, stored.event.payload.len() as u64);
-            let ms = ended_ms.saturating_sub(stored.committed_ms);
-            self.end_to_end.took(Duration::from_millis(ms));
+            let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            let waited_us = began_ms.saturating_sub(stored.committed_ms).saturating_mul(1_000);
+            self.end_to_end.record(waited_us.saturating_add(took_us));
         }
         debug!(
             namespace = &*subscription.namespace,
@@ -192,18 +207,18 @@ impl Telemetry {
         );
     }
 
-    pub(crate) fn events_skipped(&self, count: u64) {
-        add(&self.skipped, count);
-    }
-
-    pub(crate) fn events_expired(&self, subscription: &Identity, count: u64) {
-        add(&self.expired, count);
-        debug!(
-            namespace = &*subscription.namespace,
-            subscription = &*subscription.name,
-            count,
-            "events have expired before they could be delivered: they are dropped"
-        );
+    pub(crate) fn events_left_out(&self, subscription: &Identity, left_out: LeftOut) {
+        let LeftOut { unwanted, expired } = left_out;
+        add(&self.skipped, unwanted);
+        add(&self.expired, expired);
+        if expired > 0 {
+            debug!(
+                namespace = &*subscription.namespace,
+                subscription = &*subscription.name,
+                count = expired,
+                "events have expired before they could be delivered: they are dropped"
+            );
+        }
     }
 
     pub(crate) fn turn_not_settled(&self) {
@@ -232,9 +247,9 @@ impl Collector for Telemetry {
         )?;
         families.histogram(
             "eventbus_end_to_end_duration_seconds",
-            "From the moment at which an event was stored (a delayed one: when it was due) to the \
-             2xx that took it, its retries included; to a millisecond, by the wall clocks of the \
-             broker and of this process.",
+            "From the moment at which an event was stored (a delayed one: when it was due, and \
+             stored for delivery then) to the 2xx that took it, its retries included; to a \
+             millisecond, by the wall clocks of the broker and of this process.",
             &self.end_to_end,
         )?;
         families.counter(
@@ -405,6 +420,8 @@ mod tests {
 
     use eventbus_core::testing::{Page, event, subscription};
     use eventbus_core::{Event, Position};
+    use prometheus_client::encoding;
+    use prometheus_client::registry::Registry;
 
     use super::*;
 
@@ -435,8 +452,8 @@ mod tests {
                 stored: &stored,
                 attempt: 1,
                 outcome: Outcome::Status(204),
+                began_ms: 0,
                 took: Duration::from_millis(1),
-                ended_ms: 0,
             });
             subscription_failing(&identity, Outcome::Dns);
             subscription_recovered(&identity);
@@ -447,6 +464,32 @@ mod tests {
         let page = page.text();
         assert_eq!(page.lines().count(), 6, "{page}");
         assert!(page.lines().all(|line| !line.contains(char::is_control)), "{page}");
+    }
+
+    #[test]
+    fn end_to_end_is_rounded_once_and_told_no_finer_than_the_clocks_are() {
+        let subscription = subscription("a");
+        let stored =
+            Stored { position: Position(1), event: Arc::new(event("a", "x")), committed_ms: 1_000 };
+        let telemetry = Telemetry::default();
+        for (began_ms, took_us) in [(1_000, 300), (1_002, 1_700), (999, 50)] {
+            telemetry.delivery_attempted(&DeliveryAttempted {
+                subscription: &subscription.identity,
+                stored: &stored,
+                attempt: 1,
+                outcome: Outcome::Status(200),
+                began_ms,
+                took: Duration::from_micros(took_us),
+            });
+        }
+        assert_eq!(telemetry.end_to_end.total(), 300 + 3_700 + 50);
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(telemetry));
+        let mut page = String::new();
+        encoding::text::encode(&mut page, &registry).unwrap();
+        let first = page.lines().find(|line| line.contains("end_to_end_duration_seconds_bucket"));
+        let wanted = "eventbus_end_to_end_duration_seconds_bucket{le=\"0.001\"} 2";
+        assert_eq!(first, Some(wanted), "{page}");
     }
 
     fn lagging(uid: &str) -> Arc<Subscription> {

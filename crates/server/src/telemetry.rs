@@ -21,6 +21,7 @@ pub struct Telemetry {
     published_bytes: AtomicU64,
     ignored_events: AtomicU64,
     repeated_events: AtomicU64,
+    rejected: [AtomicU64; STATUSES.len()],
     requests_took: Histogram<Times>,
     requests: [AtomicU64; STATUSES.len()],
 }
@@ -45,6 +46,11 @@ pub enum Published {
         /// How many.
         events: usize,
     },
+    /// An event of a batch is refused, others perhaps not.
+    Rejected {
+        /// The status that it would have been answered with alone.
+        status: u16,
+    },
     /// A publish request was answered.
     Answered {
         /// With this HTTP status.
@@ -64,6 +70,7 @@ impl Telemetry {
             }
             Published::Ignored { events } => add(&self.ignored_events, events as u64),
             Published::Repeated { events } => add(&self.repeated_events, events as u64),
+            Published::Rejected { status } => add(&self.rejected[index(status)], 1),
             Published::Answered { status, took } => {
                 add(&self.requests[index(status)], 1);
                 self.requests_took.took(took);
@@ -100,10 +107,17 @@ impl Collector for Telemetry {
             load(&self.repeated_events),
         )?;
         families.counters(
+            "eventbus_batch_rejected_events",
+            "Events refused in batches that were answered with a result for each, by the HTTP \
+             status that each would have been answered with alone.",
+            "status",
+            by_status(&self.rejected),
+        )?;
+        families.counters(
             "eventbus_publish_requests",
             "Publish requests answered, by HTTP status.",
             "status",
-            STATUSES.iter().zip(&self.requests).map(|(status, count)| (*status, load(count))),
+            by_status(&self.requests),
         )?;
         families.histogram(
             "eventbus_publish_duration_seconds",
@@ -112,6 +126,10 @@ impl Collector for Telemetry {
             &self.requests_took,
         )
     }
+}
+
+fn by_status(counts: &[AtomicU64; STATUSES.len()]) -> impl Iterator<Item = (&'static str, u64)> {
+    STATUSES.into_iter().zip(counts.iter().map(load))
 }
 
 /// Where a status stands in [`STATUSES`].

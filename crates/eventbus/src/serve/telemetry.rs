@@ -74,7 +74,7 @@ impl Program {
             ["component"],
             components.iter().map(|(name, is_up)| ([*name], u64::from(*is_up))),
         )?;
-        let expired = self.push.get().map_or(0, |push| push.counts().expired);
+        let expired = self.push.get().map_or(0, |push| push.expired());
         let lost = self.broker.stats().dropped_events;
         families.counters(
             "eventbus_dropped_events",

@@ -236,6 +236,7 @@ async fn over_nats_the_same_families_are_told_as_far_as_they_mean_something() {
     bus.metrics_with("eventbus_end_to_end_duration_seconds_count 1").await;
     let page = bus.metrics_with("\neventbus_delayed_events 1\n").await;
     assert_eq!(value(&page, "eventbus_commit_duration_seconds_count"), Some("1"), "{page}");
+    assert_eq!(value(&page, "eventbus_commit_events_sum"), Some("1.0"), "{page}");
     let documented = std::fs::read_to_string(documented()).unwrap();
     for family in page.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
         let (name, help) = family.split_once(' ').unwrap();

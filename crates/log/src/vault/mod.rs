@@ -59,18 +59,21 @@ impl Vault {
         Ok(Position(highest.flatten().unwrap_or_default().unsigned_abs()))
     }
 
-    /// Stores those that are not there yet; durable when it returns. All or none. Blocks.
-    pub(crate) fn put(&self, dead: &[DeadLetter]) -> io::Result<()> {
+    /// Stores those that are not there yet, and tells how many; durable when it returns. All or
+    /// none. Blocks.
+    pub(crate) fn put(&self, dead: &[DeadLetter]) -> io::Result<usize> {
         if dead.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         let _open = self.held_open()?;
         self.disk.vault(Access::Write)?.change(|connection| {
             let transaction = connection.transaction()?;
+            let mut new = 0;
             for letter in dead {
-                put(&transaction, letter)?;
+                new += put(&transaction, letter)?;
             }
-            transaction.commit()
+            transaction.commit()?;
+            Ok(new)
         })
     }
 
@@ -218,7 +221,7 @@ impl Cells {
 }
 
 /// Stores one, unless there is one under its key.
-fn put(connection: &Connection, letter: &DeadLetter) -> rusqlite::Result<()> {
+fn put(connection: &Connection, letter: &DeadLetter) -> rusqlite::Result<usize> {
     let mut insert = connection.prepare_cached(
         "INSERT INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
          ON CONFLICT (cursor, position) DO NOTHING",
@@ -229,16 +232,7 @@ fn put(connection: &Connection, letter: &DeadLetter) -> rusqlite::Result<()> {
     let (position, dead_ms) = (signed(key.position.0), signed(*dead_ms));
     let event = whole(event);
     let reason = reason.as_str();
-    insert.execute(params![
-        &*key.cursor.0,
-        position,
-        reason,
-        dead_ms,
-        attempts,
-        remembered,
-        event
-    ])?;
-    Ok(())
+    insert.execute(params![&*key.cursor.0, position, reason, dead_ms, attempts, remembered, event])
 }
 
 /// The event as the log stores it.

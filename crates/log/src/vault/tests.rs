@@ -13,7 +13,7 @@ use crate::log::Machines;
 use crate::signal::Next;
 use crate::syncer::Syncer;
 use crate::table::Router;
-use crate::telemetry::TraceObserver;
+use crate::telemetry::{TraceObserver, load};
 
 fn machines(disk: &FaultyDisk) -> Machines {
     let disk = Arc::new(disk.clone());
@@ -95,6 +95,7 @@ fn a_kill_between_vault_and_ledger_leaves_one_dead_letter() {
     step(&mut machines);
     assert_eq!(answer.try_recv(), Ok(Ok(())));
     assert_eq!(reasons(&machines), [DeadLetterReason::Refused], "the first one stays");
+    assert_eq!(load(&machines.shared.telemetry.dead_letters), 0, "counted when it was stored");
     assert_eq!(cursor.stats().lag_events, 0);
 }
 

@@ -1,10 +1,11 @@
 //! A broker that fails, and what is told about the cursors.
 
+use eventbus_core::attributes::{Attribute, EXPIRY_TIME, Value};
 use eventbus_core::limits;
 use eventbus_core::reconcile::{DeliveryHealth, Fill};
 
 use crate::subscriber::Subscriber;
-use crate::world::{World, eventually, set_active, subscription};
+use crate::world::{World, event, eventually, set_active, subscription};
 
 #[tokio::test]
 async fn a_broker_that_is_away_at_the_start_is_found_later() {
@@ -61,6 +62,25 @@ async fn what_could_not_be_settled_comes_again() {
     world.broker.set_out_of_order(false);
     eventually("it is settled", || world.lag("a") == 0).await;
     assert_eq!(subscriber.payloads(), ["1", "1"]);
+}
+
+#[tokio::test]
+async fn what_has_expired_is_counted_once_it_is_settled() {
+    let subscriber = Subscriber::start().await;
+    let mut world = World::new();
+    world.declare_open(subscription("a", &subscriber.url())).await;
+    let cursor = world.broker.cursor("a").unwrap();
+    cursor.place().settling_hangs = true;
+    let mut expired = event("1");
+    let (name, value) = (EXPIRY_TIME.into(), Value::Text("1960-01-01T00:00:00Z".into()));
+    expired.attributes = [Attribute { name, value }].into_iter().collect();
+    world.broker.publish(expired);
+    world.settle_down().await;
+    let counts = world.push.as_ref().unwrap().telemetry().clone();
+    assert_eq!((counts.expired(), world.lag("a")), (0, 1));
+    cursor.place().settling_hangs = false;
+    eventually("it is settled", || world.lag("a") == 0).await;
+    assert_eq!((counts.expired(), subscriber.count()), (1, 0));
 }
 
 #[tokio::test]

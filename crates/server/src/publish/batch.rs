@@ -77,6 +77,11 @@ impl Publish {
             self.append(&mut road).await?;
             self.delay(&mut road).await;
         }
+        for event in &road.events {
+            if let Status::Rejected(refusal) = &event.status {
+                self.telemetry.published(Published::Rejected { status: refusal.status() });
+            }
+        }
         // The weakest of what was reached holds for all.
         let durability = road.events.iter().filter_map(|event| event.durability).min();
         Ok(StoredBatch { events: road.events, durability, refused })

@@ -80,6 +80,23 @@ async fn events_and_answers_are_counted() {
 }
 
 #[tokio::test]
+async fn what_is_refused_in_a_batch_is_counted_by_its_own_status() {
+    let (world, admin) = (World::new(), Admin::default());
+    admin.metrics.export(world.publish.telemetry.clone());
+    world.subscribe("shop", "order.created");
+    let batch = format!("[{ORDER},{{}},{}]", ORDER.replace("created", "-"));
+    assert_eq!(world.post("/v1/events/batch", batch).await.status, 200);
+    let page = page(&admin).await;
+    for line in [
+        "eventbus_published_events_total 1",
+        "eventbus_batch_rejected_events_total{status=\"400\"} 2",
+        "eventbus_publish_requests_total{status=\"200\"} 1",
+    ] {
+        assert!(counted(&page).contains(&line), "{page}");
+    }
+}
+
+#[tokio::test]
 async fn what_a_publisher_began_who_goes_away_is_finished_and_counted() {
     let (world, admin) = (World::new(), Admin::default());
     admin.metrics.export(world.publish.telemetry.clone());
