@@ -189,6 +189,7 @@ fn share(
     let (clock, observer) = seams;
     let Recovered { segments, resume, cursors, corrupt, ledger_lost, .. } = recovered;
     let visible = Position(resume.next.0 - 1);
+    let room = limits.max_bytes.saturating_sub(segments.used_bytes());
     let shared = Arc::new(Shared {
         clock,
         observer,
@@ -208,6 +209,7 @@ fn share(
         timer: Timer::default(),
         upkeep: Signal::default(),
         health: Health::default(),
+        room: room.into(),
         next: AtomicU64::new(resume.next.0),
         committed_ms: AtomicU64::new(resume.committed_ms),
         closed: false.into(),
@@ -426,13 +428,12 @@ impl Broker for Log {
     }
 
     fn stats(&self) -> BrokerStats {
-        let used_bytes = self.shared.segments.used_bytes();
         let telemetry = &self.shared.telemetry;
         let delayed = self.shared.delays.kept();
         BrokerStats {
             health: self.shared.health.now(),
-            used_bytes,
-            free_bytes: self.shared.limits.max_bytes.saturating_sub(used_bytes),
+            used_bytes: self.shared.segments.used_bytes(),
+            free_bytes: load(&self.shared.room),
             first: self.shared.segments.first(),
             next: self.shared.next_position(),
             corrupt_ranges: load(&telemetry.corrupt_ranges),

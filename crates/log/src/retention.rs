@@ -4,6 +4,7 @@
 //! the ledger, durably, before the bytes go, so the counts are exact even across a power cut.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use eventbus_core::Position;
 use tokio::sync::oneshot;
@@ -52,7 +53,9 @@ impl Retention {
         }
         self.shorten_backlogs();
         self.end_what_is_old(now);
-        let segments = self.segments_to_end(now);
+        let may_end = self.may_end();
+        self.look_at_room(&may_end);
+        let segments = self.segments_to_end(&may_end, now);
         if segments == 0 {
             return Ok(false);
         }
@@ -108,13 +111,33 @@ impl Retention {
         }
     }
 
-    /// How many of the oldest segments may end: they are settled by all, and either too old, or
-    /// beyond the history, or in the way of new events.
-    fn segments_to_end(&self, now: Now) -> usize {
+    /// The oldest segments that nobody needs: they are settled by all.
+    fn may_end(&self) -> Vec<Arc<Segment>> {
         let cursors = self.shared.table.all();
         let held = cursors.iter().filter_map(|cursor| cursor.place().holds_from()).min();
         // What no cursor was told of yet is held by none, and wanted perhaps.
         let told = self.told();
+        let may_end = |segment: &Arc<Segment>| {
+            let last = segment.facts().last;
+            let settled = held.is_none_or(|held| last < held);
+            segment.is_full() && settled && last <= told
+        };
+        self.shared.segments.all().into_iter().take_while(may_end).collect()
+    }
+
+    /// Takes note of how much may still be stored, where nothing is in the way that may end.
+    fn look_at_room(&self, may_end: &[Arc<Segment>]) {
+        let Shared { segments, limits, room, .. } = &*self.shared;
+        let unused_bytes = limits.max_bytes.saturating_sub(segments.used_bytes());
+        // A volume that does not tell may have room for all.
+        let volume_bytes = segments.disk.free_bytes().unwrap_or(u64::MAX);
+        let settled_bytes: u64 = may_end.iter().map(|segment| segment.all_bytes()).sum();
+        room.store(unused_bytes.min(volume_bytes) + settled_bytes, Ordering::Relaxed);
+    }
+
+    /// How many of those may end now: they are too old, or beyond the history, or in the way of new
+    /// events.
+    fn segments_to_end(&self, may_end: &[Arc<Segment>], now: Now) -> usize {
         let limits = &self.shared.limits;
         let Some(end_bytes) = self.shared.segments.active().map(|active| active.end_bytes()) else {
             return 0;
@@ -122,19 +145,14 @@ impl Retention {
         let needed = self.shared.segments.segment_bytes;
         let mut used_bytes = self.shared.segments.used_bytes();
         let mut count = 0;
-        for segment in self.shared.segments.all() {
-            let facts = segment.facts();
-            let settled = held.is_none_or(|held| facts.last < held);
-            if !segment.is_full() || !settled || facts.last > told {
-                break;
-            }
-            let is_old = facts.last_ms.saturating_add(limits.age_ms) < now.ms;
+        for segment in may_end {
+            let is_old = segment.facts().last_ms.saturating_add(limits.age_ms) < now.ms;
             let is_history = end_bytes - segment.end_bytes() >= limits.history_bytes;
             let is_in_the_way = used_bytes + needed > limits.max_bytes;
             if !(is_old || is_history || is_in_the_way) {
                 break;
             }
-            used_bytes -= segment.size + segment.index_bytes();
+            used_bytes -= segment.all_bytes();
             count += 1;
         }
         count

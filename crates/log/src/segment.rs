@@ -96,6 +96,11 @@ impl Segment {
         }
     }
 
+    /// Bytes of both its files.
+    pub(crate) fn all_bytes(&self) -> u64 {
+        self.size + self.index_bytes()
+    }
+
     /// The bytes of the index file, while the index is in memory.
     pub(crate) fn index_encoded(&self, log: LogId) -> Option<Vec<u8>> {
         match &*self.index() {

@@ -124,7 +124,7 @@ impl Segments {
     pub(crate) fn used_bytes(&self) -> u64 {
         let state = self.read();
         let spares: u64 = state.spares.iter().map(|spare| spare.size).sum();
-        spares + state.all.iter().map(|segment| segment.size + segment.index_bytes()).sum::<u64>()
+        spares + state.all.iter().map(|segment| segment.all_bytes()).sum::<u64>()
     }
 
     /// Is there a file the next segment can begin in at once?

@@ -45,6 +45,8 @@ pub(crate) struct Shared {
     /// Wakes the thread that looks after retention, spare files and indexes.
     pub(crate) upkeep: Signal,
     pub(crate) health: Health,
+    /// Bytes that may still be stored, as upkeep has found last.
+    pub(crate) room: AtomicU64,
     /// The position the next event will get.
     pub(crate) next: AtomicU64,
     /// When the last commit was made, in milliseconds since 1970; never falls, as the clock may.

@@ -214,10 +214,13 @@ impl World {
         self.renamings.push(self.names.clone());
     }
 
+    fn used(&self) -> usize {
+        self.names.values().map(|file| self.files[*file].seen.len()).sum()
+    }
+
     fn room(&self, file: usize, size: usize) -> io::Result<()> {
         let grown = size.saturating_sub(self.files[file].seen.len());
-        let used: usize = self.names.values().map(|file| self.files[*file].seen.len()).sum();
-        if grown > 0 && (used + grown) as u64 > self.volume_bytes {
+        if grown > 0 && (self.used() + grown) as u64 > self.volume_bytes {
             return Err(Errno::NOSPC.into());
         }
         Ok(())
@@ -284,6 +287,11 @@ impl Disk for FaultyDisk {
 
     fn volume_bytes(&self) -> io::Result<u64> {
         Ok(self.alive()?.volume_bytes)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let world = self.alive()?;
+        Ok(world.volume_bytes.saturating_sub(world.used() as u64))
     }
 
     fn vault(&self, access: Access) -> io::Result<Arc<Database>> {

@@ -93,6 +93,11 @@ impl Disk for FileDisk {
         Ok(volume.f_frsize.saturating_mul(volume.f_blocks))
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        let volume = statvfs(&self.path)?;
+        Ok(volume.f_frsize.saturating_mul(volume.f_bavail))
+    }
+
     fn vault(&self, _: Access) -> io::Result<Arc<Database>> {
         Ok(self.vault.clone())
     }

@@ -40,6 +40,9 @@ pub trait Disk: Send + Sync + 'static {
     /// Bytes of the whole volume, used and free.
     fn volume_bytes(&self) -> io::Result<u64>;
 
+    /// Bytes of the volume that files may still take.
+    fn free_bytes(&self) -> io::Result<u64>;
+
     /// The database of the dead letters, beside the files and none of them. Asked for at each use,
     /// which may be refused as any other operation.
     fn vault(&self, access: Access) -> io::Result<Arc<Database>>;

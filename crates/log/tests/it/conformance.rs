@@ -153,6 +153,10 @@ impl Disk for Lived<dyn Disk> {
         self.act(|disk| disk.volume_bytes())
     }
 
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.act(|disk| disk.free_bytes())
+    }
+
     fn vault(&self, access: Access) -> io::Result<Arc<Database>> {
         self.act(|disk| disk.vault(access))
     }

@@ -26,6 +26,31 @@ async fn settled_history_goes_and_its_files_are_used_again() {
 }
 
 #[tokio::test]
+async fn what_settled_history_would_make_room_for_is_free() {
+    let disk = FaultyDisk::new(1 << 30);
+    let max_bytes = 1024 * 1024;
+    let config = LogConfig { max_bytes: Some(max_bytes), ..small(&disk) };
+    let log = open_with(config, &clock()).unwrap();
+    let at_first = log.stats().free_bytes;
+    // Nobody asks for them: they are settled at once.
+    while log.stats().used_bytes <= max_bytes / 2 {
+        fill(&log, "a", 50, 100).await;
+    }
+    let is_told = |free_bytes| free_bytes != at_first && free_bytes > max_bytes / 2;
+    until("it is told", || is_told(log.stats().free_bytes)).await;
+    assert!(log.stats().used_bytes > max_bytes / 2, "nothing had to go");
+}
+
+#[tokio::test]
+async fn what_others_take_of_the_volume_is_not_free() {
+    let disk = FaultyDisk::new(1 << 30);
+    let log = open_with(small(&disk), &clock()).unwrap();
+    until("there is room", || log.stats().free_bytes > 8 * 1024 * 1024).await;
+    disk.resize(0);
+    until("it is told", || log.stats().free_bytes == 0).await;
+}
+
+#[tokio::test]
 async fn a_dead_cursor_loses_its_oldest_alone_and_the_loss_is_exact() {
     let disk = FaultyDisk::new(1 << 30);
     let clock = clock();

@@ -41,7 +41,9 @@ impl Collector for BrokerGauges {
         families.gauge("eventbus_log_bytes", "Bytes of storage in use.", stats.used_bytes)?;
         families.gauge(
             "eventbus_log_free_bytes",
-            "Bytes that may still be stored before events are refused.",
+            "Bytes that may still be stored before events are refused: within `max_bytes`, and \
+             for the log within what its volume has left and with what settled events would make \
+             room for, looked at every second.",
             stats.free_bytes,
         )?;
         families.gauge(
