@@ -6,6 +6,7 @@ use bytes::Bytes;
 use eventbus_core::manifest::DeliveryFormat;
 use eventbus_core::wire::cloudevents;
 use eventbus_core::wire::error::Refusal;
+use eventbus_core::wire::lines::Lines;
 use eventbus_core::wire::submission::{BatchLimits, RequestHead, Submission};
 use eventbus_core::wire::trace::Trace;
 use eventbus_core::wire::{contract, delivery, stored};
@@ -107,9 +108,11 @@ pub(crate) fn delivery_structured() -> Work {
 }
 
 fn delivery(format: DeliveryFormat) -> Work {
-    let event = events::event(0, 1);
+    let (event, mut lines) = (events::event(0, 1), Lines::default());
     Box::new(move || {
-        black_box(delivery::request(black_box(&event), &event.trace, format, None, 7));
+        lines.clear();
+        let event = black_box(&event);
+        black_box(delivery::request(event, &event.trace, format, (None, 7), &mut lines));
     })
 }
 

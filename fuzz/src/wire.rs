@@ -2,8 +2,10 @@
 
 use bytes::Bytes;
 use eventbus_core::manifest::DeliveryFormat;
+use eventbus_core::testing;
 use eventbus_core::wire::cloudevents;
 use eventbus_core::wire::error::{FrontDialect, Refusal};
+use eventbus_core::wire::lines::Lines;
 use eventbus_core::wire::submission::{BatchLimits, RequestHead, Submissions};
 use eventbus_core::wire::trace::Trace;
 use eventbus_core::wire::{contract, delivery, front, stored};
@@ -157,8 +159,9 @@ fn deliverable(event: &Event) {
         DeliveryFormat::CloudEventsBinary,
         DeliveryFormat::CloudEventsStructured,
     ] {
-        let (headers, _) = delivery::request(event, &event.trace, format, Some("orders"), 1);
-        assert!(headers.len() < 30 + event.attributes.len(), "{event:?}");
+        let mut lines = Lines::default();
+        delivery::request(event, &event.trace, format, (Some("orders"), 1), &mut lines);
+        assert!(testing::headers(&lines).len() < 30 + event.attributes.len(), "{event:?}");
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::attributes::Attributes;
 use crate::broker::{CursorId, Position};
@@ -17,6 +18,7 @@ use crate::manifest::{DeliveryFormat, SubscriptionStatus};
 use crate::seams::{Clock, Entropy};
 use crate::span::{Span, Spans, Work};
 use crate::subscription::{Identity, Subscription};
+use crate::wire::lines::Lines;
 use crate::wire::trace::Trace;
 
 /// A Subscription of namespace `stage` whose name is its uid, to `order.created` of `shop`; nothing
@@ -40,6 +42,22 @@ pub fn subscription(uid: &str) -> Subscription {
         format: DeliveryFormat::default(),
         status: SubscriptionStatus::default(),
     }
+}
+
+/// Header lines as they are read. Panics on any that is not legal.
+pub fn headers(lines: &Lines) -> HeaderMap {
+    let text = std::str::from_utf8(lines.as_bytes()).expect("UTF-8");
+    let line = |line: &str| {
+        let (name, value) =
+            line.strip_suffix("\r\n").expect("an end").split_once(": ").expect("a colon");
+        let name = HeaderName::try_from(name).expect("a name");
+        (name, HeaderValue::from_bytes(value.as_bytes()).expect("a value"))
+    };
+    let mut headers = HeaderMap::new();
+    for (name, value) in text.split_inclusive('\n').map(line) {
+        headers.append(name, value);
+    }
+    headers
 }
 
 /// An event of `event_type` and of the source that [`subscription`] asks for. Its id is one that

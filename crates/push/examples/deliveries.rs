@@ -26,10 +26,11 @@ use eventbus_core::manifest::{
 };
 use eventbus_core::subscription::Identity;
 use eventbus_core::testing::{self, SeededEntropy};
+use eventbus_core::wire::lines::Lines;
 use eventbus_core::wire::{delivery, stored};
 use eventbus_core::{Broker, Catalog, Clock, Event, Interest, Source, Subscription};
 use eventbus_push::{Parts, Push};
-use http::{HeaderMap, Method, Request, Response};
+use http::{Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -167,8 +168,9 @@ async fn bare(port: u16, events: usize, in_flight: usize) {
     connector.set_nodelay(true);
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     let event = event(0);
-    let (headers, _): (HeaderMap, Bytes) =
-        delivery::request(&event, &event.trace, DeliveryFormat::Kyma, None, 1);
+    let mut lines = Lines::default();
+    delivery::request(&event, &event.trace, DeliveryFormat::Kyma, (None, 1), &mut lines);
+    let headers = eventbus_core::testing::headers(&lines);
     let url: http::Uri = url(port).parse().expect("a URL");
     let left = Arc::new(AtomicUsize::new(events));
     let mut loops = JoinSet::new();

@@ -8,6 +8,7 @@
 //! An event that waits for its retry is with the broker, so it holds no slot here.
 
 use std::num::NonZeroUsize;
+use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,9 +17,9 @@ use eventbus_core::broker::CursorError;
 use eventbus_core::delivery::{Attempt, Outcome, Verdict, verdict};
 use eventbus_core::wire::timing::expires_ms;
 use eventbus_core::{Lease, Settled, limits};
-use futures::FutureExt;
 use futures::future::BoxFuture;
-use tokio::task::{JoinError, JoinSet};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
 use tokio::time::{Sleep, sleep};
 
 use crate::attempt::{Ended, Tools, attempt};
@@ -38,7 +39,7 @@ pub(crate) struct Dispatcher<T> {
     leasing: Option<Leasing>,
     /// Leased, waiting for a slot of the process's budget.
     ready: Vec<Lease>,
-    under_way: JoinSet<Ended>,
+    under_way: FuturesUnordered<UnderWay>,
     /// Ended, and not being settled yet.
     ended: Vec<Settled>,
     /// How many of those were not to be delivered.
@@ -48,6 +49,9 @@ pub(crate) struct Dispatcher<T> {
     share: Share,
     pause: Option<Pause>,
 }
+
+/// An attempt under way; `None` when it panicked.
+type UnderWay = BoxFuture<'static, Option<Ended>>;
 
 type Leasing = BoxFuture<'static, Result<Vec<Lease>, CursorError>>;
 
@@ -69,7 +73,7 @@ enum Woken {
     Ordered,
     Slot,
     Rested,
-    Ended(Result<Ended, JoinError>),
+    Ended(Option<Ended>),
     Leased(Result<Vec<Lease>, CursorError>),
     Settled(Result<(), CursorError>),
 }
@@ -86,7 +90,7 @@ impl<T: Transport> Dispatcher<T> {
             plan,
             leasing: None,
             ready: Vec::new(),
-            under_way: JoinSet::new(),
+            under_way: FuturesUnordered::new(),
             ended: Vec::new(),
             left_out: LeftOut::default(),
             settling: None,
@@ -99,7 +103,7 @@ impl<T: Transport> Dispatcher<T> {
     pub(crate) async fn run(mut self: Box<Self>) {
         self.check_endpoint();
         while let Ok(()) = self.turn().await {}
-        self.under_way.shutdown().await;
+        self.under_way.clear();
         // Should the broker refuse it, it comes again.
         while self.is_settling() {
             let _ = settled(&mut self.settling).await;
@@ -127,7 +131,7 @@ impl<T: Transport> Dispatcher<T> {
                 tokio::task::yield_now().await;
             }
         }
-        while let Some(ended) = self.under_way.try_join_next() {
+        while let Some(Some(ended)) = self.under_way.next().now_or_never() {
             self.record(ended);
         }
         if self.may_begin() {
@@ -179,7 +183,7 @@ impl<T: Transport> Dispatcher<T> {
             () = self.desk.changed() => Woken::Ordered,
             // It goes on only while it is looked at.
             settled = settled(&mut self.settling) => Woken::Settled(settled),
-            Some(ended) = self.under_way.join_next() => Woken::Ended(ended),
+            Some(ended) = self.under_way.next() => Woken::Ended(ended),
             () = stand_in_line(is_in_line, &mut self.share) => Woken::Slot,
             () = look_again(is_starved) => Woken::Slot,
             () = rest(pause) => Woken::Rested,
@@ -238,7 +242,8 @@ impl<T: Transport> Dispatcher<T> {
         self.share.resize(under_way, wanted);
         let free = self.share.held().saturating_sub(under_way).min(self.ready.len());
         for lease in self.ready.drain(..free) {
-            self.under_way.spawn(attempt(self.tools.clone(), self.plan.clone(), lease));
+            let attempt = attempt(self.tools.clone(), self.plan.clone(), lease);
+            self.under_way.push(AssertUnwindSafe(attempt).catch_unwind().map(Result::ok).boxed());
         }
     }
 
@@ -261,8 +266,8 @@ impl<T: Transport> Dispatcher<T> {
     }
 
     /// Decides what follows from an attempt.
-    fn record(&mut self, ended: Result<Ended, JoinError>) {
-        let Ok(Ended { lease, plan, began_ms, took, outcome }) = ended else {
+    fn record(&mut self, ended: Option<Ended>) {
+        let Some(Ended { lease, plan, began_ms, took, outcome }) = ended else {
             // Its lease is dropped. The pause keeps a defect from spinning.
             telemetry::attempt_lost(self.desk.uid());
             self.pause(limits::BROKER_PAUSE_MAX, false);

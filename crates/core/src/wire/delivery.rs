@@ -2,31 +2,19 @@
 //! CloudEvent.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::attributes::Value;
-use crate::event::{Event, Text};
+use crate::event::Event;
 use crate::manifest::DeliveryFormat;
+use crate::wire::cloudevents;
+use crate::wire::lines::{Lines, is_value};
 use crate::wire::trace::Trace;
-use crate::wire::{cloudevents, percent};
 
-const EVENT_ID: HeaderName = HeaderName::from_static("kyma-event-id");
-const EVENT_TIME: HeaderName = HeaderName::from_static("kyma-event-time");
-const EVENT_TYPE: HeaderName = HeaderName::from_static("kyma-event-type");
-const EVENT_TYPE_VERSION: HeaderName = HeaderName::from_static("kyma-event-type-version");
-const SOURCE_ENVIRONMENT: HeaderName = HeaderName::from_static("kyma-source-environment");
-const SOURCE_ID: HeaderName = HeaderName::from_static("kyma-source-id");
-const SOURCE_NAMESPACE: HeaderName = HeaderName::from_static("kyma-source-namespace");
-const SOURCE_TYPE: HeaderName = HeaderName::from_static("kyma-source-type");
-const SUBSCRIPTION: HeaderName = HeaderName::from_static("kyma-subscription");
 /// How the names of headers of attributes begin.
-const ATTRIBUTE: &str = "kyma-attribute-";
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const ATTRIBUTE: &str = "Kyma-Attribute-";
+const CONTENT_TYPE: &str = "Content-Type";
 
-const STRUCTURED: HeaderValue = HeaderValue::from_static(cloudevents::MEDIA_TYPE);
-
-/// The headers and the body of one attempt.
+/// Writes the headers of one attempt, and gives its body.
 ///
 /// `trace` is what the event carries, or the headers of the attempt's own span;
 /// `subscription_name` is given when the Subscription asks for it; `request_id` is fresh for each
@@ -35,32 +23,34 @@ pub fn request(
     event: &Event,
     trace: &Trace,
     format: DeliveryFormat,
-    subscription_name: Option<&str>,
-    request_id: u128,
-) -> (HeaderMap, Bytes) {
-    let mut headers = HeaderMap::with_capacity(16 + event.attributes.len());
+    (subscription_name, request_id): (Option<&str>, u128),
+    lines: &mut Lines,
+) -> Bytes {
     let body = match format_of(event, format) {
         DeliveryFormat::Kyma => {
-            kyma(event, &mut headers);
+            kyma(event, lines);
             event.payload.clone()
         }
         DeliveryFormat::CloudEventsBinary => {
-            cloudevents::binary_headers(event, &mut headers);
+            cloudevents::binary_headers(event, lines);
             event.payload.clone()
         }
         DeliveryFormat::CloudEventsStructured => {
-            headers.insert(CONTENT_TYPE, STRUCTURED);
+            lines.header(CONTENT_TYPE, cloudevents::MEDIA_TYPE.as_bytes());
             cloudevents::structured_body(event).into()
         }
     };
     for (header, text) in trace.iter() {
-        headers.insert(header.name(), plain(text));
+        plain(header.written(), text, lines);
     }
     if let Some(name) = subscription_name {
-        headers.insert(SUBSCRIPTION, percent::encode_str(name));
+        lines.text("Kyma-Subscription", name);
     }
-    headers.insert(REQUEST_ID, request_id_value(request_id));
-    (headers, body)
+    // A version 4 UUID in its usual spelling.
+    let id = uuid::Builder::from_random_bytes(request_id.to_be_bytes()).into_uuid();
+    let mut buffer = uuid::Uuid::encode_buffer();
+    lines.header("X-Request-Id", id.hyphenated().encode_lower(&mut buffer).as_bytes());
+    body
 }
 
 /// The format in which the event can be delivered. In binary mode the media type of the payload is
@@ -74,56 +64,41 @@ fn format_of(event: &Event, format: DeliveryFormat) -> DeliveryFormat {
     }
 }
 
-fn kyma(event: &Event, headers: &mut HeaderMap) {
+fn kyma(event: &Event, lines: &mut Lines) {
     if !event.content_type.is_empty() {
-        headers.insert(CONTENT_TYPE, plain(&event.content_type));
+        plain(CONTENT_TYPE, &event.content_type, lines);
     }
-    let mut put = |name, text: &Text| {
-        if !text.is_empty() {
-            headers.insert(name, percent::encode(text));
-        }
-    };
-    put(EVENT_ID, &event.id);
-    put(EVENT_TIME, &event.time);
-    put(EVENT_TYPE, &event.event_type);
-    put(EVENT_TYPE_VERSION, &event.event_type_version);
+    lines.some_text("Kyma-Event-Id", &event.id);
+    lines.some_text("Kyma-Event-Time", &event.time);
+    lines.some_text("Kyma-Event-Type", &event.event_type);
+    lines.some_text("Kyma-Event-Type-Version", &event.event_type_version);
     match event.source.parts() {
         Some(parts) => {
-            headers.insert(SOURCE_ENVIRONMENT, percent::encode_str(parts.environment));
-            headers.insert(SOURCE_NAMESPACE, percent::encode_str(parts.namespace));
-            headers.insert(SOURCE_TYPE, percent::encode_str(parts.source_type));
+            lines.text("Kyma-Source-Environment", parts.environment);
+            lines.text("Kyma-Source-Namespace", parts.namespace);
+            lines.text("Kyma-Source-Type", parts.source_type);
         }
-        None => drop(headers.insert(SOURCE_ID, percent::encode(event.source.text()))),
+        None => lines.text("Kyma-Source-Id", event.source.text()),
     }
     for attribute in event.attributes.iter() {
-        // A name of lower-case letters and digits makes the name of a header.
-        let Ok(name) = HeaderName::try_from([ATTRIBUTE, &attribute.name].concat()) else {
-            continue;
-        };
-        headers.insert(
-            name,
-            match &attribute.value {
-                Value::Text(text) => percent::encode(text),
-                value => percent::encode_str(&value.as_text()),
-            },
-        );
+        match &attribute.value {
+            Value::Text(text) => lines.text_of(ATTRIBUTE, &attribute.name, text),
+            value => lines.text_of(ATTRIBUTE, &attribute.name, &value.as_text()),
+        }
     }
 }
 
 /// What was a header of the publisher's, as it was. (Anything else is encoded.)
-fn plain(text: &Text) -> HeaderValue {
-    HeaderValue::from_maybe_shared(text.as_bytes().clone())
-        .unwrap_or_else(|_| percent::encode(text))
-}
-
-/// A version 4 UUID in its usual spelling.
-fn request_id_value(random: u128) -> HeaderValue {
-    let id = uuid::Builder::from_random_bytes(random.to_be_bytes()).into_uuid();
-    percent::encode_str(id.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()))
+fn plain(name: &str, text: &str, lines: &mut Lines) {
+    match is_value(text) {
+        true => lines.header(name, text.as_bytes()),
+        false => lines.text(name, text),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderMap;
     use proptest::prelude::*;
 
     use super::*;
@@ -148,7 +123,10 @@ mod tests {
         subscription_name: Option<&str>,
         request_id: u128,
     ) -> (HeaderMap, Bytes) {
-        request(event, &event.trace, format, subscription_name, request_id)
+        let mut lines = Lines::default();
+        let what = (subscription_name, request_id);
+        let body = request(event, &event.trace, format, what, &mut lines);
+        (testing::headers(&lines), body)
     }
 
     fn headers(event: &Event, subscription_name: Option<&str>, request_id: u128) -> HeaderMap {

@@ -6,6 +6,7 @@ pub mod delivery;
 pub mod error;
 pub mod front;
 mod json;
+pub mod lines;
 pub mod percent;
 pub mod stored;
 pub mod submission;

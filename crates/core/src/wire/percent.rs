@@ -1,6 +1,6 @@
 //! Text in headers, as CloudEvents writes it: percent-encoded, once.
 
-use std::fmt::Write as _;
+use std::io::Write as _;
 
 use bytes::Bytes;
 use http::HeaderValue;
@@ -21,17 +21,26 @@ pub fn encode(text: &Text) -> HeaderValue {
 
 /// [`encode`], for text that is not shared.
 pub fn encode_str(text: &str) -> HeaderValue {
-    let mut encoded = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if is_plain(byte) {
-            encoded.push(char::from(byte));
-        } else {
-            // Writing to a string does not fail.
-            let _ = write!(encoded, "%{byte:02X}");
-        }
-    }
+    let mut encoded = Vec::with_capacity(text.len());
+    write(text, &mut encoded);
     HeaderValue::from_maybe_shared(Bytes::from(encoded))
         .unwrap_or_else(|_| HeaderValue::from_static(""))
+}
+
+/// [`encode`], behind what is written already.
+pub(crate) fn write(text: &str, out: &mut Vec<u8>) {
+    if text.bytes().all(is_plain) {
+        out.extend_from_slice(text.as_bytes());
+        return;
+    }
+    for byte in text.bytes() {
+        if is_plain(byte) {
+            out.push(byte);
+        } else {
+            // Writing to memory does not fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
 }
 
 /// Bytes of `text` as it is written in a header.

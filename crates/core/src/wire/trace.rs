@@ -73,6 +73,20 @@ impl TraceHeader {
         })
     }
 
+    /// The header's name as it goes out.
+    pub(super) fn written(self) -> &'static str {
+        match self {
+            Self::B3TraceId => "X-B3-Traceid",
+            Self::B3SpanId => "X-B3-Spanid",
+            Self::B3ParentSpanId => "X-B3-Parentspanid",
+            Self::B3Sampled => "X-B3-Sampled",
+            Self::B3Flags => "X-B3-Flags",
+            Self::B3Single => "B3",
+            Self::TraceParent => "Traceparent",
+            Self::TraceState => "Tracestate",
+        }
+    }
+
     /// The header with this tag on disk.
     pub fn from_tag(tag: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|header| *header as u8 == tag)

@@ -1,41 +1,51 @@
-//! One HTTP/1.1 connection, driven by the task that uses it.
+//! One connection: a request out, its answer in, one after the other.
 //!
-//! It has no task of its own: the attempt that sends a request also reads and writes. So an
+//! A connection has no task of its own: the attempt that sends a request also reads and writes. So an
 //! exchange wakes one task once, and an idle connection is nothing but a value.
+//!
+//! Head and body go out in one call, the body from where the publisher's bytes lie. Whatever is not
+//! of the road of an event, such as connecting and TLS, is others' code; this is the road.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker, ready};
 
 use eventbus_core::delivery::Outcome;
-use eventbus_core::limits;
-use http::{Request, Response};
-use http_body::Body as _;
-use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use eventbus_core::wire::lines::Lines;
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, recv};
+use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
+use tokio_rustls::client::TlsStream;
+use tokio_util::either::Either;
+use tokio_util::io::poll_read_buf;
 
+use super::answer::{Answer, Answered, NoAnswer};
 use super::pool::Descriptor;
-use super::stream::{self, Stream, Tally};
+use super::request;
+use crate::transport::Delivery;
 
-/// The body of a request: the publisher's bytes.
-pub(super) type Payload = Full<bytes::Bytes>;
+/// A connection's bytes, plain or through TLS.
+pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
+
+/// Bytes that are asked for at once: most answers are shorter.
+const READ_BYTES: usize = 512;
 
 /// An open connection.
 pub(super) struct Connection {
-    sender: http1::SendRequest<Payload>,
-    driver: http1::Connection<TokioIo<Stream>, Payload>,
-    /// Has the driver ended? Then it may not be polled again.
-    ended: bool,
+    stream: Stream,
+    /// The head of the request; kept because the next one is about as long.
+    head: Lines,
+    /// What was read and is not understood yet.
+    unread: Vec<u8>,
     /// Was a request sent over it before this one?
     was_used: bool,
-    tally: Arc<Tally>,
     _descriptor: Descriptor,
 }
 
 /// An exchange that brought no answer.
+#[derive(Clone, Copy)]
 pub(super) struct Failure {
     pub(super) outcome: Outcome,
     /// Not one byte of the request was written: an idle connection fails so when its peer has
@@ -44,96 +54,132 @@ pub(super) struct Failure {
 }
 
 impl Connection {
-    /// Begins to speak HTTP over `bytes`.
-    pub(super) async fn open(
-        bytes: stream::Bytes,
-        descriptor: Descriptor,
-    ) -> Result<Self, Outcome> {
-        let tally = Tally::new();
-        let io = TokioIo::new(Stream::new(bytes, tally.clone()));
-        let (sender, driver) = http1::Builder::new()
-            .title_case_headers(true)
-            .max_buf_size(limits::ANSWER_HEAD_BYTES)
-            .handshake(io)
-            .await
-            .map_err(|_| Outcome::Broken)?;
-        let (ended, was_used) = (false, false);
-        Ok(Self { sender, driver, ended, was_used, tally, _descriptor: descriptor })
+    pub(super) fn new(stream: Stream, descriptor: Descriptor) -> Self {
+        let (head, unread, was_used) = (Lines::default(), Vec::new(), false);
+        Self { stream, head, unread, was_used, _descriptor: descriptor }
     }
 
-    /// Sends a request and reads the answer; tells its status.
-    pub(super) async fn exchange(&mut self, request: Request<Payload>) -> Result<u16, Failure> {
-        self.tally.begin(std::mem::replace(&mut self.was_used, true));
-        let mut answer = pin!(self.sender.send_request(request));
-        let answer = poll_fn(|cx| {
-            let driven = self.drive(cx);
-            match answer.as_mut().poll(cx) {
-                Poll::Pending if driven.is_ready() => Poll::Ready(None),
-                other => other.map(Some),
-            }
-        })
-        .await;
-        let answer = match answer {
-            Some(Ok(answer)) => answer,
-            Some(Err(error)) => return Err(self.failure(Some(&error))),
-            None => return Err(self.failure(None)),
+    /// Sends a request and reads the answer.
+    pub(super) async fn exchange(&mut self, delivery: &Delivery<'_>) -> Result<Answered, Failure> {
+        let body = request::write(delivery, &mut self.head);
+        let was_idle = std::mem::replace(&mut self.was_used, true);
+        let Self { stream, head, unread, .. } = self;
+        let mut exchange = Exchange {
+            stream,
+            rest: [head.as_bytes(), &body],
+            is_sent: false,
+            is_flushed: false,
+            answer: Answer::new(),
+            unread,
         };
-        self.tally.head_is_complete();
-        let status = answer.status().as_u16();
-        self.read_body(answer).await.map_err(|error| self.failure(Some(&error)))?;
-        Ok(status)
+        let exchanged = poll_fn(|cx| {
+            // What an idle connection's peer closed, or said unasked, is seen before the request is
+            // on its way.
+            if was_idle && !exchange.is_sent && !exchange.is_silent(cx) {
+                return Poll::Ready(Err(Outcome::Broken));
+            }
+            exchange.poll(cx)
+        });
+        exchanged.await.map_err(|outcome| Failure { outcome, is_unsent: !exchange.is_sent })
     }
 
     /// Readies the connection for waiting in the pool. False when it cannot be used again.
     ///
     /// It also makes the connection forget the task that used it: a waker keeps its task's memory.
     pub(super) fn rest(&mut self) -> bool {
+        self.unread.clear();
+        self.unread.shrink_to(READ_BYTES);
         let mut cx = Context::from_waker(Waker::noop());
-        self.drive(&mut cx).is_pending() && self.sender.is_ready()
+        read(&mut self.stream, &mut self.unread, &mut cx).is_pending()
     }
+}
 
-    fn drive(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.ended {
-            // Its error, if any, reaches the answer.
-            self.ended = Pin::new(&mut self.driver).poll(cx).is_ready();
-        }
-        if self.ended { Poll::Ready(()) } else { Poll::Pending }
-    }
+/// A request on its way, and its answer.
+struct Exchange<'a> {
+    stream: &'a mut Stream,
+    /// What is left of head and body.
+    rest: [&'a [u8]; 2],
+    /// Was a byte written?
+    is_sent: bool,
+    is_flushed: bool,
+    answer: Answer,
+    unread: &'a mut Vec<u8>,
+}
 
-    /// Reads the body of an answer up to its limit; the connection ends when there is more.
-    async fn read_body(&mut self, answer: Response<Incoming>) -> Result<(), hyper::Error> {
-        let mut body = answer.into_body();
-        let mut left = limits::ANSWER_BYTES;
-        while !body.is_end_stream() {
-            if body.size_hint().lower() > left as u64 {
-                self.ended = true;
-                break;
-            }
-            let frame = poll_fn(|cx| {
-                let driven = self.drive(cx);
-                match Pin::new(&mut body).poll_frame(cx) {
-                    Poll::Pending if driven.is_ready() => Poll::Ready(None),
-                    other => other,
-                }
-            });
-            let Some(frame) = frame.await.transpose()? else { break };
-            let bytes = frame.data_ref().map_or(0, bytes::Bytes::len);
-            match left.checked_sub(bytes) {
-                Some(rest) => left = rest,
-                None => {
-                    self.ended = true;
-                    break;
-                }
+impl Exchange<'_> {
+    /// Writes and reads at the same time: who answers before it has read all may read no more.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Answered, Outcome>> {
+        let written = self.write(cx);
+        loop {
+            match read(self.stream, self.unread, cx) {
+                Poll::Ready(Ok(0)) => return Poll::Ready(self.answer.end().map_err(outcome)),
+                Poll::Ready(Ok(_)) => match self.answer.read(self.unread) {
+                    Ok(Some(answered)) => {
+                        let lasts = answered.lasts && written.is_ready();
+                        return Poll::Ready(Ok(Answered { lasts, ..answered }));
+                    }
+                    Ok(None) => {}
+                    Err(no_answer) => return Poll::Ready(Err(outcome(no_answer))),
+                },
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Outcome::Broken)),
+                Poll::Pending => break,
             }
         }
-        Ok(())
+        match written {
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Outcome::Broken)),
+            _ => Poll::Pending,
+        }
     }
 
-    fn failure(&self, error: Option<&hyper::Error>) -> Failure {
-        let is_no_http = self.tally.is_exhausted() || error.is_some_and(hyper::Error::is_parse);
-        Failure {
-            outcome: if is_no_http { Outcome::BadAnswer } else { Outcome::Broken },
-            is_unsent: !self.tally.is_sent(),
+    fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut stream = Pin::new(&mut *self.stream);
+        while self.rest.iter().any(|part| !part.is_empty()) {
+            let parts = self.rest.map(IoSlice::new);
+            let mut written = ready!(stream.as_mut().poll_write_vectored(cx, &parts))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.is_sent = true;
+            for part in &mut self.rest {
+                let of_this = written.min(part.len());
+                (*part, written) = (&part[of_this..], written - of_this);
+            }
         }
+        if !self.is_flushed {
+            ready!(stream.poll_flush(cx))?;
+            self.is_flushed = true;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Has nothing come, not even the end? Asks the kernel: the runtime hears of it later.
+    fn is_silent(&mut self, cx: &mut Context<'_>) -> bool {
+        // What TLS says for itself is read by this.
+        if read(self.stream, self.unread, cx).is_ready() {
+            return false;
+        }
+        let socket = match &*self.stream {
+            Either::Left(plain) => plain,
+            Either::Right(secure) => secure.get_ref().0,
+        };
+        let peeked = recv(socket, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        peeked.is_err_and(|error| error == Errno::WOULDBLOCK)
+    }
+}
+
+/// Reads what is there, behind what is unread; 0 bytes are the end.
+fn read(
+    stream: &mut Stream,
+    unread: &mut Vec<u8>,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<usize>> {
+    unread.reserve(READ_BYTES);
+    poll_read_buf(Pin::new(stream), cx, unread)
+}
+
+fn outcome(no_answer: NoAnswer) -> Outcome {
+    match no_answer {
+        NoAnswer::Bad => Outcome::BadAnswer,
+        NoAnswer::Ended => Outcome::Broken,
     }
 }

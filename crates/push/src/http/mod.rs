@@ -2,10 +2,12 @@
 //!
 //! What is seen on the wire is the contract's, down to the capitals of the header names.
 
+mod answer;
+mod chunks;
 mod connection;
 mod pool;
+mod request;
 mod resolver;
-mod stream;
 mod tls;
 
 use std::net::{IpAddr, SocketAddr};
@@ -13,24 +15,17 @@ use std::sync::Arc;
 
 use eventbus_core::Clock;
 use eventbus_core::delivery::Outcome;
-use eventbus_core::wire::delivery;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, HOST, USER_AGENT};
-use http::{HeaderValue, Method, Request};
 use rustls::pki_types::CertificateDer;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_util::either::Either;
 
-use self::connection::{Connection, Failure, Payload};
+use self::connection::{Connection, Failure};
 use self::pool::Pool;
 use self::resolver::Resolver;
 use self::tls::Tls;
 use crate::endpoint::{Endpoint, Origin};
 use crate::transport::{Delivery, Transport};
-
-/// Who asks.
-const AGENT: HeaderValue =
-    HeaderValue::from_static(concat!("eventbus/", env!("CARGO_PKG_VERSION")));
 
 /// The transport over HTTP/1.1, plain or through TLS.
 ///
@@ -59,11 +54,11 @@ impl Http {
         mut connection: Box<Connection>,
         delivery: &Delivery<'_>,
     ) -> Result<u16, Failure> {
-        let status = connection.exchange(request(delivery)).await?;
-        if connection.rest() {
+        let answered = connection.exchange(delivery).await?;
+        if answered.lasts && connection.rest() {
             self.pool.put(&delivery.endpoint.origin, connection, self.clock.elapsed());
         }
-        Ok(status)
+        Ok(answered.status)
     }
 
     async fn open(&self, origin: &Origin, deadline: Instant) -> Result<Box<Connection>, Outcome> {
@@ -72,12 +67,12 @@ impl Http {
         let stream = connect(&addresses, origin.port, deadline).await.ok_or(Outcome::Connect)?;
         // Without it the kernel waits for more to send after a small request.
         stream.set_nodelay(true).map_err(|_| Outcome::Connect)?;
-        let bytes = if origin.secure {
+        let stream = if origin.secure {
             Either::Right(Box::new(self.tls.connect(&origin.host, stream).await?))
         } else {
             Either::Left(stream)
         };
-        Connection::open(bytes, descriptor).await.map(Box::new)
+        Ok(Box::new(Connection::new(stream, descriptor)))
     }
 }
 
@@ -124,21 +119,4 @@ async fn connect(addresses: &[IpAddr], port: u16, deadline: Instant) -> Option<T
         }
     }
     None
-}
-
-fn request(delivery: &Delivery<'_>) -> Request<Payload> {
-    let Delivery { endpoint, event, trace, format, subscription_name, request_id, .. } = *delivery;
-    let (mut headers, body) =
-        delivery::request(event, trace, format, subscription_name, request_id);
-    headers.insert(HOST, endpoint.host.clone());
-    headers.insert(USER_AGENT, AGENT);
-    headers.insert(CONTENT_LENGTH, body.len().into());
-    let mut request = Request::new(Payload::new(body));
-    *request.method_mut() = Method::POST;
-    *request.uri_mut() = endpoint.target.clone().into();
-    if let Some(authorization) = &endpoint.authorization {
-        headers.insert(AUTHORIZATION, authorization.clone());
-    }
-    *request.headers_mut() = headers;
-    request
 }

@@ -153,10 +153,7 @@ mod tests {
         async fn connect(&self, pool: &Pool) -> (Box<Connection>, TcpStream) {
             let descriptor = pool.descriptor();
             let stream = TcpStream::connect(self.0.local_addr().unwrap()).await.unwrap();
-            let Ok(mut connection) = Connection::open(Either::Left(stream), descriptor).await
-            else {
-                panic!("not connected");
-            };
+            let mut connection = Connection::new(Either::Left(stream), descriptor);
             assert!(connection.rest());
             (Box::new(connection), self.0.accept().await.unwrap().0)
         }

@@ -1,16 +1,19 @@
 //! Binary mode: attributes in `ce-` headers, the payload as the body.
 
 use bytes::Bytes;
+use http::HeaderMap;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::{SPEC_VERSION, Said};
+use super::Said;
 use crate::attributes::{EVENT_TYPE_VERSION, Value};
-use crate::event::{Event, Text};
+use crate::event::Event;
 use crate::wire::error::Refusal;
+use crate::wire::lines::{Lines, is_value};
 use crate::wire::percent;
 
 const PREFIX: &str = "ce-";
+/// The same as it is written.
+const WRITTEN_PREFIX: &str = "Ce-";
 
 /// Reads what a request in binary mode says.
 pub(super) fn decode(headers: &HeaderMap, body: Bytes) -> Result<Said, Refusal> {
@@ -40,36 +43,23 @@ pub(super) fn decode(headers: &HeaderMap, body: Bytes) -> Result<Said, Refusal> 
     Ok(said)
 }
 
-/// Adds the headers of `event` in binary mode: its attributes, and its media type.
-pub fn encode(event: &Event, headers: &mut HeaderMap) {
-    let version = HeaderValue::from_static(event.spec_version.as_str());
-    headers.insert(name(SPEC_VERSION), version);
-    headers.insert(name("id"), percent::encode(&event.id));
-    headers.insert(name("source"), percent::encode(event.source.text()));
-    headers.insert(name("type"), percent::encode(&event.event_type));
-    let mut put = |attribute: &str, text: &Text| {
-        if !text.is_empty() {
-            headers.insert(name(attribute), percent::encode(text));
-        }
-    };
-    put("time", &event.time);
-    put(EVENT_TYPE_VERSION, &event.event_type_version);
+/// Writes the headers of `event` in binary mode: its attributes, and its media type.
+pub fn encode(event: &Event, lines: &mut Lines) {
+    lines.header("Ce-Specversion", event.spec_version.as_str().as_bytes());
+    lines.text("Ce-Id", &event.id);
+    lines.text("Ce-Source", event.source.text());
+    lines.text("Ce-Type", &event.event_type);
+    lines.some_text("Ce-Time", &event.time);
+    if !event.event_type_version.is_empty() {
+        lines.text_of(WRITTEN_PREFIX, EVENT_TYPE_VERSION, &event.event_type_version);
+    }
     for attribute in event.attributes.iter() {
-        let value = match &attribute.value {
-            Value::Text(text) => percent::encode(text),
-            value => percent::encode_str(&value.as_text()),
-        };
-        headers.insert(name(&attribute.name), value);
+        match &attribute.value {
+            Value::Text(text) => lines.text_of(WRITTEN_PREFIX, &attribute.name, text),
+            value => lines.text_of(WRITTEN_PREFIX, &attribute.name, &value.as_text()),
+        }
     }
-    if let Ok(media_type) = HeaderValue::from_maybe_shared(event.content_type.as_bytes().clone())
-        && !media_type.is_empty()
-    {
-        headers.insert(CONTENT_TYPE, media_type);
+    if is_value(&event.content_type) {
+        lines.header("Content-Type", event.content_type.as_bytes());
     }
-}
-
-fn name(attribute: &str) -> HeaderName {
-    // An attribute's name is lower-case letters and digits, and so a header's.
-    HeaderName::try_from([PREFIX, attribute].concat())
-        .unwrap_or(HeaderName::from_static("ce-unnamed"))
 }

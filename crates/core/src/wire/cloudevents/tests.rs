@@ -6,7 +6,9 @@ use serde_json::json;
 
 use super::*;
 use crate::seams::Entropy;
+use crate::testing;
 use crate::wire::contract;
+use crate::wire::lines::Lines;
 use crate::wire::trace::Trace;
 
 struct Dice;
@@ -299,8 +301,9 @@ proptest! {
         event.attributes = texts.collect();
         // No byte and no media type cannot be told from no payload there.
         event.has_payload = !event.payload.is_empty() || !event.content_type.is_empty();
-        let mut headers = HeaderMap::new();
-        binary_headers(&event, &mut headers);
+        let mut lines = Lines::default();
+        binary_headers(&event, &mut lines);
+        let headers = testing::headers(&lines);
         let read = decode_binary(&headers, event.payload.clone(), &head()).unwrap();
         prop_assert_eq!(read.event, event);
     }
