@@ -1,7 +1,8 @@
 //! The second stage of a commit: the only sync on the road of an event.
 //!
-//! While one sync runs the writer writes the next commit, so a sync carries everything that was
-//! written while the one before it ran.
+//! While one sync runs the writer waits, unless there is much to write: so a sync carries everything
+//! that was published while the one before it ran. Where there are many publishers it waits a little
+//! longer still.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +15,20 @@ use crate::signal::{Next, Now};
 /// Syncs what is written.
 pub(crate) struct Syncer {
     shared: Arc<Shared>,
+    /// The writer is held, after a sync, until then.
+    held_until: Option<Duration>,
 }
 
 impl Syncer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared }
+        Self { shared, held_until: None }
     }
 
     /// Syncs, when somebody waits for it or something has waited long enough.
     pub(crate) fn step(&mut self, now: Now) -> Next {
+        if let Some(left) = self.is_held(now) {
+            return Next::SleepFor(left);
+        }
         let (target, files) = {
             let state = self.shared.flow.state();
             if state.written <= state.synced || self.shared.health.failed().is_some() {
@@ -36,26 +42,47 @@ impl Syncer {
         };
         self.shared.queue.hold(true);
         let result = files.iter().try_for_each(|file| self.sync(file.as_ref()));
-        self.shared.queue.hold(false);
         if let Err(error) = result {
+            self.shared.queue.hold(false);
             self.shared.poison(format!("a sync of the log failed: {error}"));
             return Next::Sleep;
         }
         self.shared.telemetry.syncs.took(self.shared.clock.elapsed().saturating_sub(now.elapsed));
-        let synced = {
+        let (events, synced) = {
             let mut state = self.shared.flow.state();
+            let events = target.0 - state.synced.0;
             state.synced = target;
             state.unsynced_since = (state.written > target).then_some(now.elapsed);
             // All but the last are full: nothing more is written into them.
             let full = files.len().saturating_sub(1);
             state.files.drain(..full);
-            state.take_synced()
+            (events, state.take_synced())
         };
+        self.held_until = (events >= limits::PACED_EVENTS).then(|| now.elapsed + limits::SYNC_PACE);
+        if self.held_until.is_none() {
+            self.shared.queue.hold(false);
+        }
         for waiting in synced {
             let _ = waiting.reply.send(Ok(waiting.placed));
         }
         self.shared.flow.route.raise();
         Next::Again
+    }
+
+    /// How long the writer is still to be held: until the pause is over, or somebody waits for a
+    /// sync all the same.
+    fn is_held(&mut self, now: Now) -> Option<Duration> {
+        let left = self.held_until?.saturating_sub(now.elapsed);
+        let is_wanted = {
+            let state = self.shared.flow.state();
+            state.wanted > state.synced
+        };
+        if !left.is_zero() && !is_wanted && !self.is_last() {
+            return Some(left);
+        }
+        self.held_until = None;
+        self.shared.queue.hold(false);
+        None
     }
 
     /// The log is closing: what is written is synced though nobody asked.

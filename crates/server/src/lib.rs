@@ -9,6 +9,7 @@ pub mod publish;
 pub mod readiness;
 mod stall;
 pub mod telemetry;
+mod timer;
 mod tls;
 pub mod unread;
 

@@ -28,6 +28,7 @@ use tracing::{debug, warn};
 
 use crate::greeting::{Version, greet};
 use crate::stall::Unstalled;
+use crate::timer::OneTimer;
 use crate::tls::Identity;
 
 /// Pause after a failed accept: the process may be out of descriptors, and spinning does not help.
@@ -47,6 +48,7 @@ pub struct Port {
     address: SocketAddr,
     connections: usize,
     identity: Option<Identity>,
+    has_short_answers: bool,
 }
 
 /// Why a port could not be opened.
@@ -72,12 +74,17 @@ impl Port {
         let listener = TcpListener::bind(address).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
         let connections = connections.min(limits::CONNECTIONS);
-        Ok(Self { name, listener, address, connections, identity: None })
+        Ok(Self { name, listener, address, connections, identity: None, has_short_answers: false })
     }
 
     /// Speaks TLS, too, with whoever begins it: as `identity`.
     pub fn with_identity(self, identity: Identity) -> Self {
         Self { identity: Some(identity), ..self }
+    }
+
+    /// Sends each answer in one piece, which is cheaper where hardly one is long.
+    pub fn with_short_answers(self) -> Self {
+        Self { has_short_answers: true, ..self }
     }
 
     /// Where it listens.
@@ -99,7 +106,7 @@ impl Port {
         let connections = Arc::new(Semaphore::new(self.connections));
         let tasks = TaskTracker::new();
         let graceful = GracefulShutdown::new();
-        let servers = Servers::new();
+        let servers = Servers::new(self.has_short_answers);
         loop {
             // Who connected before the stop still comes in.
             let accepted = tokio::select! {
@@ -162,9 +169,12 @@ struct Servers {
 }
 
 impl Servers {
-    fn new() -> Self {
+    fn new(has_short_answers: bool) -> Self {
         let mut http1 = auto::Builder::new(TokioExecutor::new()).http1_only();
-        http1.http1().timer(TokioTimer::new()).header_read_timeout(limits::HEAD_TIME);
+        http1.http1().header_read_timeout(limits::HEAD_TIME);
+        if has_short_answers {
+            http1.http1().writev(false);
+        }
         let mut http2 = auto::Builder::new(TokioExecutor::new()).http2_only();
         http2
             .http2()
@@ -174,10 +184,14 @@ impl Servers {
         Self { http1, http2 }
     }
 
-    fn of(&self, version: Version) -> &auto::Builder<TokioExecutor> {
+    /// The server of one connection.
+    fn of(mut self, version: Version) -> auto::Builder<TokioExecutor> {
         match version {
-            Version::Http1 => &self.http1,
-            Version::Http2 => &self.http2,
+            Version::Http1 => {
+                self.http1.http1().timer(OneTimer::default());
+                self.http1
+            }
+            Version::Http2 => self.http2,
         }
     }
 }

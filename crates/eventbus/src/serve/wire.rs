@@ -231,7 +231,10 @@ fn goes_on(publishing: &CancellationToken) -> impl Fn() -> bool + 'static {
 /// Opens the publish port, where this process publishes, and the API port.
 async fn ports(settings: &Settings, connections: usize) -> Result<(Option<Port>, Port), Fault> {
     let public = match settings.has(Role::Publish) {
-        true => Some(open("publish", settings.publish_listen, connections).await?),
+        true => {
+            let port = open("publish", settings.publish_listen, connections).await?;
+            Some(port.with_short_answers())
+        }
         false => None,
     };
     Ok((public, open("API", settings.api_listen, connections).await?))
