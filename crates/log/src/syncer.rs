@@ -15,19 +15,34 @@ use crate::signal::{Next, Now};
 /// Syncs what is written.
 pub(crate) struct Syncer {
     shared: Arc<Shared>,
-    /// The writer is held, after a sync, until then.
-    held_until: Option<Duration>,
+    hold: Hold,
+}
+
+/// For how long the writer is held after a sync.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Hold {
+    /// Not at all.
+    No,
+    /// For so long, from the next step on.
+    For(Duration),
+    /// Until the next step: the pause is over, or something was written all the same.
+    Over,
 }
 
 impl Syncer {
     pub(crate) fn new(shared: Arc<Shared>) -> Self {
-        Self { shared, held_until: None }
+        Self { shared, hold: Hold::No }
     }
 
     /// Syncs, when somebody waits for it or something has waited long enough.
     pub(crate) fn step(&mut self, now: Now) -> Next {
-        if let Some(left) = self.is_held(now) {
-            return Next::SleepFor(left);
+        match std::mem::replace(&mut self.hold, Hold::No) {
+            Hold::For(pause) if !self.is_last() => {
+                self.hold = Hold::Over;
+                return Next::SleepFor(pause);
+            }
+            Hold::For(_) | Hold::Over => self.shared.queue.hold(false),
+            Hold::No => {}
         }
         let (target, files) = {
             let state = self.shared.flow.state();
@@ -47,7 +62,8 @@ impl Syncer {
             self.shared.poison(format!("a sync of the log failed: {error}"));
             return Next::Sleep;
         }
-        self.shared.telemetry.syncs.took(self.shared.clock.elapsed().saturating_sub(now.elapsed));
+        let took = self.shared.clock.elapsed().saturating_sub(now.elapsed);
+        self.shared.telemetry.syncs.took(took);
         let (events, synced) = {
             let mut state = self.shared.flow.state();
             let events = target.0 - state.synced.0;
@@ -58,8 +74,10 @@ impl Syncer {
             state.files.drain(..full);
             (events, state.take_synced())
         };
-        self.held_until = (events >= limits::PACED_EVENTS).then(|| now.elapsed + limits::SYNC_PACE);
-        if self.held_until.is_none() {
+        let pause = limits::SYNC_PACE.saturating_sub(took);
+        if events >= limits::PACED_EVENTS && !pause.is_zero() {
+            self.hold = Hold::For(pause);
+        } else {
             self.shared.queue.hold(false);
         }
         for waiting in synced {
@@ -67,22 +85,6 @@ impl Syncer {
         }
         self.shared.flow.route.raise();
         Next::Again
-    }
-
-    /// How long the writer is still to be held: until the pause is over, or somebody waits for a
-    /// sync all the same.
-    fn is_held(&mut self, now: Now) -> Option<Duration> {
-        let left = self.held_until?.saturating_sub(now.elapsed);
-        let is_wanted = {
-            let state = self.shared.flow.state();
-            state.wanted > state.synced
-        };
-        if !left.is_zero() && !is_wanted && !self.is_last() {
-            return Some(left);
-        }
-        self.held_until = None;
-        self.shared.queue.hold(false);
-        None
     }
 
     /// The log is closing: what is written is synced though nobody asked.
