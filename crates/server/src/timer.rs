@@ -1,8 +1,8 @@
 //! The timer of one connection, used again for each request.
 //!
-//! hyper asks for a timer with each head that it waits for, and lets go of it when the head is there:
-//! twice a request the runtime's list of timers would be locked and changed. A timer that is put off
-//! before it ends changes no list.
+//! hyper asks for a timer with each head that it waits for, and lets go of it when the head is
+//! there: twice a request the runtime's list of timers would be locked and changed. A timer that is
+//! put off before it ends changes no list.
 
 use std::future::Future;
 use std::pin::Pin;

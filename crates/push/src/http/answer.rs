@@ -200,6 +200,8 @@ fn number(digits: &[u8]) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Reads an answer in pieces of `size` bytes, and then the end.
@@ -224,7 +226,8 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", answered(200, true)),
             ("HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\nok", answered(200, true)),
             (
-                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: x, Close\r\n\r\nok",
+                "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: x, Close\r\n\r\n\
+                 ok",
                 answered(200, false),
             ),
             ("HTTP/1.1 204 No\r\n\r\n", answered(204, true)),
@@ -237,15 +240,18 @@ mod tests {
             ("HTTP/1.1 200 OK\r\n\r\nuntil the end", answered(200, false)),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: gzip\r\n\r\nx", answered(200, false)),
             (
-                "HTTP/1.1 500 No\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n3;a=b\r\nxyz\r\n0\r\nT: u\r\n\r\n",
+                "HTTP/1.1 500 No\r\nTransfer-Encoding: gzip, Chunked\r\n\r\n\
+                 3;a=b\r\nxyz\r\n0\r\nT: u\r\n\r\n",
                 answered(500, true),
             ),
             (
-                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                "HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 0\r\n\r\n",
                 answered(200, false),
             ),
             (
-                "HTTP/1.1 100 Go\r\n\r\nHTTP/1.1 102 \r\nX: y\r\n\r\nHTTP/1.1 201 \r\nContent-Length: 0\r\n\r\n",
+                "HTTP/1.1 100 Go\r\n\r\nHTTP/1.1 102 \r\nX: y\r\n\r\n\
+                 HTTP/1.1 201 \r\nContent-Length: 0\r\n\r\n",
                 answered(201, true),
             ),
             ("HTTP/1.1 101 Switch\r\n\r\n", answered(101, false)),
@@ -297,5 +303,46 @@ mod tests {
         assert_eq!(endless(chunked, "1\r\nx\r\n"), answered(200, false));
         assert_eq!(endless(&format!("{chunked}1;"), "x"), answered(200, false));
         assert_eq!(endless(&format!("{chunked}0\r\n"), "A: b\r\n"), answered(200, false));
+    }
+
+    /// What answers are made of, right and wrong.
+    const PARTS: [&str; 24] = [
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.0 500 No\r\n",
+        "HTTP/1.1 100 Go\r\n",
+        "HTTP/1.1 204 \r\n",
+        "Content-Length: 3\r\n",
+        "Content-Length: 0\r\n",
+        "Content-Length: 3, 4\r\n",
+        "Transfer-Encoding: chunked\r\n",
+        "Transfer-Encoding: gzip\r\n",
+        "Connection: close\r\n",
+        "X:\t\r\n",
+        "\r\n",
+        "\r\n",
+        "\n",
+        "\r",
+        "abc",
+        "3\r\nabc\r\n",
+        "0\r\n\r\n",
+        "0\r\nT: u\r\n\r\n",
+        "ffffffffffffffff\r\n",
+        "fffffffffffffffff",
+        ";",
+        "\0",
+        "\u{ff}",
+    ];
+
+    proptest! {
+        #[test]
+        fn it_does_not_matter_in_which_pieces_an_answer_comes(
+            parts in proptest::collection::vec(0..PARTS.len(), 0..12),
+            size in 1..40_usize,
+        ) {
+            let bytes: String = parts.into_iter().map(|part| PARTS[part]).collect();
+            let whole = read(bytes.as_bytes(), bytes.len().max(1)).map(|answered| answered.status);
+            let pieces = read(bytes.as_bytes(), size).map(|answered| answered.status);
+            prop_assert_eq!(whole, pieces, "{:?}", bytes);
+        }
     }
 }

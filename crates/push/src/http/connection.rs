@@ -1,10 +1,9 @@
 //! One connection: a request out, its answer in, one after the other.
 //!
-//! A connection has no task of its own: the attempt that sends a request also reads and writes. So an
-//! exchange wakes one task once, and an idle connection is nothing but a value.
+//! A connection has no task of its own: the attempt that sends a request also reads and writes. So
+//! an exchange wakes one task once, and an idle connection is nothing but a value.
 //!
-//! Head and body go out in one call, the body from where the publisher's bytes lie. Whatever is not
-//! of the road of an event, such as connecting and TLS, is others' code; this is the road.
+//! Head and body go out in one call, the body from where the publisher's bytes lie.
 
 use std::future::poll_fn;
 use std::io::{self, IoSlice};
