@@ -1,7 +1,7 @@
 //! The second stage of a commit: the only sync on the road of an event.
 //!
-//! While one sync runs the writer waits, unless there is much to write: so a sync carries everything
-//! that was published while the one before it ran. Where there are many publishers it waits a little
+//! While one sync runs the writer waits, unless there is much to write: so a sync carries all that
+//! was published while the one before it ran. Where there are many publishers it waits a little
 //! longer still.
 
 use std::sync::Arc;

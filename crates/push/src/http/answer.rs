@@ -68,8 +68,8 @@ impl Answer {
         Self { head: None, before_head: 0, left: limits::ANSWER_BYTES }
     }
 
-    /// Takes in what `unread` has more than before, and leaves there what it must see again. `None`:
-    /// more is to come.
+    /// Takes in what `unread` has more than before, and leaves there what it must see again.
+    /// `None`: more is to come.
     pub(super) fn read(&mut self, unread: &mut Vec<u8>) -> Result<Option<Answered>, NoAnswer> {
         let mut from = 0;
         while self.head.is_none() {
