@@ -349,13 +349,14 @@ pub const COMMIT_BYTES: usize = 4 * 1024 * 1024;
 /// How long events may stay unsynced of which none was asked to be `synced`.
 pub const SYNC_TIME: Duration = Duration::from_millis(100);
 
-/// A sync begins this long after the last one, where [`PACED_EVENTS`] were synced by that: what
-/// comes meanwhile is written and synced together. Many publishers lose little by it, and a sync
-/// costs the processor as much as two events; who publishes one after the other never waits for it.
+/// So long after the beginning of a sync by which [`PACED_APPENDS`] were answered the next commit
+/// is written: what comes meanwhile is synced together, unless it is much. Many publishers lose
+/// little by it, and a sync costs the processor as much as two events; who publishes one after the
+/// other never waits for it.
 pub const SYNC_PACE: Duration = Duration::from_micros(400);
 
-/// Events of one sync from which on more are expected at once.
-pub const PACED_EVENTS: u64 = 4;
+/// Appends answered by one sync from which on more are expected at once.
+pub const PACED_APPENDS: usize = 4;
 
 /// Positions that may be written and not yet synced; after a crash so many are skipped, because a
 /// power cut may have taken every trace of them and a position is never used twice.

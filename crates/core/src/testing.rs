@@ -45,6 +45,7 @@ pub fn subscription(uid: &str) -> Subscription {
 }
 
 /// Header lines as they are read. Panics on any that is not legal.
+#[expect(clippy::expect_used, reason = "it is the test that fails")]
 pub fn headers(lines: &Lines) -> HeaderMap {
     let text = std::str::from_utf8(lines.as_bytes()).expect("UTF-8");
     let line = |line: &str| {

@@ -3,7 +3,7 @@
 //! Two kinds of files hold the truth: *segments* hold events, the *ledger* holds what is settled.
 //! Beside them lies the *vault*, a database of what was given up and of what is not due yet.
 //! A commit goes through two stages, written by one thread and synced by another, so one sync
-//! carries whatever was written while the one before it ran. A router tells cursors of what became
+//! carries what was published while the one before it ran. A router tells cursors of what became
 //! durable; cursors give events out as leases and settle them through the ledger.
 //!
 //! The bytes are drawn in `docs/format.md`. Every part is a step function over a [`Disk`], with a

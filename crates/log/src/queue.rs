@@ -158,7 +158,8 @@ struct State {
     events: usize,
     /// Appends that wait for the write alone, and so cannot be held.
     hurried: usize,
-    /// A sync runs: what comes now had better go into one commit, unless it is much.
+    /// A sync runs, or the pause after it: what comes now had better go into one commit, unless it
+    /// is much.
     held: bool,
     closed: Option<String>,
 }
@@ -178,8 +179,8 @@ pub(crate) struct Waiting {
     pub(crate) bytes: usize,
 }
 
-/// While a sync runs, less than this waits for its end, so that one write and one sync serve all of
-/// it; more is written beside the sync.
+/// While the writer is held, less than this waits, so that one write and one sync serve all of it;
+/// more is written beside the sync.
 const HELD_BYTES: usize = 256 * 1024;
 
 impl Queue {
@@ -215,7 +216,7 @@ impl Queue {
         Waiting { events, bytes }
     }
 
-    /// A sync begins, or ends.
+    /// A sync begins, or it and the pause after it are over.
     pub(crate) fn hold(&self, held: bool) {
         let mut state = self.state();
         state.held = held;
@@ -250,6 +251,8 @@ impl Queue {
     /// Refuses everything from now on, for this reason; what is queued stays.
     pub(crate) fn close(&self, reason: &str) {
         self.state().closed.get_or_insert_with(|| reason.to_owned());
+        // What is queued is answered, though the writer was held.
+        self.signal.raise();
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

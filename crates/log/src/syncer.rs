@@ -64,18 +64,17 @@ impl Syncer {
         }
         let took = self.shared.clock.elapsed().saturating_sub(now.elapsed);
         self.shared.telemetry.syncs.took(took);
-        let (events, synced) = {
+        let synced = {
             let mut state = self.shared.flow.state();
-            let events = target.0 - state.synced.0;
             state.synced = target;
             state.unsynced_since = (state.written > target).then_some(now.elapsed);
             // All but the last are full: nothing more is written into them.
             let full = files.len().saturating_sub(1);
             state.files.drain(..full);
-            (events, state.take_synced())
+            state.take_synced()
         };
         let pause = limits::SYNC_PACE.saturating_sub(took);
-        if events >= limits::PACED_EVENTS && !pause.is_zero() {
+        if synced.len() >= limits::PACED_APPENDS && !pause.is_zero() {
             self.hold = Hold::For(pause);
         } else {
             self.shared.queue.hold(false);

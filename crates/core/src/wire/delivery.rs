@@ -90,9 +90,10 @@ fn kyma(event: &Event, lines: &mut Lines) {
 
 /// What was a header of the publisher's, as it was. (Anything else is encoded.)
 fn plain(name: &str, text: &str, lines: &mut Lines) {
-    match is_value(text) {
-        true => lines.header(name, text.as_bytes()),
-        false => lines.text(name, text),
+    if is_value(text) {
+        lines.header(name, text.as_bytes());
+    } else {
+        lines.text(name, text);
     }
 }
 

@@ -14,6 +14,12 @@ impl Lines {
         self.0.clear();
     }
 
+    /// Takes all lines away, and what room they had beyond so many bytes.
+    pub fn shrink_to(&mut self, bytes: usize) {
+        self.0.clear();
+        self.0.shrink_to(bytes);
+    }
+
     /// Everything written so far.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
@@ -22,6 +28,7 @@ impl Lines {
     /// A line that is no header: the one before them, and the empty one behind.
     pub fn line(&mut self, parts: &[&[u8]]) {
         for part in parts {
+            debug_assert!(memchr::memchr2(b'\r', b'\n', part).is_none(), "two lines");
             self.0.extend_from_slice(part);
         }
         self.end();
@@ -29,6 +36,7 @@ impl Lines {
 
     /// A header whose value is legal as it is.
     pub fn header(&mut self, name: &str, value: &[u8]) {
+        debug_assert!(memchr::memchr2(b'\r', b'\n', value).is_none(), "two lines");
         self.name(name.as_bytes());
         self.0.extend_from_slice(value);
         self.end();

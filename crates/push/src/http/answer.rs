@@ -100,7 +100,11 @@ impl Answer {
                 *length -= read as u64;
                 (read, *length == 0)
             }
-            Body::Chunked(chunks) => chunks.read(bytes).ok_or(NoAnswer::Bad)?,
+            // No more than is read, however it comes.
+            Body::Chunked(chunks) => {
+                let bytes = &bytes[..bytes.len().min(self.left)];
+                chunks.read(bytes).ok_or(NoAnswer::Bad)?
+            }
             Body::UntilEnd => (bytes.len(), false),
         };
         // What follows was not asked for.
@@ -141,6 +145,9 @@ fn head(bytes: &[u8]) -> Result<Option<(usize, Head)>, NoAnswer> {
         &mut headers,
     );
     let Status::Complete(length) = parsed.map_err(|_| NoAnswer::Bad)? else { return Ok(None) };
+    if length > limits::ANSWER_HEAD_BYTES {
+        return Err(NoAnswer::Bad);
+    }
     let (Some(status), Some(version)) = (response.code, response.version) else {
         return Err(NoAnswer::Bad);
     };
@@ -151,7 +158,7 @@ fn head(bytes: &[u8]) -> Result<Option<(usize, Head)>, NoAnswer> {
 /// What the headers say of the body, and of the connection.
 fn framed(status: u16, minor_version: u8, headers: &[Header<'_>]) -> Result<Head, NoAnswer> {
     let (mut length, mut encoding) = (None, None);
-    let mut lasts = minor_version >= 1;
+    let (mut closes, mut lasts) = (false, minor_version >= 1);
     for header in headers {
         if header.name.eq_ignore_ascii_case("content-length") {
             for part in tokens(header.value) {
@@ -164,25 +171,25 @@ fn framed(status: u16, minor_version: u8, headers: &[Header<'_>]) -> Result<Head
             encoding = tokens(header.value).last().or(encoding);
         } else if header.name.eq_ignore_ascii_case("connection") {
             for option in tokens(header.value) {
-                if option.eq_ignore_ascii_case(b"close") {
-                    lasts = false;
-                } else if option.eq_ignore_ascii_case(b"keep-alive") && minor_version == 0 {
-                    lasts = true;
-                }
+                closes |= option.eq_ignore_ascii_case(b"close");
+                lasts |= option.eq_ignore_ascii_case(b"keep-alive");
             }
         }
     }
     let (body, has_end) = match (status, encoding, length) {
         (101, ..) => (Body::Length(0), false),
-        (204 | 304, ..) => (Body::Length(0), true),
+        // What it announces all the same may be on its way.
+        (204, ..) => (Body::Length(0), encoding.is_none() && length.unwrap_or_default() == 0),
+        (304, ..) => (Body::Length(0), encoding.is_none()),
         (_, Some(encoding), _) if encoding.eq_ignore_ascii_case(b"chunked") => {
-            // With a length, too, somebody on the way may have understood it otherwise.
-            (Body::Chunked(Chunks::default()), length.is_none())
+            // With a length, too, or in HTTP/1.0, somebody on the way may have understood it
+            // otherwise.
+            (Body::Chunked(Chunks::default()), length.is_none() && minor_version >= 1)
         }
         (_, None, Some(length)) => (Body::Length(length), true),
         _ => (Body::UntilEnd, false),
     };
-    Ok(Head { status, body, lasts: lasts && has_end })
+    Ok(Head { status, body, lasts: lasts && !closes && has_end })
 }
 
 /// The parts of a list.
@@ -231,6 +238,17 @@ mod tests {
                 answered(200, false),
             ),
             ("HTTP/1.1 204 No\r\n\r\n", answered(204, true)),
+            ("HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\n", answered(204, false)),
+            ("HTTP/1.1 204 No\r\nTransfer-Encoding: chunked\r\n\r\n", answered(204, false)),
+            (
+                "HTTP/1.0 200 OK\r\nConnection: close, keep-alive\r\nContent-Length: 0\r\n\r\n",
+                answered(200, false),
+            ),
+            (
+                "HTTP/1.0 200 OK\r\nConnection: keep-alive\r\nTransfer-Encoding: chunked\r\n\r\n\
+                 0\r\n\r\n",
+                answered(200, false),
+            ),
             ("HTTP/1.1 304 \r\nContent-Length: 7\r\n\r\n", answered(304, true)),
             ("HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\nok", answered(200, false)),
             (
@@ -273,6 +291,12 @@ mod tests {
         }
     }
 
+    macro_rules! chunked {
+        ($body:literal) => {
+            concat!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", $body)
+        };
+    }
+
     #[test]
     fn what_is_no_answer_is_told() {
         for (answer, expected) in [
@@ -282,6 +306,13 @@ mod tests {
             ("HTTP/1.1 099 OK\r\nContent-Length: 0\r\n\r\n", NoAnswer::Bad),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\n", NoAnswer::Bad),
             ("ICY 200 OK\r\n\r\n", NoAnswer::Bad),
+            (chunked!("3\nabc\r\n"), NoAnswer::Bad),
+            (chunked!("3;a\nabc\r\n"), NoAnswer::Bad),
+            (chunked!("3;\ra\r\nabc\r\n"), NoAnswer::Bad),
+            (chunked!("3 3\r\nabc\r\n"), NoAnswer::Bad),
+            (chunked!("3\r\nabc\n"), NoAnswer::Bad),
+            (chunked!("0\r\n\n"), NoAnswer::Bad),
+            (chunked!("0\r\nT: u\n\r\n"), NoAnswer::Bad),
             ("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\no", NoAnswer::Ended),
             ("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n", NoAnswer::Ended),
             ("HTTP/1.1 200 O", NoAnswer::Ended),
@@ -299,6 +330,8 @@ mod tests {
         };
         assert_eq!(endless("", "HTTP/1.1 103 Hints\r\nA: b\r\n\r\n"), Err(NoAnswer::Bad));
         assert_eq!(endless("HTTP/1.1 200 OK\r\nX: ", "x"), Err(NoAnswer::Bad));
+        let head = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(17_000));
+        assert_eq!(read(head.as_bytes(), head.len()), Err(NoAnswer::Bad));
         let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         assert_eq!(endless(chunked, "1\r\nx\r\n"), answered(200, false));
         assert_eq!(endless(&format!("{chunked}1;"), "x"), answered(200, false));

@@ -14,14 +14,21 @@ enum Place {
     #[default]
     Begin,
     Size,
-    /// What may follow the size on its line.
+    /// Between a size and what may follow it on its line.
+    Blank,
     Extension,
+    /// Before the last byte of a size's line.
+    SizeEnd,
     Chunk,
-    /// Behind a chunk: the end of a line.
+    /// Behind a chunk: before the two bytes that end it.
     ChunkEnd,
+    ChunkLast,
     /// At the beginning of a line behind the last chunk.
     Trailer,
     InTrailer,
+    TrailerEnd,
+    /// Before the very last byte.
+    Last,
     End,
 }
 
@@ -46,8 +53,8 @@ impl Chunks {
         Some((at, self.place == Place::End))
     }
 
-    /// Where a byte that is not of a chunk leads to. A carriage return before the end of a line
-    /// says nothing.
+    /// Where a byte that is not of a chunk leads to. Lines end as they must: whoever reads them
+    /// otherwise on the way would see another end of the body.
     fn after(&mut self, byte: u8) -> Option<Place> {
         Some(match (self.place, byte) {
             (Place::Begin | Place::Size, b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F') => {
@@ -55,14 +62,19 @@ impl Chunks {
                 self.left = self.left.checked_mul(16)?.checked_add(digit.into())?;
                 Place::Size
             }
-            (Place::Size | Place::Extension, b'\n') if self.left == 0 => Place::Trailer,
-            (Place::Size | Place::Extension, b'\n') => Place::Chunk,
-            (Place::Size, b'\r' | b';' | b' ' | b'\t') | (Place::Extension, _) => Place::Extension,
-            (Place::ChunkEnd, b'\n') => Place::Begin,
-            (Place::ChunkEnd, b'\r') => Place::ChunkEnd,
-            (Place::Trailer, b'\n') => Place::End,
-            (Place::Trailer, b'\r') => Place::Trailer,
-            (Place::InTrailer, b'\n') => Place::Trailer,
+            (Place::Size | Place::Blank | Place::Extension, b'\r') => Place::SizeEnd,
+            (Place::Size | Place::Blank, b';') => Place::Extension,
+            (Place::Size | Place::Blank, b' ' | b'\t') => Place::Blank,
+            (Place::SizeEnd, b'\n') if self.left == 0 => Place::Trailer,
+            (Place::SizeEnd, b'\n') => Place::Chunk,
+            (Place::ChunkEnd, b'\r') => Place::ChunkLast,
+            (Place::ChunkLast, b'\n') => Place::Begin,
+            (Place::Trailer, b'\r') => Place::Last,
+            (Place::InTrailer, b'\r') => Place::TrailerEnd,
+            (Place::TrailerEnd, b'\n') => Place::Trailer,
+            (Place::Last, b'\n') => Place::End,
+            (_, b'\n') => return None,
+            (Place::Extension, _) => Place::Extension,
             (Place::Trailer | Place::InTrailer, _) => Place::InTrailer,
             _ => return None,
         })

@@ -16,6 +16,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
+use tokio::task::coop;
 use tokio_rustls::client::TlsStream;
 use tokio_util::either::Either;
 use tokio_util::io::poll_read_buf;
@@ -30,6 +31,9 @@ pub(super) type Stream = Either<TcpStream, Box<TlsStream<TcpStream>>>;
 
 /// Bytes that are asked for at once: most answers are shorter.
 const READ_BYTES: usize = 512;
+
+/// Bytes that an idle connection keeps for the head of the next request: most are shorter.
+const HEAD_BYTES: usize = 4096;
 
 /// An open connection.
 pub(super) struct Connection {
@@ -65,7 +69,7 @@ impl Connection {
         let Self { stream, head, unread, .. } = self;
         let mut exchange = Exchange {
             stream,
-            rest: [head.as_bytes(), &body],
+            unwritten: [head.as_bytes(), &body],
             is_sent: false,
             is_flushed: false,
             answer: Answer::new(),
@@ -74,8 +78,12 @@ impl Connection {
         let exchanged = poll_fn(|cx| {
             // What an idle connection's peer closed, or said unasked, is seen before the request is
             // on its way.
-            if was_idle && !exchange.is_sent && !exchange.is_silent(cx) {
-                return Poll::Ready(Err(Outcome::Broken));
+            if was_idle && !exchange.is_sent {
+                // A task whose turn is over is told that nothing came, whatever did.
+                ready!(coop::poll_proceed(cx)).made_progress();
+                if !exchange.is_silent(cx) {
+                    return Poll::Ready(Err(Outcome::Broken));
+                }
             }
             exchange.poll(cx)
         });
@@ -88,6 +96,7 @@ impl Connection {
     pub(super) fn rest(&mut self) -> bool {
         self.unread.clear();
         self.unread.shrink_to(READ_BYTES);
+        self.head.shrink_to(HEAD_BYTES);
         let mut cx = Context::from_waker(Waker::noop());
         read(&mut self.stream, &mut self.unread, &mut cx).is_pending()
     }
@@ -97,7 +106,7 @@ impl Connection {
 struct Exchange<'a> {
     stream: &'a mut Stream,
     /// What is left of head and body.
-    rest: [&'a [u8]; 2],
+    unwritten: [&'a [u8]; 2],
     /// Was a byte written?
     is_sent: bool,
     is_flushed: bool,
@@ -112,9 +121,11 @@ impl Exchange<'_> {
         loop {
             match read(self.stream, self.unread, cx) {
                 Poll::Ready(Ok(0)) => return Poll::Ready(self.answer.end().map_err(outcome)),
+                // An answer to nothing is none.
+                Poll::Ready(Ok(_)) if !self.is_sent => return Poll::Ready(Err(Outcome::Broken)),
                 Poll::Ready(Ok(_)) => match self.answer.read(self.unread) {
                     Ok(Some(answered)) => {
-                        let lasts = answered.lasts && written.is_ready();
+                        let lasts = answered.lasts && matches!(written, Poll::Ready(Ok(())));
                         return Poll::Ready(Ok(Answered { lasts, ..answered }));
                     }
                     Ok(None) => {}
@@ -132,14 +143,14 @@ impl Exchange<'_> {
 
     fn write(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut stream = Pin::new(&mut *self.stream);
-        while self.rest.iter().any(|part| !part.is_empty()) {
-            let parts = self.rest.map(IoSlice::new);
+        while self.unwritten.iter().any(|part| !part.is_empty()) {
+            let parts = self.unwritten.map(IoSlice::new);
             let mut written = ready!(stream.as_mut().poll_write_vectored(cx, &parts))?;
             if written == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.is_sent = true;
-            for part in &mut self.rest {
+            for part in &mut self.unwritten {
                 let of_this = written.min(part.len());
                 (*part, written) = (&part[of_this..], written - of_this);
             }

@@ -228,6 +228,34 @@ async fn a_connection_is_closed_after_a_timeout() {
     assert!(subscriber.try_join_next().is_none(), "it did not panic");
 }
 
+#[tokio::test]
+async fn who_answers_before_the_end_of_the_request_is_heard() {
+    let closed = Arc::new(AtomicUsize::new(0));
+    let closing = closed.clone();
+    let (url, _subscriber) = raw(move |_, mut stream| {
+        let closing = closing.clone();
+        async move {
+            stream.read_u8().await.unwrap();
+            let refused = b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n";
+            stream.write_all(refused).await.unwrap();
+            // Half of a request is on it: nothing else may follow.
+            while stream.readable().await.is_ok()
+                && stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0)
+            {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            closing.fetch_add(1, Ordering::SeqCst);
+        }
+    })
+    .await;
+    let mut world = World::new();
+    world.declare_open(subscription("a", &url)).await;
+    world.publish(["x".repeat(16 * 1024 * 1024)]);
+    eventually("the attempt ended", || !world.outcomes("a").is_empty()).await;
+    assert_eq!(world.outcomes("a"), ["client_error"]);
+    eventually("its connection is closed", || closed.load(Ordering::SeqCst) == 1).await;
+}
+
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
 
 #[tokio::test]
