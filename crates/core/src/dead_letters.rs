@@ -10,7 +10,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use crate::broker::{CursorId, Position};
-use crate::delivery::{Attempt, DeadLetterReason};
+use crate::delivery::{DeadLetterReason, Tried};
 use crate::event::Event;
 
 /// The dead letters of a broker.
@@ -51,10 +51,8 @@ pub struct DeadLetter {
     pub reason: DeadLetterReason,
     /// When: wall-clock milliseconds since 1970.
     pub dead_ms: u64,
-    /// Attempts made.
-    pub attempts: u32,
-    /// The last of them, oldest first, at most [`crate::limits::ATTEMPTS_REMEMBERED`].
-    pub last: Box<[Attempt]>,
+    /// What was tried for it.
+    pub tried: Tried,
 }
 
 /// Why dead letters could not be read or changed.

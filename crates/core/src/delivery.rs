@@ -1,5 +1,8 @@
 //! Delivery as rules: what an attempt led to and what follows from it. Pure.
 
+use std::ops::Deref;
+
+use arrayvec::ArrayVec;
 use serde::{Deserialize, Serialize};
 
 use crate::limits;
@@ -93,8 +96,9 @@ impl From<Outcome> for u16 {
 }
 
 /// One attempt, as remembered beside an event that waits for its retry. Eight bytes of facts,
-/// because 65,536 events of a subscription may each remember ten.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// because 65,536 events of a subscription may each remember ten. Written as these three numbers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "(u32, u16, u16)", into = "(u32, u16, u16)")]
 pub struct Attempt {
     /// When it began: seconds since 1970.
     pub at_s: u32,
@@ -117,6 +121,83 @@ impl Attempt {
     /// What it led to.
     pub fn outcome(self) -> Outcome {
         Outcome::from_code(self.outcome_code)
+    }
+}
+
+impl From<(u32, u16, u16)> for Attempt {
+    fn from((at_s, took_ms, outcome_code): (u32, u16, u16)) -> Self {
+        Self { at_s, took_ms, outcome_code }
+    }
+}
+
+impl From<Attempt> for (u32, u16, u16) {
+    fn from(attempt: Attempt) -> Self {
+        (attempt.at_s, attempt.took_ms, attempt.outcome_code)
+    }
+}
+
+/// The last attempts made for an event, oldest first, at most [`limits::ATTEMPTS_REMEMBERED`]. They
+/// lie in place: what waits has them from its first attempt on, and would grow with each.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Attempt>", into = "Vec<Attempt>")]
+pub struct Attempts(ArrayVec<Attempt, { limits::ATTEMPTS_REMEMBERED }>);
+
+impl Attempts {
+    /// Remembers one more, and forgets the oldest where there is no room.
+    pub fn push(&mut self, attempt: Attempt) {
+        if self.0.is_full() {
+            self.0.remove(0);
+        }
+        self.0.push(attempt);
+    }
+}
+
+impl Deref for Attempts {
+    type Target = [Attempt];
+
+    fn deref(&self) -> &[Attempt] {
+        &self.0
+    }
+}
+
+impl FromIterator<Attempt> for Attempts {
+    fn from_iter<I: IntoIterator<Item = Attempt>>(attempts: I) -> Self {
+        let mut last = Self::default();
+        attempts.into_iter().for_each(|attempt| last.push(attempt));
+        last
+    }
+}
+
+impl From<Vec<Attempt>> for Attempts {
+    fn from(attempts: Vec<Attempt>) -> Self {
+        attempts.into_iter().collect()
+    }
+}
+
+impl From<Attempts> for Vec<Attempt> {
+    fn from(attempts: Attempts) -> Self {
+        attempts.to_vec()
+    }
+}
+
+/// What was tried for an event.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tried {
+    /// Attempts made.
+    pub attempts: u32,
+    /// The last of them.
+    pub last: Attempts,
+}
+
+impl Tried {
+    /// The same after one more attempt, if one was made.
+    #[must_use]
+    pub fn and(mut self, attempt: Option<Attempt>) -> Self {
+        if let Some(attempt) = attempt {
+            self.attempts = self.attempts.saturating_add(1);
+            self.last.push(attempt);
+        }
+        self
     }
 }
 

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use eventbus_core::broker::{CursorError, CursorId, CursorSpec, CursorStats, LeaseHome};
-use eventbus_core::cursor::{Ended, Leased, Progress, Spot, Tried};
+use eventbus_core::cursor::{Ended, Leased, Progress, Spot};
 use eventbus_core::dead_letters::{DeadLetter, DeadLetterKey};
 use eventbus_core::delivery::Verdict;
 use eventbus_core::{Cursor, Interest, Lease, Position, Settled, Stored, TopicHash, limits};
@@ -418,10 +418,10 @@ impl LogCursor {
         let place = self.place();
         let dead = turn.iter().filter_map(|settled| {
             let Verdict::DeadLetter { reason } = settled.verdict else { return None };
-            let Tried { attempts, last } = place.progress.tried(&ended(settled))?;
+            let tried = place.progress.tried(&ended(settled))?;
             let key = DeadLetterKey { cursor: self.id.clone(), position: settled.lease.position() };
             let event = settled.lease.event().clone();
-            Some(DeadLetter { key, event, reason, dead_ms, attempts, last })
+            Some(DeadLetter { key, event, reason, dead_ms, tried })
         });
         if place.forgotten { Vec::new() } else { dead.collect() }
     }

@@ -14,11 +14,10 @@ use eventbus_core::cursor::{Ended, Turn};
 use eventbus_core::limits;
 use tokio::sync::oneshot;
 
-use crate::bytes::Seed;
 use crate::bytes::entry::Change;
 use crate::cursor::LogCursor;
 use crate::disk::DiskFile;
-use crate::ledger_file::{FRAMES_AT, LedgerFiles};
+use crate::ledger_file::{FRAMES_AT, LedgerFiles, Snapshot};
 use crate::shared::Shared;
 use crate::signal::{Next, Now, Signal};
 use crate::telemetry::add;
@@ -195,12 +194,10 @@ impl Ledger {
     /// Says everything anew in the other file, and goes on in that. Durable when it returns.
     pub(crate) fn snapshot(&mut self) -> std::io::Result<()> {
         self.must_snapshot = true;
-        let head = self.files.next_head(self.shared.epoch);
-        let mut bytes = Vec::new();
-        encode_snapshot(&self.shared, head.seed(), &mut bytes);
-        self.files.begin(&head, &bytes)?;
-        self.live_bytes = bytes.len() as u64;
-        self.at = FRAMES_AT + self.live_bytes;
+        let mut snapshot = self.files.begin(self.shared.epoch);
+        say_all(&self.shared, &mut snapshot)?;
+        self.at = snapshot.end()?;
+        self.live_bytes = self.at - FRAMES_AT;
         self.must_snapshot = false;
         self.shared.ledger.unsynced().file = Some(self.files.current());
         Ok(())
@@ -242,20 +239,14 @@ impl Ledger {
     }
 }
 
-fn encode_snapshot(shared: &Shared, seed: Seed, out: &mut Vec<u8>) {
-    let mut put = |change: Change| {
-        let at = FRAMES_AT + out.len() as u64;
-        change.encode(at, seed, out);
-    };
-    let synced = shared.flow.state().synced;
-    put(Change::Mark { synced, next: shared.next_position(), closed: false });
+fn say_all(shared: &Shared, snapshot: &mut Snapshot<'_>) -> std::io::Result<()> {
+    snapshot.put(&mark(shared))?;
     for cursor in shared.table.all() {
-        let opened = cursor.opened();
+        snapshot.put(&Change::Open(cursor.opened()))?;
         let entry = cursor.place().progress.snapshot();
-        put(Change::Open(opened));
-        put(Change::Turn { cursor: cursor.number, entry });
+        snapshot.put(&Change::Turn { cursor: cursor.number, entry })?;
     }
-    put(Change::SnapshotEnd);
+    snapshot.put(&Change::SnapshotEnd)
 }
 
 /// Syncs the ledger: every second, at once for whoever waits.

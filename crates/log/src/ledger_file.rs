@@ -22,6 +22,9 @@ pub(crate) const FRAMES_AT: u64 = 2 * SLOT_STRIDE;
 /// Bytes both files take from the start, so that settling goes on when the volume is full.
 const RESERVED_BYTES: u64 = 256 * 1024;
 
+/// Bytes of a snapshot that are written at once, and what one cursor has beyond them.
+const PIECE_BYTES: usize = 256 * 1024;
+
 /// The names of the two files; generation `g` lies in file `g % 2`.
 pub(crate) const NAMES: [&str; 2] = ["ledger-0", "ledger-1"];
 
@@ -103,11 +106,6 @@ impl LedgerFiles {
         self.file_of(self.head.generation)
     }
 
-    /// The head of the next snapshot.
-    pub(crate) fn next_head(&self, epoch: u32) -> LedgerHead {
-        LedgerHead { generation: self.head.generation + 1, epoch, log: self.head.log }
-    }
-
     /// Takes space for `end` bytes in both files: a snapshot must always find room.
     pub(crate) fn reserve(&mut self, end: u64) -> io::Result<()> {
         if end <= self.reserved {
@@ -121,19 +119,52 @@ impl LedgerFiles {
         Ok(())
     }
 
-    /// Writes a snapshot into the file that is not current, and makes that the current one.
-    pub(crate) fn begin(&mut self, head: &LedgerHead, frames: &[u8]) -> io::Result<()> {
-        let file = self.file_of(head.generation);
-        file.write_at(frames, FRAMES_AT)?;
-        file.write_at(&head.encode(), 0)?;
-        file.write_at(&head.encode(), SLOT_STRIDE)?;
-        file.sync()?;
-        self.head = *head;
-        Ok(())
+    /// Begins a snapshot in the file that is not current.
+    pub(crate) fn begin(&mut self, epoch: u32) -> Snapshot<'_> {
+        let generation = self.head.generation + 1;
+        let head = LedgerHead { generation, epoch, log: self.head.log };
+        let file = self.file_of(generation);
+        Snapshot { files: self, file, head, piece: Vec::new(), at: FRAMES_AT }
     }
 
     fn file_of(&self, generation: u64) -> Arc<dyn DiskFile> {
         self.files[(generation % 2) as usize].clone()
+    }
+}
+
+/// A snapshot on its way to the disk, piece by piece: with much that waits it is large.
+pub(crate) struct Snapshot<'a> {
+    files: &'a mut LedgerFiles,
+    file: Arc<dyn DiskFile>,
+    head: LedgerHead,
+    /// What is not written yet.
+    piece: Vec<u8>,
+    /// Where the piece will lie.
+    at: u64,
+}
+
+impl Snapshot<'_> {
+    /// Says one thing more.
+    pub(crate) fn put(&mut self, change: &Change) -> io::Result<()> {
+        change.encode(self.at + self.piece.len() as u64, self.head.seed(), &mut self.piece);
+        if self.piece.len() >= PIECE_BYTES { self.write() } else { Ok(()) }
+    }
+
+    /// All is said: makes the file the current one, durably. Returns where the next frame goes.
+    pub(crate) fn end(mut self) -> io::Result<u64> {
+        self.write()?;
+        self.file.write_at(&self.head.encode(), 0)?;
+        self.file.write_at(&self.head.encode(), SLOT_STRIDE)?;
+        self.file.sync()?;
+        self.files.head = self.head;
+        Ok(self.at)
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        self.file.write_at(&self.piece, self.at)?;
+        self.at += self.piece.len() as u64;
+        self.piece.clear();
+        Ok(())
     }
 }
 

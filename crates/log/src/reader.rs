@@ -4,14 +4,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use eventbus_core::cursor::Spot;
 use eventbus_core::wire::stored;
 use eventbus_core::{Position, Stored, limits};
 use rustix::io::Errno;
 
 use crate::bytes::record::{self, RecordHead};
-use crate::disk::read_range;
+use crate::disk::{DiskFile, read_range};
 use crate::index;
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -112,23 +112,30 @@ impl Reader {
         let end = segment.facts().end.max(at);
         let length = length.min((end - at) as usize);
         let file = segment.file.as_ref();
-        let bytes = match read_range(file, at, length) {
-            Ok(bytes) => Bytes::from(bytes),
-            // One bad sector must not cost the events around it: read less.
-            Err(_) if length > SCATTERED_BYTES => {
-                let least = SCATTERED_BYTES.min(length);
-                Bytes::from(read_range(file, at, least).map_err(unreadable)?)
-            }
-            Err(error) => return Err(unreadable(error)),
-        };
-        if bytes.len() > SCATTERED_BYTES {
-            let mut kept = self.kept_locked();
-            if kept.len() >= limits::READS_KEPT {
-                kept.pop_front();
-            }
-            kept.push_back(Chunk { segment: segment.number, from: at, bytes: bytes.clone() });
+        let few = |length| read_range(file, at, length).map(Bytes::from).map_err(unreadable);
+        if length <= SCATTERED_BYTES {
+            return few(length);
         }
+        // One bad sector must not cost the events around it: read less.
+        let Ok(bytes) = self.read_many(file, at, length) else { return few(SCATTERED_BYTES) };
+        let chunk = Chunk { segment: segment.number, from: at, bytes: bytes.clone() };
+        self.kept_locked().push_back(chunk);
         Ok(bytes)
+    }
+
+    /// Reads into the memory of the oldest kept read, unless events lie in that still: those who
+    /// lag would have the allocator take and give back as much as they read.
+    fn read_many(&self, file: &dyn DiskFile, at: u64, length: usize) -> io::Result<Bytes> {
+        let oldest = {
+            let mut kept = self.kept_locked();
+            if kept.len() >= limits::READS_KEPT { kept.pop_front() } else { None }
+        };
+        let free = oldest.and_then(|chunk| chunk.bytes.try_into_mut().ok());
+        let mut bytes = free.unwrap_or_else(|| BytesMut::with_capacity(limits::READ_BYTES));
+        bytes.resize(length, 0);
+        let read = file.read_at(&mut bytes, at)?;
+        bytes.truncate(read);
+        Ok(bytes.freeze())
     }
 
     fn kept_locked(&self) -> MutexGuard<'_, VecDeque<Chunk>> {

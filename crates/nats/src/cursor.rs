@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_nats::Subject;
 use eventbus_core::broker::{CursorError, CursorSpec, CursorStats, LeaseHome};
+use eventbus_core::delivery::Tried;
 use eventbus_core::{Cursor, Event, Interest, Lease, Position, Settled, Stored};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
@@ -19,7 +20,7 @@ use tokio::sync::Notify;
 use crate::chores::Chore;
 use crate::pull::{Asked, Lane};
 use crate::shared::Shared;
-use crate::stored::{Reference, Tried};
+use crate::stored::Reference;
 
 /// A cursor, as this process has it.
 pub(crate) struct NatsCursor {

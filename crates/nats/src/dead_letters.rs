@@ -6,7 +6,7 @@ use std::sync::Arc;
 use async_nats::{HeaderMap, Message};
 use eventbus_core::broker::CursorId;
 use eventbus_core::dead_letters::{DeadLetterError, DeadLetterKey};
-use eventbus_core::delivery::DeadLetterReason;
+use eventbus_core::delivery::{DeadLetterReason, Tried};
 use eventbus_core::{DeadLetter, DeadLetters, Position, Stored};
 use futures::FutureExt;
 use futures::future::{BoxFuture, join_all};
@@ -15,7 +15,6 @@ use serde_json::{Value, json};
 
 use crate::api::{ApiError, code};
 use crate::shared::Shared;
-use crate::stored::Tried;
 use crate::{stored, streams, subject, survey};
 
 /// The header that says why an event was given up, and what was tried.
@@ -92,8 +91,7 @@ fn read(key: DeadLetterKey, message: Message) -> Result<DeadLetter, String> {
         event: stored::event(message.headers.as_ref(), message.payload)?,
         reason,
         dead_ms: obituary.dead_ms,
-        attempts: obituary.tried.attempts,
-        last: obituary.tried.last.into(),
+        tried: obituary.tried,
     })
 }
 

@@ -12,9 +12,9 @@ use base64::Engine;
 use base64::alphabet::{self, Alphabet};
 use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
 use bytes::Bytes;
-use eventbus_core::delivery::Attempt;
+use eventbus_core::Event;
+use eventbus_core::delivery::Tried;
 use eventbus_core::wire::stored;
-use eventbus_core::{Event, limits};
 use serde::{Deserialize, Serialize};
 
 /// The header that holds the head of an event (`core::wire::stored`), in base64.
@@ -86,51 +86,10 @@ pub(crate) struct Reference {
     pub(crate) tried: Tried,
 }
 
-/// Attempts made with an event.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct Tried {
-    /// How many.
-    pub(crate) attempts: u32,
-    /// The last of them, oldest first.
-    #[serde(with = "triples")]
-    pub(crate) last: Vec<Attempt>,
-}
-
-impl Tried {
-    /// The same after one more attempt, if one was made.
-    pub(crate) fn and(mut self, attempt: Option<Attempt>) -> Self {
-        if let Some(attempt) = attempt {
-            self.attempts = self.attempts.saturating_add(1);
-            let over = (self.last.len() + 1).saturating_sub(limits::ATTEMPTS_REMEMBERED);
-            self.last.drain(..over);
-            self.last.push(attempt);
-        }
-        self
-    }
-}
-
-/// Attempts as they are written: when in seconds, how long in milliseconds, the outcome's code.
-mod triples {
-    use eventbus_core::delivery::Attempt;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<S: Serializer>(last: &[Attempt], to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(last.iter().map(|one| (one.at_s, one.took_ms, one.outcome_code)))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        from: D,
-    ) -> Result<Vec<Attempt>, D::Error> {
-        let triples = Vec::<(u32, u16, u16)>::deserialize(from)?.into_iter();
-        let attempt = |(at_s, took_ms, outcome_code)| Attempt { at_s, took_ms, outcome_code };
-        Ok(triples.map(attempt).collect())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use eventbus_core::delivery::Outcome;
-    use eventbus_core::testing;
+    use eventbus_core::delivery::{Attempt, Outcome};
+    use eventbus_core::{limits, testing};
 
     use super::*;
 

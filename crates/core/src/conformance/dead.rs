@@ -6,7 +6,7 @@ use super::world::*;
 use super::{Harness, Limits};
 use crate::broker::{Broker, CursorId, Lease, Position, Settled};
 use crate::dead_letters::{DeadLetter, DeadLetterKey};
-use crate::delivery::{Attempt, DeadLetterReason, Outcome, Verdict};
+use crate::delivery::{Attempt, DeadLetterReason, Outcome, Tried, Verdict};
 use crate::event::Event;
 use crate::testing::event;
 
@@ -63,8 +63,7 @@ pub async fn what_is_given_up_is_kept_whole(harness: &dyn Harness) {
             event: Arc::new(events[at].clone()),
             reason,
             dead_ms: dead[at].dead_ms,
-            attempts,
-            last: last.into(),
+            tried: Tried { attempts, last: last.into() },
         };
         assert_eq!(dead[at], expected);
     }

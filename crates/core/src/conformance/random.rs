@@ -285,7 +285,7 @@ impl Run<'_> {
             let dead = letters.page(id.clone(), Position(0), at_most(10_000)).await;
             let dead = dead.expect("the dead letters can be read");
             let found: Vec<_> =
-                dead.iter().map(|dead| (dead.key.position, dead.attempts)).collect();
+                dead.iter().map(|dead| (dead.key.position, dead.tried.attempts)).collect();
             assert_eq!(found, self.model.dead(&id), "the dead letters of {id}");
         }
     }

@@ -5,7 +5,7 @@
 
 use super::Spot;
 use crate::broker::Position;
-use crate::delivery::Attempt;
+use crate::delivery::Tried;
 
 /// One change of a place, as it is remembered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -27,8 +27,6 @@ pub struct Waiting {
     pub spot: Spot,
     /// When it may be leased again: wall clock, milliseconds since 1970.
     pub due_ms: u64,
-    /// Attempts made.
-    pub attempts: u32,
-    /// The last attempts, oldest first, at most [`crate::limits::ATTEMPTS_REMEMBERED`].
-    pub last: Box<[Attempt]>,
+    /// What was tried for it.
+    pub tried: Tried,
 }

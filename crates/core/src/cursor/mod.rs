@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 pub use entry::{Entry, Waiting};
 
 use crate::broker::Position;
-use crate::delivery::{Attempt, Verdict};
+use crate::delivery::{Attempt, Tried, Verdict};
 use crate::limits;
 
 /// An event's position, and where the broker finds its bytes. The machine carries `place` without
@@ -46,15 +46,6 @@ pub struct Ended {
     pub attempt: Option<Attempt>,
     /// What is to become of the event.
     pub verdict: Verdict,
-}
-
-/// What was tried for an event.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tried {
-    /// Attempts made.
-    pub attempts: u32,
-    /// The last of them, oldest first, at most [`limits::ATTEMPTS_REMEMBERED`].
-    pub last: Box<[Attempt]>,
 }
 
 /// What a turn changed: the entry to write, and the way back should the write fail.
@@ -107,8 +98,7 @@ struct Held {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Retry {
     due_ms: u64,
-    attempts: u32,
-    last: Box<[Attempt]>,
+    tried: Tried,
 }
 
 impl Progress {
@@ -184,7 +174,7 @@ impl Progress {
             let Some(position) = self.next_ready(now_ms) else { break };
             if let Some(held) = self.held.get_mut(&position) {
                 held.leased = true;
-                let attempts = held.retry.as_ref().map_or(0, |retry| retry.attempts);
+                let attempts = held.retry.as_ref().map_or(0, |retry| retry.tried.attempts);
                 leased.push(Leased { spot: Spot { position, place: held.place }, attempts });
             }
         }
@@ -326,11 +316,7 @@ impl Progress {
             let position = waiting.spot.position;
             self.forget_waiting(position);
             self.released.remove(&position);
-            let retry = Retry {
-                due_ms: waiting.due_ms,
-                attempts: waiting.attempts,
-                last: waiting.last.clone(),
-            };
+            let retry = Retry { due_ms: waiting.due_ms, tried: waiting.tried.clone() };
             let place = waiting.spot.place;
             let held = Held { place, leased: false, retry: Some(Box::new(retry)) };
             self.held.insert(position, held);
@@ -364,14 +350,12 @@ impl Progress {
 
     fn wait(&mut self, ended: &Ended, due_ms: u64) -> Option<(Held, Waiting)> {
         let held = self.held.get_mut(&ended.position)?;
-        let before = held.clone();
-        let Tried { attempts, last } = held.tried_with(ended.attempt);
         self.taken.remove(&ended.position);
-        let retry = Retry { due_ms, attempts, last };
+        let retry = Retry { due_ms, tried: held.tried_with(ended.attempt) };
         let spot = Spot { position: ended.position, place: held.place };
         let waiting = waiting_of(spot, &retry);
-        held.retry = Some(Box::new(retry));
-        held.leased = false;
+        let now = Held { leased: false, retry: Some(Box::new(retry)), ..*held };
+        let before = std::mem::replace(held, now);
         self.due.insert((due_ms, ended.position));
         Some((before, waiting))
     }
@@ -395,20 +379,12 @@ impl Progress {
 impl Held {
     /// What was tried for it, with one more attempt.
     fn tried_with(&self, attempt: Option<Attempt>) -> Tried {
-        let retry = self.retry.as_deref();
-        let last = retry.map_or(&[][..], |retry| &retry.last);
-        let count = last.len() + usize::from(attempt.is_some());
-        let over = count.saturating_sub(limits::ATTEMPTS_REMEMBERED);
-        let attempts = retry.map_or(0, |retry| retry.attempts);
-        Tried {
-            attempts: attempts.saturating_add(u32::from(attempt.is_some())),
-            last: last.iter().copied().chain(attempt).skip(over).collect(),
-        }
+        self.retry.as_ref().map_or_else(Tried::default, |retry| retry.tried.clone()).and(attempt)
     }
 }
 
 fn waiting_of(spot: Spot, retry: &Retry) -> Waiting {
-    Waiting { spot, due_ms: retry.due_ms, attempts: retry.attempts, last: retry.last.clone() }
+    Waiting { spot, due_ms: retry.due_ms, tried: retry.tried.clone() }
 }
 
 #[cfg(test)]

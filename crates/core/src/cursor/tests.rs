@@ -274,8 +274,8 @@ fn ten_attempts_are_remembered_and_all_are_counted() {
         assert_eq!(leased(&mut machine, round, &mut (9..9).map(spot)), [1]);
     }
     let snapshot = machine.snapshot();
-    assert_eq!(snapshot.waiting[0].attempts, 25);
-    assert_eq!(snapshot.waiting[0].last.len(), limits::ATTEMPTS_REMEMBERED);
+    assert_eq!(snapshot.waiting[0].tried.attempts, 25);
+    assert_eq!(snapshot.waiting[0].tried.last.len(), limits::ATTEMPTS_REMEMBERED);
     let dead = Verdict::DeadLetter { reason: DeadLetterReason::Exhausted };
     let attempt = Some(Attempt::new(7_000, 2, Outcome::Status(503)));
     let last = Ended { attempt, ..ended(1, dead) };
@@ -283,7 +283,7 @@ fn ten_attempts_are_remembered_and_all_are_counted() {
     assert_eq!((tried.attempts, tried.last.len()), (26, limits::ATTEMPTS_REMEMBERED));
     assert_eq!(tried.last.last().copied(), attempt);
     let without = machine.tried(&Ended { attempt: None, ..last }).expect("it is leased");
-    assert_eq!((without.attempts, &*without.last), (25, &*snapshot.waiting[0].last));
+    assert_eq!((without.attempts, &*without.last), (25, &*snapshot.waiting[0].tried.last));
     let _ = machine.settle(&[last]);
     assert_eq!(machine.tried(&last), None, "it is not leased any more");
 }

@@ -2,7 +2,7 @@
 
 use eventbus_core::broker::CursorId;
 use eventbus_core::cursor::{Entry, Spot, Waiting};
-use eventbus_core::delivery::Attempt;
+use eventbus_core::delivery::{Attempt, Attempts, Tried};
 use eventbus_core::{Interest, Position, Source, Text};
 
 use super::{Fields, Seed, aligned, pad, put_text, put_varint, seal};
@@ -160,12 +160,12 @@ fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
     put_varint(out, entry.waiting.len() as u64);
     for waiting in &entry.waiting {
         out.push(NO_FLAGS);
-        let Waiting { spot, due_ms, attempts, last } = waiting;
-        for value in [spot.position.0, spot.place, *due_ms, u64::from(*attempts)] {
+        let Waiting { spot, due_ms, tried } = waiting;
+        for value in [spot.position.0, spot.place, *due_ms, u64::from(tried.attempts)] {
             put_varint(out, value);
         }
-        put_varint(out, last.len() as u64);
-        put_attempts(last, out);
+        put_varint(out, tried.last.len() as u64);
+        put_attempts(&tried.last, out);
     }
 }
 
@@ -223,14 +223,14 @@ fn decode_entry(fields: &mut Fields<'_>) -> Option<Entry> {
         let spot = Spot { position: Position(fields.varint()?), place: fields.varint()? };
         let due_ms = fields.varint()?;
         let attempts = u32::try_from(fields.varint()?).ok()?;
-        let mut last = Vec::new();
+        let mut last = Attempts::default();
         for _ in 0..fields.varint()? {
             last.push(attempt(fields)?);
         }
         if flags & KEY_HASH != 0 {
             fields.u64()?;
         }
-        entry.waiting.push(Waiting { spot, due_ms, attempts, last: last.into() });
+        entry.waiting.push(Waiting { spot, due_ms, tried: Tried { attempts, last } });
     }
     Some(entry)
 }
@@ -271,8 +271,7 @@ mod tests {
         let waiting = Waiting {
             spot: spot(12),
             due_ms: 1_700_000_000_000,
-            attempts: 3,
-            last: [attempt, attempt].into(),
+            tried: Tried { attempts: 3, last: vec![attempt, attempt].into() },
         };
         let entry = Entry {
             frontier: Position(90),

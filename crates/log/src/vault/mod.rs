@@ -14,7 +14,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 use bytes::Bytes;
 use eventbus_core::broker::CursorId;
 use eventbus_core::dead_letters::{DeadLetter, DeadLetterError, DeadLetterKey, DeadLetters};
-use eventbus_core::delivery::{Attempt, DeadLetterReason};
+use eventbus_core::delivery::{Attempts, DeadLetterReason, Tried};
 use eventbus_core::wire::stored;
 use eventbus_core::{Event, Position};
 use futures::FutureExt;
@@ -214,8 +214,7 @@ impl Cells {
             event: Arc::new(event),
             reason,
             dead_ms: dead_ms.unsigned_abs(),
-            attempts,
-            last: attempts_in(&last),
+            tried: Tried { attempts, last: attempts_in(&last) },
         })
     }
 }
@@ -226,7 +225,8 @@ fn put(connection: &Connection, letter: &DeadLetter) -> rusqlite::Result<usize> 
         "INSERT INTO dead_letters VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
          ON CONFLICT (cursor, position) DO NOTHING",
     )?;
-    let DeadLetter { key, event, reason, dead_ms, attempts, last } = letter;
+    let DeadLetter { key, event, reason, dead_ms, tried } = letter;
+    let Tried { attempts, last } = tried;
     let mut remembered = Vec::new();
     put_attempts(last, &mut remembered);
     let (position, dead_ms) = (signed(key.position.0), signed(*dead_ms));
@@ -243,7 +243,7 @@ pub(crate) fn whole(event: &Event) -> Vec<u8> {
     bytes
 }
 
-fn attempts_in(bytes: &[u8]) -> Box<[Attempt]> {
+fn attempts_in(bytes: &[u8]) -> Attempts {
     let mut fields = Fields(bytes);
     std::iter::from_fn(|| attempt(&mut fields)).collect()
 }

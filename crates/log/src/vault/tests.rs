@@ -1,7 +1,7 @@
 //! The order of vault and ledger, and what a fault between them leaves.
 
 use eventbus_core::broker::{CursorError, CursorSpec, Start};
-use eventbus_core::delivery::{Outcome, Verdict};
+use eventbus_core::delivery::{Attempt, Outcome, Verdict};
 use eventbus_core::testing::{ManualClock, SeededEntropy, event, interest};
 use eventbus_core::{Batch, Durability, Lease, Settled};
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use eventbus_core::broker::CursorId;
 use eventbus_core::dead_letters::{DeadLetter, DeadLetterError, DeadLetterKey};
-use eventbus_core::delivery::{DeadLetterReason, Verdict};
+use eventbus_core::delivery::{DeadLetterReason, Tried, Verdict};
 use eventbus_core::{Batch, Broker, Durability, Position};
 use eventbus_log::disk::MemoryDisk;
 use eventbus_log::{Log, LogConfig};
@@ -59,8 +59,7 @@ async fn a_dead_letter_is_kept_whole_with_its_attempts_and_survives_a_restart() 
         event: Arc::new(published),
         reason: DeadLetterReason::Exhausted,
         dead_ms: START_MS + 5_000,
-        attempts: 3,
-        last: [attempt; 3].into(),
+        tried: Tried { attempts: 3, last: vec![attempt; 3].into() },
     };
     assert_eq!(page(&log, "orders", 0, 9).await, std::slice::from_ref(&expected));
     log.close().await.unwrap();
