@@ -381,10 +381,10 @@ pub const RING_POSITIONS: usize = 1_024;
 /// from the disk. They share their request body, and each that is held holds all of it.
 pub const TAIL_BATCH_BYTES: usize = 1024 * 1024;
 
-/// Bytes of one read for a cursor that lags: about the cost of one disk seek.
-pub const READ_BYTES: usize = 256 * 1024;
+/// Bytes of one read for a cursor that lags: a hundred events of the usual size.
+pub const READ_BYTES: usize = 128 * 1024;
 
-/// Such reads kept in memory, for all cursors together: 16 MiB.
+/// Such reads kept in memory, for all cursors together: 8 MiB.
 pub const READS_KEPT: usize = 64;
 
 /// Damaged positions remembered so that each is counted once.

@@ -91,7 +91,6 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Held {
     place: u64,
-    leased: bool,
     /// `None`: it was never settled with a retry.
     retry: Option<Box<Retry>>,
 }
@@ -173,8 +172,7 @@ impl Progress {
         let mut leased = Vec::new();
         while leased.len() < limit {
             let Some(position) = self.next_ready(now_ms) else { break };
-            if let Some(held) = self.held.get_mut(&position) {
-                held.leased = true;
+            if let Some(held) = self.held.get(&position) {
                 let attempts = held.retry.as_ref().map_or(0, |retry| retry.tried.attempts);
                 leased.push(Leased { spot: Spot { position, place: held.place }, attempts });
             }
@@ -183,7 +181,7 @@ impl Progress {
             let Some(spot) = fresh() else { break };
             if spot.position > self.frontier {
                 self.frontier = spot.position;
-                let held = Held { place: spot.place, leased: true, retry: None };
+                let held = Held { place: spot.place, retry: None };
                 self.held.insert(spot.position, held);
                 self.taken.insert(spot.position);
                 leased.push(Leased { spot, attempts: 0 });
@@ -195,10 +193,7 @@ impl Progress {
     /// Gives an event back without counting an attempt. Unknown positions are ignored: retention
     /// may have taken the event meanwhile.
     pub fn release(&mut self, position: Position) {
-        if let Some(held) = self.held.get_mut(&position)
-            && held.leased
-        {
-            held.leased = false;
+        if self.leased(position).is_some() {
             self.released.insert(position);
         }
     }
@@ -206,8 +201,7 @@ impl Progress {
     /// What was tried for an event whose lease ends, the attempt of that lease included; `None`
     /// where it is not leased.
     pub fn tried(&self, ended: &Ended) -> Option<Tried> {
-        let held = self.held.get(&ended.position).filter(|held| held.leased)?;
-        Some(held.tried_with(ended.attempt))
+        Some(self.leased(ended.position)?.tried_with(ended.attempt))
     }
 
     /// Ends leases. Positions that are not leased are ignored.
@@ -216,7 +210,7 @@ impl Progress {
         let (mut waiting, mut gone) = (Vec::new(), Vec::new());
         for one in ended {
             let position = one.position;
-            if !self.held.get(&position).is_some_and(|held| held.leased) {
+            if self.leased(position).is_none() {
                 continue;
             }
             match one.verdict {
@@ -257,7 +251,7 @@ impl Progress {
             if held.retry.is_none() {
                 self.taken.insert(position);
             }
-            self.held.insert(position, Held { leased: false, ..held });
+            self.held.insert(position, held);
             self.released.insert(position);
         }
     }
@@ -304,7 +298,7 @@ impl Progress {
         self.released.clear();
         for spot in &entry.taken {
             self.taken.insert(spot.position);
-            let held = Held { place: spot.place, leased: false, retry: None };
+            let held = Held { place: spot.place, retry: None };
             self.held.insert(spot.position, held);
             self.released.insert(spot.position);
         }
@@ -317,7 +311,7 @@ impl Progress {
             self.released.remove(&position);
             let retry = Retry { due_ms: waiting.due_ms, tried: waiting.tried.clone() };
             let place = waiting.spot.place;
-            let held = Held { place, leased: false, retry: Some(Box::new(retry)) };
+            let held = Held { place, retry: Some(Box::new(retry)) };
             self.held.insert(position, held);
             self.due.insert((waiting.due_ms, position));
         }
@@ -334,6 +328,14 @@ impl Progress {
                 self.due.insert((latest_ms, position));
             }
         }
+    }
+
+    /// The event, when it is leased: neither given back nor waiting.
+    fn leased(&self, position: Position) -> Option<&Held> {
+        let held = self.held.get(&position)?;
+        let due = held.retry.as_ref().map(|retry| (retry.due_ms, position));
+        let waits = due.is_some_and(|due| self.due.contains(&due));
+        (!waits && !self.released.contains(&position)).then_some(held)
     }
 
     fn next_ready(&mut self, now_ms: u64) -> Option<Position> {
@@ -353,7 +355,7 @@ impl Progress {
         let retry = Retry { due_ms, tried: held.tried_with(ended.attempt) };
         let spot = Spot { position: ended.position, place: held.place };
         let waiting = waiting_of(spot, &retry);
-        let now = Held { leased: false, retry: Some(Box::new(retry)), ..*held };
+        let now = Held { place: held.place, retry: Some(Box::new(retry)) };
         let before = std::mem::replace(held, now);
         self.due.insert((due_ms, ended.position));
         Some((before, waiting))
