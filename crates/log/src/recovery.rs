@@ -231,30 +231,37 @@ impl<'a> Recovery<'a> {
         if Mutation::of_this_thread() == Mutation::ForgetIds {
             return Ok(());
         }
-        let mut found = Vec::new();
+        let mut chosen = Vec::new();
         let mut count = 0;
         for (segment, scan) in youngest_first {
             if count >= self.remembered.most() {
                 break;
             }
-            if !self.remembered.reaches(segment.facts().last_ms, self.committed_ms) {
-                continue;
+            if self.remembered.reaches(segment.facts().last_ms, self.committed_ms) {
+                count += self.ids(segment, scan.as_ref())?.len();
+                chosen.push((segment, scan));
             }
-            let mut ids = match scan {
-                Some(scan) => scan.records.iter().map(|found| found.head.id()).collect(),
-                None => segment.ids()?,
-            };
-            // An id that was forgotten and came again counts from when it came again.
-            ids.retain(|(ms, hash)| *hash != 0 && self.remembered.reaches(*ms, self.committed_ms));
-            count += ids.len();
-            found.push(ids);
         }
         self.remembered.expect(count);
-        for (committed_ms, hash) in found.into_iter().rev().flatten() {
-            self.remembered.admit(hash, committed_ms);
+        // Read once more: all of them at once would take as much memory as what is remembered.
+        for (segment, scan) in chosen.into_iter().rev() {
+            for (committed_ms, hash) in self.ids(segment, scan.as_ref())? {
+                self.remembered.admit(hash, committed_ms);
+            }
         }
         self.remembered.forget(self.committed_ms);
         Ok(())
+    }
+
+    /// The ids of a segment that are remembered still. One that was forgotten and came again counts
+    /// from when it came again.
+    fn ids(&self, segment: &Segment, scan: Option<&Scan>) -> io::Result<Vec<(u64, u128)>> {
+        let mut ids = match scan {
+            Some(scan) => scan.records.iter().map(|found| found.head.id()).collect(),
+            None => segment.ids()?,
+        };
+        ids.retain(|(ms, hash)| *hash != 0 && self.remembered.reaches(*ms, self.committed_ms));
+        Ok(ids)
     }
 
     /// One segment, from its index or by reading it.
