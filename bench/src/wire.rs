@@ -112,7 +112,9 @@ fn delivery(format: DeliveryFormat) -> Work {
     Box::new(move || {
         lines.clear();
         let event = black_box(&event);
-        black_box(delivery::request(event, &event.trace, format, (None, 7), &mut lines));
+        let (trace, subscription_name) = (&event.trace, None);
+        let form = delivery::Form { trace, format, subscription_name, request_id: 7 };
+        black_box(delivery::request(event, &form, &mut lines));
     })
 }
 

@@ -160,7 +160,9 @@ fn deliverable(event: &Event) {
         DeliveryFormat::CloudEventsStructured,
     ] {
         let mut lines = Lines::default();
-        delivery::request(event, &event.trace, format, (Some("orders"), 1), &mut lines);
+        let (trace, subscription_name) = (&event.trace, Some("orders"));
+        let form = delivery::Form { trace, format, subscription_name, request_id: 1 };
+        delivery::request(event, &form, &mut lines);
         assert!(testing::headers(&lines).len() < 30 + event.attributes.len(), "{event:?}");
     }
 }

@@ -169,7 +169,9 @@ async fn bare(port: u16, events: usize, in_flight: usize) {
     let client: Client<_, Full<Bytes>> = Client::builder(TokioExecutor::new()).build(connector);
     let event = event(0);
     let mut lines = Lines::default();
-    delivery::request(&event, &event.trace, DeliveryFormat::Kyma, (None, 1), &mut lines);
+    let (trace, format) = (&event.trace, DeliveryFormat::Kyma);
+    let form = delivery::Form { trace, format, subscription_name: None, request_id: 1 };
+    delivery::request(&event, &form, &mut lines);
     let headers = eventbus_core::testing::headers(&lines);
     let url: http::Uri = url(port).parse().expect("a URL");
     let left = Arc::new(AtomicUsize::new(events));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use eventbus_core::delivery::Outcome;
 use eventbus_core::span::OpenSpan;
+use eventbus_core::wire::delivery::Form;
 use eventbus_core::{Clock, Entropy, Lease, Tracer};
 use tokio::time::{Instant, timeout_at};
 
@@ -48,18 +49,16 @@ pub(crate) async fn attempt<T: Transport>(
     let outcome = match &plan.endpoint {
         Ok(endpoint) => {
             let deadline = Instant::now() + plan.subscription.timeout;
-            let delivery = Delivery {
-                endpoint,
-                event: lease.event(),
+            let subscription = &plan.subscription;
+            let form = Form {
                 trace: below.as_ref().unwrap_or(carried),
-                format: plan.subscription.format,
-                subscription_name: plan
-                    .subscription
+                format: subscription.format,
+                subscription_name: subscription
                     .names_itself
-                    .then_some(&*plan.subscription.identity.name),
+                    .then_some(&*subscription.identity.name),
                 request_id: request_id(&*tools.entropy),
-                deadline,
             };
+            let delivery = Delivery { endpoint, event: lease.event(), form, deadline };
             let attempt = timeout_at(deadline, tools.transport.attempt(&delivery));
             attempt.await.unwrap_or(Outcome::Timeout)
         }

@@ -72,7 +72,7 @@ struct Pause {
 enum Woken {
     Ordered,
     Slot,
-    Rested,
+    PauseOver,
     Ended(Option<Ended>),
     Leased(Result<Vec<Lease>, CursorError>),
     Settled(Result<(), CursorError>),
@@ -122,7 +122,7 @@ impl<T: Transport> Dispatcher<T> {
         }
         match self.wait().await {
             Woken::Ordered | Woken::Slot => {}
-            Woken::Rested => self.end_pause(),
+            Woken::PauseOver => self.end_pause(),
             Woken::Leased(leased) => self.take(leased)?,
             Woken::Settled(settled) => self.settled(settled)?,
             Woken::Ended(ended) => {
@@ -186,7 +186,7 @@ impl<T: Transport> Dispatcher<T> {
             Some(ended) = self.under_way.next() => Woken::Ended(ended),
             () = stand_in_line(is_in_line, &mut self.share) => Woken::Slot,
             () = look_again(is_starved) => Woken::Slot,
-            () = rest(pause) => Woken::Rested,
+            () = pause_over(pause) => Woken::PauseOver,
             leased = lease(&mut self.leasing) => Woken::Leased(leased),
         }
     }
@@ -414,7 +414,7 @@ async fn look_again(is_starved: bool) {
 }
 
 /// Waits for the end of a pause; for ever when there is none.
-async fn rest(pause: Option<&mut Pause>) {
+async fn pause_over(pause: Option<&mut Pause>) {
     match pause {
         Some(pause) => pause.over.as_mut().await,
         None => std::future::pending().await,

@@ -2,8 +2,7 @@
 
 use eventbus_core::Event;
 use eventbus_core::delivery::Outcome;
-use eventbus_core::manifest::DeliveryFormat;
-use eventbus_core::wire::trace::Trace;
+use eventbus_core::wire::delivery::Form;
 use tokio::time::Instant;
 
 use crate::endpoint::Endpoint;
@@ -25,14 +24,8 @@ pub struct Delivery<'a> {
     pub endpoint: &'a Endpoint,
     /// What.
     pub event: &'a Event,
-    /// The tracing headers: the event's, or those of the attempt's own span.
-    pub trace: &'a Trace,
     /// In which form.
-    pub format: DeliveryFormat,
-    /// The name of the Subscription, when it asks for being named.
-    pub subscription_name: Option<&'a str>,
-    /// Fresh for each attempt.
-    pub request_id: u128,
+    pub form: Form<'a>,
     /// When the attempt is over, whatever it has reached.
     pub deadline: Instant,
 }

@@ -14,18 +14,22 @@ use crate::wire::trace::Trace;
 const ATTRIBUTE: &str = "Kyma-Attribute-";
 const CONTENT_TYPE: &str = "Content-Type";
 
-/// Writes the headers of one attempt, and gives its body.
-///
-/// `trace` is what the event carries, or the headers of the attempt's own span;
-/// `subscription_name` is given when the Subscription asks for it; `request_id` is fresh for each
-/// attempt. Metadata that is empty has no header.
-pub fn request(
-    event: &Event,
-    trace: &Trace,
-    format: DeliveryFormat,
-    (subscription_name, request_id): (Option<&str>, u128),
-    lines: &mut Lines,
-) -> Bytes {
+/// How an attempt tells of its event.
+#[derive(Clone, Copy, Debug)]
+pub struct Form<'a> {
+    /// The tracing headers: the event's, or those of the attempt's own span.
+    pub trace: &'a Trace,
+    /// The contract's form, or a CloudEvent's.
+    pub format: DeliveryFormat,
+    /// The name of the Subscription, when it asks for being named.
+    pub subscription_name: Option<&'a str>,
+    /// Fresh for each attempt.
+    pub request_id: u128,
+}
+
+/// Writes the headers of one attempt, and gives its body. Metadata that is empty has no header.
+pub fn request(event: &Event, form: &Form<'_>, lines: &mut Lines) -> Bytes {
+    let Form { trace, format, subscription_name, request_id } = *form;
     let body = match format_of(event, format) {
         DeliveryFormat::Kyma => {
             kyma(event, lines);
@@ -125,8 +129,8 @@ mod tests {
         request_id: u128,
     ) -> (HeaderMap, Bytes) {
         let mut lines = Lines::default();
-        let what = (subscription_name, request_id);
-        let body = request(event, &event.trace, format, what, &mut lines);
+        let form = Form { trace: &event.trace, format, subscription_name, request_id };
+        let body = request(event, &form, &mut lines);
         (testing::headers(&lines), body)
     }
 

@@ -92,8 +92,9 @@ impl Connection {
 
     /// Readies the connection for waiting in the pool. False when it cannot be used again.
     ///
-    /// It also makes the connection forget the task that used it: a waker keeps its task's memory.
-    pub(super) fn rest(&mut self) -> bool {
+    /// It also makes the connection forget the task that used it, for a waker keeps its task's
+    /// memory; not at the end of a task's turn, and then until the connection is used or closed.
+    pub(super) fn fall_idle(&mut self) -> bool {
         self.unread.clear();
         self.unread.shrink_to(READ_BYTES);
         self.head.shrink_to(HEAD_BYTES);

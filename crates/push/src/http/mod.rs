@@ -55,7 +55,7 @@ impl Http {
         delivery: &Delivery<'_>,
     ) -> Result<u16, Failure> {
         let answered = connection.exchange(delivery).await?;
-        if answered.lasts && connection.rest() {
+        if answered.lasts && connection.fall_idle() {
             self.pool.put(&delivery.endpoint.origin, connection, self.clock.elapsed());
         }
         Ok(answered.status)

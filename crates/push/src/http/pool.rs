@@ -33,13 +33,13 @@ impl Drop for Descriptor {
 #[derive(Default)]
 struct Idle {
     /// By the order in which they fell idle.
-    connections: BTreeMap<u64, Resting>,
+    connections: BTreeMap<u64, Pooled>,
     /// The same by origin, oldest first.
     by_origin: HashMap<Arc<Origin>, VecDeque<u64>>,
     next: u64,
 }
 
-struct Resting {
+struct Pooled {
     origin: Arc<Origin>,
     connection: Box<Connection>,
     since: Duration,
@@ -69,11 +69,11 @@ impl Pool {
 
     /// Keeps a connection that may be used again. `now` is the process's time.
     pub(super) fn put(&self, origin: &Arc<Origin>, connection: Box<Connection>, now: Duration) {
-        let resting = Resting { origin: origin.clone(), connection, since: now };
+        let pooled = Pooled { origin: origin.clone(), connection, since: now };
         // What is closed is closed outside the lock.
         let crowded_out = {
             let mut idle = self.idle();
-            idle.push(resting);
+            idle.push(pooled);
             if idle.connections.len() > self.idle_max { idle.pop_oldest() } else { None }
         };
         drop(crowded_out);
@@ -81,7 +81,7 @@ impl Pool {
 
     /// Closes what has been idle for too long.
     pub(super) fn tidy(&self, now: Duration) {
-        let is_old = |oldest: &Resting| now.saturating_sub(oldest.since) >= limits::IDLE_TIME;
+        let is_old = |oldest: &Pooled| now.saturating_sub(oldest.since) >= limits::IDLE_TIME;
         let next = || {
             let mut idle = self.idle();
             let oldest = idle.connections.values().next();
@@ -98,14 +98,14 @@ impl Pool {
 }
 
 impl Idle {
-    fn push(&mut self, resting: Resting) {
+    fn push(&mut self, pooled: Pooled) {
         let ticket = self.next;
         self.next += 1;
-        match self.by_origin.get_mut(&resting.origin) {
+        match self.by_origin.get_mut(&pooled.origin) {
             Some(tickets) => tickets.push_back(ticket),
-            None => drop(self.by_origin.insert(resting.origin.clone(), VecDeque::from([ticket]))),
+            None => drop(self.by_origin.insert(pooled.origin.clone(), VecDeque::from([ticket]))),
         }
-        self.connections.insert(ticket, resting);
+        self.connections.insert(ticket, pooled);
     }
 
     fn pop_newest(&mut self, origin: &Origin) -> Option<Box<Connection>> {
@@ -114,19 +114,19 @@ impl Idle {
         if tickets.is_empty() {
             self.by_origin.remove(origin);
         }
-        self.connections.remove(&ticket).map(|resting| resting.connection)
+        self.connections.remove(&ticket).map(|pooled| pooled.connection)
     }
 
     fn pop_oldest(&mut self) -> Option<Box<Connection>> {
-        let (_, resting) = self.connections.pop_first()?;
+        let (_, pooled) = self.connections.pop_first()?;
         // The oldest of all is the oldest of its origin.
-        if let Some(tickets) = self.by_origin.get_mut(&resting.origin) {
+        if let Some(tickets) = self.by_origin.get_mut(&pooled.origin) {
             tickets.pop_front();
             if tickets.is_empty() {
-                self.by_origin.remove(&resting.origin);
+                self.by_origin.remove(&pooled.origin);
             }
         }
-        Some(resting.connection)
+        Some(pooled.connection)
     }
 }
 
@@ -154,7 +154,7 @@ mod tests {
             let descriptor = pool.descriptor();
             let stream = TcpStream::connect(self.0.local_addr().unwrap()).await.unwrap();
             let mut connection = Connection::new(Either::Left(stream), descriptor);
-            assert!(connection.rest());
+            assert!(connection.fall_idle());
             (Box::new(connection), self.0.accept().await.unwrap().0)
         }
     }

@@ -11,7 +11,7 @@ const AGENT: &str = concat!("eventbus/", env!("CARGO_PKG_VERSION"));
 
 /// Writes the head of a request into `lines`, in place of what is there; gives the body.
 pub(super) fn write(asked: &Delivery<'_>, lines: &mut Lines) -> Bytes {
-    let Delivery { endpoint, event, trace, format, subscription_name, request_id, .. } = *asked;
+    let Delivery { endpoint, event, ref form, .. } = *asked;
     lines.clear();
     lines.line(&[b"POST ", endpoint.target.as_str().as_bytes(), b" HTTP/1.1"]);
     lines.header("Host", endpoint.host.as_bytes());
@@ -19,7 +19,7 @@ pub(super) fn write(asked: &Delivery<'_>, lines: &mut Lines) -> Bytes {
     if let Some(authorization) = &endpoint.authorization {
         lines.header("Authorization", authorization.as_bytes());
     }
-    let body = delivery::request(event, trace, format, (subscription_name, request_id), lines);
+    let body = delivery::request(event, form, lines);
     lines.number("Content-Length", body.len());
     lines.line(&[]);
     body
