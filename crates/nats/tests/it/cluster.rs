@@ -8,6 +8,7 @@ use eventbus_core::broker::AppendError;
 use eventbus_core::delivery::{Attempt, Outcome, Verdict};
 use eventbus_core::{Broker, Clock, Cursor, Durability, Settled};
 use eventbus_nats::{Access, Nats, NatsConfig, Sync};
+use tokio::net::TcpSocket;
 
 use crate::server::{NatsServer, Options};
 use crate::world::*;
@@ -15,7 +16,8 @@ use crate::world::*;
 /// Far less than the time after which a request is taken for lost without a word of it.
 const SOON: Duration = Duration::from_secs(25);
 
-pub(crate) struct Cluster(pub(crate) Vec<NatsServer>);
+/// The servers, and what keeps the ports of their routes for them.
+pub(crate) struct Cluster(pub(crate) Vec<NatsServer>, #[expect(dead_code)] Vec<TcpSocket>);
 
 const SYSTEM: &str = "accounts { SYS { users: [{ user: sys, password: secret }] }\n\
     BUS { jetstream: enabled, users: [{ user: bus }] } }\nsystem_account: SYS\nno_auth_user: bus";
@@ -23,11 +25,8 @@ const SYSTEM: &str = "accounts { SYS { users: [{ user: sys, password: secret }] 
 impl Cluster {
     /// Three servers that find each other; `syncing` of them sync before they acknowledge.
     pub(crate) async fn start(syncing: usize) -> Option<Self> {
-        // Held until all are known, so that they differ.
-        let held: Vec<_> =
-            (0..3).map(|_| std::net::TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let held: Vec<_> = (0..3).map(|_| kept_port()).collect();
         let ports: Vec<u16> = held.iter().map(|one| one.local_addr().unwrap().port()).collect();
-        drop(held);
         let routes: Vec<String> =
             ports.iter().map(|port| format!("\"nats://127.0.0.1:{port}\"")).collect();
         let routes = routes.join(", ");
@@ -41,7 +40,7 @@ impl Cluster {
             let name = Some(format!("server-{n}"));
             servers.push(NatsServer::start(Options { name, settings, jetstream }).await?);
         }
-        Some(Self(servers))
+        Some(Self(servers, held))
     }
 
     pub(crate) fn config(&self) -> NatsConfig {
@@ -74,6 +73,15 @@ impl Cluster {
         };
         cluster?.leader?.strip_prefix("server-")?.parse().ok()
     }
+}
+
+/// A port that the system gives to nobody else while this lives: bound without listening, so that a
+/// server that asks for this very port has it.
+fn kept_port() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    socket
 }
 
 /// Publishes until it is stored, as a publisher does that hears 503; none of its tries hangs.
