@@ -368,9 +368,6 @@ pub const LEDGER_SYNC_TIME: Duration = Duration::from_secs(1);
 /// Bytes of the ledger beyond twice its live state; then it is replaced by a snapshot.
 pub const LEDGER_BYTES: u64 = 16 * 1024 * 1024;
 
-/// Waiting events that a snapshot says in one frame: more of them at once are more memory.
-pub const SNAPSHOT_WAITING: usize = 1_024;
-
 /// Turns that wait to be written to the ledger.
 pub const LEDGER_QUEUE: usize = 65_536;
 

@@ -242,13 +242,9 @@ impl Ledger {
 fn say_all(shared: &Shared, snapshot: &mut Snapshot<'_>) -> std::io::Result<()> {
     snapshot.put(&mark(shared))?;
     for cursor in shared.table.all() {
-        snapshot.put(&Change::Open(cursor.opened()))?;
-        let mut after = Some(Position(0));
-        while let Some(from) = after {
-            let entry = cursor.place().progress.snapshot(from, limits::SNAPSHOT_WAITING);
-            after = entry.waiting.last().map(|waiting| waiting.spot.position);
-            snapshot.put(&Change::Turn { cursor: cursor.number, entry })?;
-        }
+        let (opened, entry) = (cursor.opened(), cursor.place().progress.snapshot());
+        snapshot.put(&Change::Open(opened))?;
+        snapshot.put(&Change::Turn { cursor: cursor.number, entry })?;
     }
     snapshot.put(&Change::SnapshotEnd)
 }

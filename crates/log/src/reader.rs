@@ -119,19 +119,24 @@ impl Reader {
         // One bad sector must not cost the events around it: read less.
         let Ok(bytes) = self.read_many(file, at, length) else { return few(SCATTERED_BYTES) };
         let chunk = Chunk { segment: segment.number, from: at, bytes: bytes.clone() };
-        self.kept_locked().push_back(chunk);
+        let mut kept = self.kept_locked();
+        if kept.len() >= limits::READS_KEPT {
+            kept.pop_front();
+        }
+        kept.push_back(chunk);
         Ok(bytes)
     }
 
-    /// Reads into the memory of the oldest kept read, unless events lie in that still: those who
-    /// lag would have the allocator take and give back as much as they read.
+    /// Reads into the memory of the oldest kept read, where that is as large and no event lies in
+    /// it still: those who lag would have the allocator take and give back as much as they read.
     fn read_many(&self, file: &dyn DiskFile, at: u64, length: usize) -> io::Result<Bytes> {
         let oldest = {
             let mut kept = self.kept_locked();
             if kept.len() >= limits::READS_KEPT { kept.pop_front() } else { None }
         };
         let free = oldest.and_then(|chunk| chunk.bytes.try_into_mut().ok());
-        let mut bytes = free.unwrap_or_else(|| BytesMut::with_capacity(limits::READ_BYTES));
+        let free = free.filter(|free| free.capacity() == length);
+        let mut bytes = free.unwrap_or_else(|| BytesMut::with_capacity(length));
         bytes.resize(length, 0);
         let read = file.read_at(&mut bytes, at)?;
         bytes.truncate(read);

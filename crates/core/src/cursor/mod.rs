@@ -11,7 +11,6 @@
 mod entry;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound;
 
 pub use entry::{Entry, Waiting};
 
@@ -277,16 +276,18 @@ impl Progress {
         }
     }
 
-    /// The place as an entry, with up to `limit` of those that wait behind `after`. Entries with
-    /// all of them, replayed on a new place, give it back.
-    pub fn snapshot(&self, after: Position, limit: usize) -> Entry {
-        let behind = self.held.range((Bound::Excluded(after), Bound::Unbounded));
-        let waiting = behind.filter_map(|(position, held)| {
+    /// The whole place as one entry, to be replayed on a new one.
+    pub fn snapshot(&self) -> Entry {
+        let waiting = self.held.iter().filter_map(|(position, held)| {
             let spot = Spot { position: *position, place: held.place };
             held.retry.as_ref().map(|retry| waiting_of(spot, retry))
         });
-        let waiting = waiting.take(limit).collect();
-        Entry { frontier: self.frontier, taken: self.taken(), waiting, gone: Vec::new() }
+        Entry {
+            frontier: self.frontier,
+            taken: self.taken(),
+            waiting: waiting.collect(),
+            gone: Vec::new(),
+        }
     }
 
     /// Takes an entry in, as it was written. What it says is taken counts as given back.

@@ -90,7 +90,7 @@ impl Bench {
             Operation::SettleInVain(turn) => self.settle(&turn, false),
             Operation::Advance(by_ms) => self.now_ms += u64::from(by_ms),
             Operation::Crash => self.crash(),
-            Operation::Compact => self.written = pages(&self.machine),
+            Operation::Compact => self.written = vec![self.machine.snapshot()],
             Operation::DropOldest(count) => self.drop_oldest(count as usize),
         }
         let leased = self.model.values().filter(|known| known.leased).count();
@@ -184,7 +184,7 @@ impl Bench {
         let gone = self.model.keys().filter(|position| **position <= upto).count() as u64;
         assert_eq!(self.machine.drop_upto(upto) + dropped_fresh, gone);
         self.model = self.model.split_off(&upto.next());
-        self.written = pages(&self.machine);
+        self.written = vec![self.machine.snapshot()];
     }
 
     /// Whatever happened, every event that is not settled can be had.
@@ -212,22 +212,6 @@ proptest! {
         }
         bench.drain();
     }
-}
-
-/// A snapshot two waiting events at a time, as a broker writes it with more.
-fn pages(machine: &Progress) -> Vec<Entry> {
-    let (mut pages, mut after) = (Vec::new(), Some(Position(0)));
-    while let Some(from) = after {
-        let page = machine.snapshot(from, 2);
-        assert!(page.waiting.len() <= 2, "a page is no larger than asked for");
-        after = page.waiting.last().map(|waiting| waiting.spot.position);
-        pages.push(page);
-    }
-    pages
-}
-
-fn whole(machine: &Progress) -> Entry {
-    machine.snapshot(Position(0), usize::MAX)
 }
 
 fn spot(position: u64) -> Spot {
@@ -258,7 +242,7 @@ fn a_million_settled_above_one_waiting_cost_nothing() {
     let mut machine = Progress::new(Position(0), 1_000);
     assert_eq!(leased(&mut machine, 0, &mut (1..=1).map(spot)), [1]);
     let _ = machine.settle(&[ended(1, Verdict::Retry { due_ms: u64::MAX })]);
-    let alone = whole(&machine);
+    let alone = machine.snapshot();
     for first in (2..=1_000_001).step_by(TURN as usize) {
         let turn = first..first + TURN;
         assert_eq!(leased(&mut machine, 0, &mut turn.clone().map(spot)).len() as u64, TURN);
@@ -268,7 +252,7 @@ fn a_million_settled_above_one_waiting_cost_nothing() {
     }
     assert_eq!(machine.counts(), Counts { leased: 0, waiting: 1, unsettled: 1 });
     // What is kept is what was kept before all of them; only the frontier moved.
-    assert_eq!(whole(&machine), Entry { frontier: Position(1_000_001), ..alone });
+    assert_eq!(machine.snapshot(), Entry { frontier: Position(1_000_001), ..alone });
 }
 
 #[test]
@@ -289,7 +273,7 @@ fn ten_attempts_are_remembered_and_all_are_counted() {
         let _ = machine.settle(&[ended(1, Verdict::Retry { due_ms: round })]);
         assert_eq!(leased(&mut machine, round, &mut (9..9).map(spot)), [1]);
     }
-    let snapshot = whole(&machine);
+    let snapshot = machine.snapshot();
     assert_eq!(snapshot.waiting[0].tried.attempts, 25);
     assert_eq!(snapshot.waiting[0].tried.last.len(), limits::ATTEMPTS_REMEMBERED);
     let dead = Verdict::DeadLetter { reason: DeadLetterReason::Exhausted };

@@ -93,7 +93,8 @@ impl Connection {
     /// Readies the connection for waiting in the pool. False when it cannot be used again.
     ///
     /// It also makes the connection forget the task that used it, for a waker keeps its task's
-    /// memory; not at the end of a task's turn, and then until the connection is used or closed.
+    /// memory. Where the task's budget is used up nothing is read, and the connection keeps the
+    /// waker until it is used or closed.
     pub(super) fn fall_idle(&mut self) -> bool {
         self.unread.clear();
         self.unread.shrink_to(READ_BYTES);
