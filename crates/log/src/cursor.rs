@@ -100,6 +100,12 @@ impl LogCursor {
         self.place().interest.topic_hash()
     }
 
+    /// Up to where it lost events to retention, and how many it ever did.
+    pub(crate) fn dropped(&self) -> (Position, u64) {
+        let place = self.place();
+        (place.progress.floor(), place.dropped)
+    }
+
     /// What the ledger must know to make it again.
     pub(crate) fn opened(&self) -> Opened {
         let place = self.place();

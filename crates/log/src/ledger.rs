@@ -22,6 +22,10 @@ use crate::shared::Shared;
 use crate::signal::{Next, Now, Signal};
 use crate::telemetry::add;
 
+/// Waiting events that a snapshot says in one turn: more of them at once are more memory. Tests
+/// have many turns in a small one.
+const TURN_WAITING: usize = if cfg!(test) { 2 } else { 1_024 };
+
 /// Answers a request to the ledger.
 pub(crate) type Reply = oneshot::Sender<Result<(), CursorError>>;
 
@@ -242,11 +246,28 @@ impl Ledger {
 fn say_all(shared: &Shared, snapshot: &mut Snapshot<'_>) -> std::io::Result<()> {
     snapshot.put(&mark(shared))?;
     for cursor in shared.table.all() {
-        let (opened, entry) = (cursor.opened(), cursor.place().progress.snapshot());
-        snapshot.put(&Change::Open(opened))?;
-        snapshot.put(&Change::Turn { cursor: cursor.number, entry })?;
+        say_cursor(&cursor, snapshot)?;
     }
     snapshot.put(&Change::SnapshotEnd)
+}
+
+/// Only this thread settles, so between its turns a cursor may only take more events, and lose some.
+fn say_cursor(cursor: &LogCursor, snapshot: &mut Snapshot<'_>) -> std::io::Result<()> {
+    let (cursor_number, opened) = (cursor.number, cursor.opened());
+    let dropped_before = opened.dropped;
+    snapshot.put(&Change::Open(opened))?;
+    let mut after = Some(Position(0));
+    while let Some(from) = after {
+        let entry = cursor.place().progress.snapshot(from, TURN_WAITING);
+        let is_full = entry.waiting.len() == TURN_WAITING;
+        after = is_full.then_some(entry.frontier);
+        snapshot.put(&Change::Turn { cursor: cursor_number, entry })?;
+    }
+    let (upto, dropped) = cursor.dropped();
+    if dropped == dropped_before {
+        return Ok(());
+    }
+    snapshot.put(&Change::Drop { cursor: cursor_number, upto, dropped })
 }
 
 /// Syncs the ledger: every second, at once for whoever waits.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
-use eventbus_core::Position;
 use eventbus_core::cursor::Progress;
+use eventbus_core::{Entropy, Position};
 
 use crate::bytes::entry::{self, Change, Opened};
 use crate::bytes::{ALIGN, LogId, Seed, VERSION, opened, seal};
@@ -22,8 +22,8 @@ pub(crate) const FRAMES_AT: u64 = 2 * SLOT_STRIDE;
 /// Bytes both files take from the start, so that settling goes on when the volume is full.
 const RESERVED_BYTES: u64 = 256 * 1024;
 
-/// Bytes of a snapshot that are written at once, and what one cursor has beyond them.
-const PIECE_BYTES: usize = 256 * 1024;
+/// Bytes of a snapshot that are gathered for one write; tests have many writes in a small one.
+const PIECE_BYTES: usize = if cfg!(test) { 256 } else { 256 * 1024 };
 
 /// The names of the two files; generation `g` lies in file `g % 2`.
 pub(crate) const NAMES: [&str; 2] = ["ledger-0", "ledger-1"];
@@ -32,7 +32,7 @@ pub(crate) const NAMES: [&str; 2] = ["ledger-0", "ledger-1"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LedgerHead {
     pub(crate) log: LogId,
-    /// Grows by one with each snapshot.
+    /// Grows with each snapshot, and no attempt at one has that of another.
     pub(crate) generation: u64,
     pub(crate) epoch: u32,
 }
@@ -77,12 +77,21 @@ fn head_seed() -> Seed {
 pub(crate) struct LedgerFiles {
     files: [Arc<dyn DiskFile>; 2],
     head: LedgerHead,
+    /// The generation of the next snapshot that is begun.
+    next: u64,
     reserved: u64,
 }
 
 impl LedgerFiles {
     /// Opens both files, making those that are missing.
-    pub(crate) fn open(disk: &dyn Disk, head: LedgerHead) -> io::Result<Self> {
+    ///
+    /// What a snapshot that did not end has left must never pass for a part of another one. Nothing
+    /// tells of it after a kill, so the generations go on by a number that is drawn.
+    pub(crate) fn open(
+        disk: &dyn Disk,
+        head: LedgerHead,
+        entropy: &dyn Entropy,
+    ) -> io::Result<Self> {
         let names = disk.names()?;
         let open = |name: &str| {
             if names.iter().any(|present| present == name) {
@@ -93,7 +102,9 @@ impl LedgerFiles {
         };
         let files = [open(NAMES[0])?, open(NAMES[1])?];
         disk.sync_names()?;
-        let mut opened = Self { files, head, reserved: 0 };
+        let drawn = u64::from(entropy.next_u64() as u32);
+        let next = head.generation + 1 + 2 * drawn;
+        let mut opened = Self { files, head, next, reserved: 0 };
         opened.reserve(RESERVED_BYTES)?;
         Ok(opened)
     }
@@ -121,7 +132,8 @@ impl LedgerFiles {
 
     /// Begins a snapshot in the file that is not current.
     pub(crate) fn begin(&mut self, epoch: u32) -> Snapshot<'_> {
-        let generation = self.head.generation + 1;
+        let generation = self.next;
+        self.next += 2;
         let head = LedgerHead { generation, epoch, log: self.head.log };
         let file = self.file_of(generation);
         Snapshot { files: self, file, head, piece: Vec::new(), at: FRAMES_AT }
@@ -157,6 +169,7 @@ impl Snapshot<'_> {
         self.file.write_at(&self.head.encode(), SLOT_STRIDE)?;
         self.file.sync()?;
         self.files.head = self.head;
+        self.files.next = self.head.generation + 1;
         Ok(self.at)
     }
 
@@ -339,3 +352,6 @@ impl Replayed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

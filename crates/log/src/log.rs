@@ -106,7 +106,7 @@ impl Machines {
         let committed_ms = recovered.resume.committed_ms;
         let delayed = delayer::stored_already(&vault, &recovered.segments, committed_ms);
         let delayed = delayed.map_err(failed)?;
-        let ledger = LedgerFiles::open(disk.as_ref(), recovered.ledger).map_err(failed)?;
+        let ledger = LedgerFiles::open(disk.as_ref(), recovered.ledger, entropy).map_err(failed)?;
         let opened = LogEvent::Opened {
             next: recovered.resume.next,
             segments: recovered.segments.all().len(),

@@ -27,11 +27,19 @@ pub(crate) struct Reader {
     damaged: Mutex<BTreeSet<Position>>,
 }
 
+/// What one read gave.
 #[derive(Clone)]
 struct Chunk {
     segment: u64,
     from: u64,
     bytes: Bytes,
+}
+
+impl Chunk {
+    /// What it has from byte `at` of its segment on.
+    fn behind(&self, at: u64) -> &[u8] {
+        usize::try_from(at - self.from).ok().and_then(|from| self.bytes.get(from..)).unwrap_or(&[])
+    }
 }
 
 /// Why an event was not read.
@@ -55,26 +63,27 @@ impl Reader {
     ) -> Result<Stored, ReadError> {
         let (number, at) = index::segment_and_byte(spot.place);
         let segment = shared.segments.numbered(number).ok_or(ReadError::Gone)?;
-        let bytes = match self.kept(number, at) {
-            Some(bytes) => bytes,
+        let chunk = match self.kept(number, at) {
+            Some(chunk) => chunk,
             None => self.load(&segment, at, if more_follow { limits::READ_BYTES } else { 0 })?,
         };
         let seed = segment.seed(shared.log);
-        let head = RecordHead::decode(&bytes, seed)
+        let head = RecordHead::decode(chunk.behind(at), seed)
             .ok_or(ReadError::Damaged("the head of a record is not what was written"))?;
         if head.position != spot.position {
             return Err(ReadError::Damaged("another event lies in its place"));
         }
         let whole = record::BYTES + head.length as usize;
-        let bytes = if bytes.len() >= whole { bytes } else { self.load(&segment, at, whole)? };
+        let is_whole = chunk.behind(at).len() >= whole;
+        let chunk = if is_whole { chunk } else { self.load(&segment, at, whole)? };
         let event = head
-            .event(&bytes)
+            .event(chunk.behind(at))
             .ok_or(ReadError::Damaged("the bytes of an event are not what was written"))?;
         // A small event is copied out, so that it does not keep a whole read in memory.
-        let event = if event.len() * 4 < bytes.len() {
+        let event = if event.len() * 4 < chunk.bytes.len() {
             Bytes::copy_from_slice(event)
         } else {
-            bytes.slice_ref(event)
+            chunk.bytes.slice_ref(event)
         };
         let event = stored::decode(&event).map_err(|_| ReadError::Damaged("it is no event"))?;
         let committed_ms = head.committed_ms;
@@ -96,47 +105,50 @@ impl Reader {
         shared.observer.observe(&LogEvent::Corrupt { first: position, count: 1, reason });
     }
 
-    /// The bytes from `at` on, when a kept read has at least a record's head of them.
-    fn kept(&self, segment: u64, at: u64) -> Option<Bytes> {
+    /// The kept read that has at least a record's head from `at` on.
+    fn kept(&self, segment: u64, at: u64) -> Option<Chunk> {
         let kept = self.kept_locked();
         let chunk = kept.iter().rev().find(|chunk| {
             let end = chunk.from + chunk.bytes.len() as u64;
             chunk.segment == segment && chunk.from <= at && at + record::BYTES as u64 <= end
         })?;
-        Some(chunk.bytes.slice((at - chunk.from) as usize..))
+        Some(chunk.clone())
     }
 
     /// Reads at least `length` bytes from `at` on, up to the end of what is written.
-    fn load(&self, segment: &Segment, at: u64, length: usize) -> Result<Bytes, ReadError> {
-        let length = length.max(SCATTERED_BYTES);
+    fn load(&self, segment: &Segment, at: u64, length: usize) -> Result<Chunk, ReadError> {
         let end = segment.facts().end.max(at);
-        let length = length.min((end - at) as usize);
+        let length = length.max(SCATTERED_BYTES).min((end - at) as usize);
         let file = segment.file.as_ref();
-        let few = |length| read_range(file, at, length).map(Bytes::from).map_err(unreadable);
-        if length <= SCATTERED_BYTES {
-            return few(length);
+        let chunk = |bytes| Chunk { segment: segment.number, from: at, bytes };
+        let alone = |length| read_range(file, at, length).map(Bytes::from).map_err(unreadable);
+        if length <= SCATTERED_BYTES || length > limits::READ_BYTES {
+            return alone(length).map(chunk);
         }
-        // One bad sector must not cost the events around it: read less.
-        let Ok(bytes) = self.read_many(file, at, length) else { return few(SCATTERED_BYTES) };
-        let chunk = Chunk { segment: segment.number, from: at, bytes: bytes.clone() };
-        let mut kept = self.kept_locked();
-        if kept.len() >= limits::READS_KEPT {
-            kept.pop_front();
+        match self.read_many(file, at, length) {
+            Ok(bytes) => {
+                let chunk = chunk(bytes);
+                let mut kept = self.kept_locked();
+                if kept.len() >= limits::READS_KEPT {
+                    kept.pop_front();
+                }
+                kept.push_back(chunk.clone());
+                Ok(chunk)
+            }
+            // One bad sector must not cost the events around it: read less.
+            Err(_) => alone(SCATTERED_BYTES).map(chunk),
         }
-        kept.push_back(chunk);
-        Ok(bytes)
     }
 
-    /// Reads into the memory of the oldest kept read, where that is as large and no event lies in
-    /// it still: those who lag would have the allocator take and give back as much as they read.
+    /// Reads into the memory of the oldest kept read, where no event lies in it still: those who
+    /// lag would have the allocator take and give back as much as they read.
     fn read_many(&self, file: &dyn DiskFile, at: u64, length: usize) -> io::Result<Bytes> {
         let oldest = {
             let mut kept = self.kept_locked();
             if kept.len() >= limits::READS_KEPT { kept.pop_front() } else { None }
         };
         let free = oldest.and_then(|chunk| chunk.bytes.try_into_mut().ok());
-        let free = free.filter(|free| free.capacity() == length);
-        let mut bytes = free.unwrap_or_else(|| BytesMut::with_capacity(length));
+        let mut bytes = free.unwrap_or_else(|| BytesMut::with_capacity(limits::READ_BYTES));
         bytes.resize(length, 0);
         let read = file.read_at(&mut bytes, at)?;
         bytes.truncate(read);
@@ -158,3 +170,6 @@ fn unreadable(error: io::Error) -> ReadError {
         _ => ReadError::Io(error),
     }
 }
+
+#[cfg(test)]
+mod tests;

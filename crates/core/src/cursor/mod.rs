@@ -11,6 +11,7 @@
 mod entry;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 pub use entry::{Entry, Waiting};
 
@@ -112,6 +113,11 @@ impl Progress {
             taken: BTreeSet::new(),
             waiting_max,
         }
+    }
+
+    /// The last position of those that were dropped, with everything before it.
+    pub fn floor(&self) -> Position {
+        self.floor
     }
 
     /// The last position that was given out; what lies above is fresh.
@@ -238,12 +244,14 @@ impl Progress {
         turn
     }
 
-    /// Takes a turn back whose entry could not be written: its events are given back.
+    /// Takes a turn back whose entry could not be written: its events are given back, but those
+    /// that somebody leased again meanwhile.
     pub fn undo(&mut self, turn: Turn) {
         for (position, held) in turn.undo.into_iter().rev() {
             if position <= self.floor {
                 continue;
             }
+            let is_leased_again = self.leased(position).is_some();
             if let Some(retry) = self.held.get(&position).and_then(|now| now.retry.as_ref()) {
                 self.due.remove(&(retry.due_ms, position));
             }
@@ -251,7 +259,9 @@ impl Progress {
                 self.taken.insert(position);
             }
             self.held.insert(position, held);
-            self.released.insert(position);
+            if !is_leased_again {
+                self.released.insert(position);
+            }
         }
     }
 
@@ -276,21 +286,27 @@ impl Progress {
         }
     }
 
-    /// The whole place as one entry, to be replayed on a new one.
-    pub fn snapshot(&self) -> Entry {
-        let waiting = self.held.iter().filter_map(|(position, held)| {
+    /// The place as an entry, with the first `limit` of those that wait behind `after`. When there
+    /// are as many, the entry ends at the last of them, and another one goes on behind that.
+    ///
+    /// Such entries, replayed in order on a new place, give it back. The first few of them do so up
+    /// to their frontier, so that where the others are missing events come again.
+    pub fn snapshot(&self, after: Position, limit: usize) -> Entry {
+        let behind = self.held.range((Bound::Excluded(after), Bound::Unbounded));
+        let waiting = behind.filter_map(|(position, held)| {
             let spot = Spot { position: *position, place: held.place };
             held.retry.as_ref().map(|retry| waiting_of(spot, retry))
         });
-        Entry {
-            frontier: self.frontier,
-            taken: self.taken(),
-            waiting: waiting.collect(),
-            gone: Vec::new(),
-        }
+        let waiting: Vec<Waiting> = waiting.take(limit).collect();
+        let last = waiting.last().filter(|_| waiting.len() == limit);
+        let frontier = last.map_or(self.frontier, |last| last.spot.position);
+        let mut taken = self.taken();
+        taken.retain(|spot| spot.position <= frontier);
+        Entry { frontier, taken, waiting, gone: Vec::new() }
     }
 
-    /// Takes an entry in, as it was written. What it says is taken counts as given back.
+    /// Takes an entry in, as it was written, on a new place or behind other entries. What it says
+    /// is taken counts as given back.
     pub fn replay(&mut self, entry: &Entry) {
         self.frontier = entry.frontier;
         for position in std::mem::take(&mut self.taken) {

@@ -17,8 +17,25 @@ enum Operation {
     SettleInVain(Vec<(u8, Choice)>),
     Advance(u16),
     Crash,
-    Compact,
+    /// A snapshot, between whose entries the rest goes on.
+    Compact(Vec<Between>),
+    /// A snapshot of which so many entries are left when the process ends.
+    CrashInSnapshot(u8),
     DropOldest(u8),
+}
+
+/// What may happen between two entries of a snapshot.
+#[derive(Clone, Copy, Debug)]
+enum Between {
+    Lease(u8),
+    DropOldest(u8),
+}
+
+/// What was written, as a broker keeps it.
+#[derive(Clone, Debug)]
+enum Written {
+    Turn(Entry),
+    Drop(Position),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -32,6 +49,8 @@ fn operation() -> impl Strategy<Value = Operation> {
     let choice =
         prop_oneof![Just(Choice::Ack), (0u16..2000).prop_map(Choice::Retry), Just(Choice::Release)];
     let turn = proptest::collection::vec((any::<u8>(), choice), 0..6);
+    let between =
+        prop_oneof![(0u8..4).prop_map(Between::Lease), (0u8..3).prop_map(Between::DropOldest)];
     prop_oneof![
         3 => (1u8..8).prop_map(Operation::Publish),
         4 => (1u8..6).prop_map(Operation::Lease),
@@ -39,7 +58,8 @@ fn operation() -> impl Strategy<Value = Operation> {
         1 => turn.prop_map(Operation::SettleInVain),
         2 => (0u16..1500).prop_map(Operation::Advance),
         1 => Just(Operation::Crash),
-        1 => Just(Operation::Compact),
+        1 => proptest::collection::vec(between, 0..4).prop_map(Operation::Compact),
+        1 => (0u8..4).prop_map(Operation::CrashInSnapshot),
         1 => (1u8..4).prop_map(Operation::DropOldest),
     ]
 }
@@ -57,7 +77,7 @@ const WAITING_MAX: usize = 5;
 struct Bench {
     machine: Progress,
     fresh: VecDeque<Spot>,
-    written: Vec<Entry>,
+    written: Vec<Written>,
     model: BTreeMap<Position, Known>,
     next: u64,
     now_ms: u64,
@@ -90,7 +110,8 @@ impl Bench {
             Operation::SettleInVain(turn) => self.settle(&turn, false),
             Operation::Advance(by_ms) => self.now_ms += u64::from(by_ms),
             Operation::Crash => self.crash(),
-            Operation::Compact => self.written = vec![self.machine.snapshot()],
+            Operation::Compact(between) => self.compact(&between),
+            Operation::CrashInSnapshot(left) => self.crash_in_snapshot(left as usize),
             Operation::DropOldest(count) => self.drop_oldest(count as usize),
         }
         let leased = self.model.values().filter(|known| known.leased).count();
@@ -136,7 +157,7 @@ impl Bench {
         let all: Vec<Ended> = ended.iter().map(|(ended, _)| *ended).collect();
         let mut turn = self.machine.settle(&all);
         if written {
-            self.written.extend(turn.entry.take());
+            self.written.extend(turn.entry.take().map(Written::Turn));
         }
         for (one, choice) in &ended {
             let Some(known) = self.model.get_mut(&one.position).filter(|known| known.leased) else {
@@ -162,9 +183,11 @@ impl Bench {
 
     fn crash(&mut self) {
         let mut machine = Progress::new(Position(0), WAITING_MAX);
-        for entry in &self.written {
-            machine.replay(entry);
-            machine.replay(entry);
+        for written in self.written.iter().flat_map(|written| [written; 2]) {
+            match written {
+                Written::Turn(entry) => machine.replay(entry),
+                Written::Drop(upto) => _ = machine.drop_upto(*upto),
+            }
         }
         self.machine = machine;
         let frontier = self.machine.frontier();
@@ -184,7 +207,36 @@ impl Bench {
         let gone = self.model.keys().filter(|position| **position <= upto).count() as u64;
         assert_eq!(self.machine.drop_upto(upto) + dropped_fresh, gone);
         self.model = self.model.split_off(&upto.next());
-        self.written = vec![self.machine.snapshot()];
+        self.written.push(Written::Drop(upto));
+    }
+
+    /// Two waiting events in each entry.
+    fn compact(&mut self, between: &[Between]) {
+        let mut between = between.iter();
+        let (mut said, mut after) = (Vec::new(), Some(Position(0)));
+        while let Some(from) = after {
+            let entry = self.machine.snapshot(from, 2);
+            assert!(entry.waiting.len() <= 2, "more than asked for");
+            after = (entry.waiting.len() == 2).then_some(entry.frontier);
+            said.push(Written::Turn(entry));
+            match between.next().filter(|_| after.is_some()) {
+                Some(Between::Lease(limit)) => self.lease(*limit as usize),
+                Some(Between::DropOldest(count)) => self.drop_oldest(*count as usize),
+                None => {}
+            }
+        }
+        said.push(Written::Drop(self.machine.floor()));
+        self.written = said;
+    }
+
+    /// What lies above the frontier of the entries that are left is fresh again, settled or not.
+    fn crash_in_snapshot(&mut self, left: usize) {
+        let floor = Written::Drop(self.machine.floor());
+        self.compact(&[]);
+        self.written.truncate(left);
+        self.written.push(floor);
+        self.crash();
+        self.model.extend(self.fresh.iter().map(|spot| (spot.position, Known::default())));
     }
 
     /// Whatever happened, every event that is not settled can be had.
@@ -212,6 +264,10 @@ proptest! {
         }
         bench.drain();
     }
+}
+
+fn whole(machine: &Progress) -> Entry {
+    machine.snapshot(Position(0), usize::MAX)
 }
 
 fn spot(position: u64) -> Spot {
@@ -242,7 +298,7 @@ fn a_million_settled_above_one_waiting_cost_nothing() {
     let mut machine = Progress::new(Position(0), 1_000);
     assert_eq!(leased(&mut machine, 0, &mut (1..=1).map(spot)), [1]);
     let _ = machine.settle(&[ended(1, Verdict::Retry { due_ms: u64::MAX })]);
-    let alone = machine.snapshot();
+    let alone = whole(&machine);
     for first in (2..=1_000_001).step_by(TURN as usize) {
         let turn = first..first + TURN;
         assert_eq!(leased(&mut machine, 0, &mut turn.clone().map(spot)).len() as u64, TURN);
@@ -252,7 +308,7 @@ fn a_million_settled_above_one_waiting_cost_nothing() {
     }
     assert_eq!(machine.counts(), Counts { leased: 0, waiting: 1, unsettled: 1 });
     // What is kept is what was kept before all of them; only the frontier moved.
-    assert_eq!(machine.snapshot(), Entry { frontier: Position(1_000_001), ..alone });
+    assert_eq!(whole(&machine), Entry { frontier: Position(1_000_001), ..alone });
 }
 
 #[test]
@@ -273,7 +329,7 @@ fn ten_attempts_are_remembered_and_all_are_counted() {
         let _ = machine.settle(&[ended(1, Verdict::Retry { due_ms: round })]);
         assert_eq!(leased(&mut machine, round, &mut (9..9).map(spot)), [1]);
     }
-    let snapshot = machine.snapshot();
+    let snapshot = whole(&machine);
     assert_eq!(snapshot.waiting[0].tried.attempts, 25);
     assert_eq!(snapshot.waiting[0].tried.last.len(), limits::ATTEMPTS_REMEMBERED);
     let dead = Verdict::DeadLetter { reason: DeadLetterReason::Exhausted };
@@ -301,4 +357,16 @@ fn due_times_are_pulled_back_when_the_clock_was() {
     assert_eq!(machine.next_due_ms(), Some(1_000));
     assert_eq!(leased(&mut machine, 1_000, &mut (9..9).map(spot)), [2]);
     assert_eq!(machine.next_due_ms(), Some(limits::PAUSE_MAX_MS));
+}
+
+#[test]
+fn what_was_leased_again_is_not_given_out_twice_when_its_turn_is_taken_back() {
+    let mut machine = Progress::new(Position(0), 3);
+    assert_eq!(leased(&mut machine, 0, &mut (1..=2).map(spot)), [1, 2]);
+    let again = Verdict::Retry { due_ms: 0 };
+    let turn = machine.settle(&[ended(1, again), ended(2, again)]);
+    assert_eq!(machine.lease(1, 0, || None).len(), 1);
+    machine.undo(turn);
+    assert_eq!(leased(&mut machine, 0, &mut (9..9).map(spot)), [2]);
+    assert_eq!(machine.settle(&[ended(1, Verdict::Ack), ended(2, Verdict::Ack)]).settled, 2);
 }

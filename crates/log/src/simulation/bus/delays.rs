@@ -70,10 +70,11 @@ impl Bus {
 
     /// Whatever waits falls due, and is stored.
     pub(super) fn all_fall_due(&mut self) -> Result<(), Broken> {
-        // One with an id is due after what was committed before it, where the clock was set back.
+        // One with an id is due after what was committed before it, where the clock was set back,
+        // and after the last look at what is known, of which a restart knows nothing.
         let shared = self.parts.as_ref().map(|parts| &parts.shared);
         let committed_ms = shared.map_or(0, |shared| shared.committed_ms.load(Ordering::Acquire));
-        let last_ms = self.checker.last_due_ms().max(committed_ms + 1);
+        let last_ms = self.checker.last_due_ms().max(committed_ms) + 1;
         self.clock.wall_ms.fetch_max(last_ms, Ordering::Relaxed);
         self.checker.it_is(self.clock.now_ms());
         for _ in 0..1_000 {

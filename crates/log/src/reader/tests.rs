@@ -1,0 +1,100 @@
+//! What reads keep in memory, and that nobody's event is written over.
+
+use eventbus_core::testing::{ManualClock, SeededEntropy, event};
+use eventbus_core::{Batch, Durability};
+
+use super::*;
+use crate::bytes::batch;
+use crate::bytes::segment::CONTENT_AT;
+use crate::config::LogConfig;
+use crate::disk::FaultyDisk;
+use crate::log::Machines;
+use crate::telemetry::TraceObserver;
+
+fn machines() -> Machines {
+    let disk = Arc::new(FaultyDisk::new(1 << 30));
+    let config = LogConfig { max_bytes: Some(1 << 30), ..LogConfig::on_disk(disk) };
+    let clock = Arc::new(ManualClock::at(1_000));
+    let opened = Machines::open(config, clock, &SeededEntropy::new(1), Arc::new(TraceObserver));
+    opened.unwrap().0
+}
+
+/// Writes an event of that size, in a batch of its own; says where it is.
+fn write(machines: &mut Machines, number: usize, size: usize) -> Spot {
+    let shared = machines.shared.clone();
+    let before = shared.segments.active().unwrap();
+    let (position, end) = (shared.next_position(), before.facts().end);
+    let batch = Batch { events: vec![event("a", data(number, size))], atomic: false };
+    let _answers = shared.begin_append(batch, Durability::Written).unwrap();
+    machines.writer.step(shared.now());
+    assert_eq!(shared.next_position(), position.next());
+    let active = shared.segments.active().unwrap();
+    let at = if active.number == before.number { end } else { CONTENT_AT };
+    Spot { position, place: index::place(active.number, at + batch::BYTES as u64) }
+}
+
+fn data(number: usize, size: usize) -> String {
+    let mut data = number.to_string();
+    data.extend(std::iter::repeat_n('x', size));
+    data
+}
+
+fn assert_bounded(reader: &Reader) {
+    let kept = reader.kept_locked();
+    assert!(kept.len() <= limits::READS_KEPT, "{} reads are kept", kept.len());
+    let longest = kept.iter().map(|chunk| chunk.bytes.len()).max();
+    assert!(longest <= Some(limits::READ_BYTES), "one of {longest:?} bytes");
+}
+
+#[test]
+fn every_event_is_read_whatever_was_read_before_and_held_ones_stay() {
+    let mut machines = machines();
+    let sizes = [100, 1_000, 20_000, 60_000, 130_000, 1_000_000, 300, 100_000];
+    let sizes = || sizes.iter().copied().cycle().take(120).enumerate();
+    let spots: Vec<Spot> =
+        sizes().map(|(number, size)| write(&mut machines, number, size)).collect();
+    let reader = Reader::default();
+    let mut held = Vec::new();
+    for more_follow in [true, false, true] {
+        for (spot, (number, size)) in spots.iter().zip(sizes()) {
+            let stored = reader.read(&machines.shared, *spot, more_follow).unwrap();
+            assert_eq!(stored.event.payload, data(number, size).as_bytes());
+            assert_bounded(&reader);
+            if number % 7 == 0 {
+                held.push((number, size, stored));
+            }
+        }
+    }
+    for (number, size, stored) in held {
+        assert_eq!(stored.event.payload, data(number, size).as_bytes());
+    }
+}
+
+#[test]
+fn a_read_uses_the_memory_of_the_oldest_unless_an_event_lies_in_it() {
+    let mut machines = machines();
+    let far = limits::READ_BYTES - 20_000;
+    let spots: Vec<Spot> =
+        (0..3 * limits::READS_KEPT).map(|number| write(&mut machines, number, far)).collect();
+    let reader = Reader::default();
+    let read = |spot: &Spot| reader.read(&machines.shared, *spot, true).unwrap();
+    let memory = |chunk: Option<&Chunk>| chunk.map(|chunk| chunk.bytes.as_ptr());
+    let oldest = || memory(reader.kept_locked().front());
+    let youngest = || memory(reader.kept_locked().back());
+    let (first, others) = spots.split_first().unwrap();
+    let held = read(first);
+    let mut others = others.iter();
+    for spot in others.by_ref().take(limits::READS_KEPT - 1) {
+        read(spot);
+    }
+    let taken = oldest();
+    read(others.next().unwrap());
+    assert_ne!(youngest(), taken, "somebody holds an event in it");
+    for spot in others {
+        let free = oldest();
+        read(spot);
+        assert_eq!(youngest(), free);
+        assert_bounded(&reader);
+    }
+    assert_eq!(held.event.payload, data(0, far).as_bytes());
+}
