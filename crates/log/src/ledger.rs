@@ -251,7 +251,7 @@ fn say_all(shared: &Shared, snapshot: &mut Snapshot<'_>) -> std::io::Result<()> 
     snapshot.put(&Change::SnapshotEnd)
 }
 
-/// Only this thread settles, so between its turns a cursor may only take more events, and lose some.
+/// Only this thread settles: between two of its turns a cursor takes more events, or loses some.
 fn say_cursor(cursor: &LogCursor, snapshot: &mut Snapshot<'_>) -> std::io::Result<()> {
     let (cursor_number, opened) = (cursor.number, cursor.opened());
     let dropped_before = opened.dropped;
