@@ -282,12 +282,23 @@ fn any_payload() -> impl Strategy<Value = Option<Vec<u8>>> {
     ])
 }
 
+/// Is the payload a JSON value, and said to be one?
+fn is_json(event: &Event) -> bool {
+    let is_said = ["", "application/json", "application/x+json"].contains(&&*event.content_type);
+    is_said && serde_json::from_slice::<serde_json::Value>(&event.payload).is_ok()
+}
+
 proptest! {
     #[test]
     fn nothing_is_lost_in_structured_mode(event in any_event()) {
+        let mut event = event;
         let body = structured_body(&event);
         let document = std::str::from_utf8(&body).unwrap();
         let again = structured(document).unwrap();
+        if document.contains("\"data\":") && is_json(&event) {
+            // RFC 8259: whitespace around a value is no part of it.
+            event.payload = event.payload.slice_ref(event.payload.trim_ascii());
+        }
         prop_assert_eq!(again, event, "{}", document);
     }
 
