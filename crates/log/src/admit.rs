@@ -103,45 +103,12 @@ fn first_opened(spec: &CursorSpec, beginning: Position, table: &TableState) -> O
 
 #[cfg(test)]
 mod tests {
-    use eventbus_core::broker::CursorId;
-    use eventbus_core::testing::{ManualClock, SeededEntropy, event, interest};
-    use eventbus_core::{Batch, Durability};
+    use eventbus_core::testing::{event, interest};
 
     use super::*;
-    use crate::config::LogConfig;
-    use crate::disk::MemoryDisk;
+    use crate::disk::FaultyDisk;
     use crate::ledger;
-    use crate::log::Machines;
-    use crate::syncer::Syncer;
-    use crate::table::Router;
-    use crate::telemetry::TraceObserver;
-
-    fn machines() -> Machines {
-        let disk = Arc::new(MemoryDisk::new(1 << 30));
-        let config = LogConfig { max_bytes: Some(1 << 30), ..LogConfig::on_disk(disk) };
-        let clock = Arc::new(ManualClock::at(1));
-        let opened = Machines::open(config, clock, &SeededEntropy::new(1), Arc::new(TraceObserver));
-        opened.unwrap().0
-    }
-
-    /// Stores an event and lets the cursors know.
-    fn publish(machines: &mut Machines, event_type: &str) {
-        let shared = machines.shared.clone();
-        let batch = Batch::of_one(event(event_type, "x"));
-        shared.begin_append(batch, Durability::Synced).unwrap();
-        machines.writer.step(shared.now());
-        Syncer::new(shared.clone()).step(shared.now());
-        Router::new(shared.clone()).step(shared.now());
-    }
-
-    fn spec(event_type: &str) -> CursorSpec {
-        CursorSpec {
-            id: CursorId("orders".into()),
-            interest: interest(event_type),
-            start: Start::AtMs(0),
-            waiting_max: 10,
-        }
-    }
+    use crate::stepped::{machines, orders};
 
     /// Queues as much as the ledger takes.
     fn crowd(shared: &Shared) {
@@ -151,18 +118,17 @@ mod tests {
 
     #[test]
     fn an_opening_that_a_full_ledger_refuses_leaves_nothing_behind() {
-        let mut machines = machines();
+        let mut machines = machines(&FaultyDisk::new(1 << 30));
         let shared = machines.shared.clone();
-        publish(&mut machines, "a");
-        publish(&mut machines, "b");
+        machines.publish(["a", "b"].map(|event_type| event(event_type, "x")));
         let mut leases = Vec::new();
         for event_type in ["a", "b"] {
             crowd(&shared);
-            assert!(shared.admit(spec(event_type)).is_err());
-            let known = shared.table.state().by_id.get(&spec("a").id).cloned();
+            assert!(shared.admit(orders(event_type)).is_err());
+            let known = shared.table.state().by_id.get(&orders("a").id).cloned();
             assert!(known.is_none_or(|known| known.place().interest == interest("a")));
-            while machines.ledger.step(shared.now()) == crate::signal::Next::Again {}
-            let cursor = shared.admit(spec(event_type)).unwrap().cursor;
+            machines.settle();
+            let cursor = shared.admit(orders(event_type)).unwrap().cursor;
             leases.extend(cursor.lease_now(10).unwrap());
             let last = leases.last().map(|lease| &*lease.event().event_type);
             assert_eq!(last, Some(event_type));

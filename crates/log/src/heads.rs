@@ -114,7 +114,10 @@ impl Heads {
         }
         self.headed.sort_by_key(|headed| headed.head.number);
         for spare in &self.spares {
-            // It is a spare by what is seen; a power cut must not show an earlier head again.
+            // It is a spare by what is seen; a power cut must not show an earlier head again, nor
+            // does it when the sync of this one had failed.
+            let seen = read_range(spare.file.as_ref(), 0, CONTENT_AT as usize)?;
+            spare.file.write_at(&seen, 0)?;
             spare.file.sync()?;
         }
         Ok(())

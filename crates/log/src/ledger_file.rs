@@ -32,14 +32,15 @@ pub(crate) const NAMES: [&str; 2] = ["ledger-0", "ledger-1"];
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LedgerHead {
     pub(crate) log: LogId,
-    /// Grows with each snapshot, and no attempt at one has that of another.
+    /// Grows with each snapshot. No attempt at one has that of another since the log was opened,
+    /// nor, unless the same 32 bits are drawn, of one before.
     pub(crate) generation: u64,
     pub(crate) epoch: u32,
 }
 
 impl LedgerHead {
-    /// The seed of the frames behind this head. Ledgers use odd parts of a log's seeds, counted
-    /// from the top, where no segment's number comes.
+    /// The seed of the frames behind this head, counted from the top of a log's seeds, where no
+    /// segment's number comes.
     pub(crate) fn seed(&self) -> Seed {
         Seed::new(self.log, u64::MAX - self.generation)
     }
@@ -87,6 +88,9 @@ impl LedgerFiles {
     ///
     /// What a snapshot that did not end has left must never pass for a part of another one. Nothing
     /// tells of it after a kill, so the generations go on by a number that is drawn.
+    ///
+    /// The file that was read becomes durable: it may be whole because a process wrote it that was
+    /// killed before its sync, and the first snapshot goes over the other one.
     pub(crate) fn open(
         disk: &dyn Disk,
         head: LedgerHead,
@@ -106,6 +110,7 @@ impl LedgerFiles {
         let next = head.generation + 1 + 2 * drawn;
         let mut opened = Self { files, head, next, reserved: 0 };
         opened.reserve(RESERVED_BYTES)?;
+        opened.current().sync()?;
         Ok(opened)
     }
 
@@ -163,14 +168,24 @@ impl Snapshot<'_> {
     }
 
     /// All is said: makes the file the current one, durably. Returns where the next frame goes.
+    ///
+    /// When that fails the file must not pass for whole at a restart, as far as the disk lets it: a
+    /// sync after one that failed may succeed and make nothing durable.
     pub(crate) fn end(mut self) -> io::Result<u64> {
         self.write()?;
-        self.file.write_at(&self.head.encode(), 0)?;
-        self.file.write_at(&self.head.encode(), SLOT_STRIDE)?;
-        self.file.sync()?;
+        let headed = self.write_heads(&self.head.encode()).and_then(|()| self.file.sync());
+        if let Err(error) = headed {
+            let _ = self.write_heads(&[0; HEAD_BYTES]);
+            return Err(error);
+        }
         self.files.head = self.head;
         self.files.next = self.head.generation + 1;
         Ok(self.at)
+    }
+
+    fn write_heads(&self, head: &[u8]) -> io::Result<()> {
+        self.file.write_at(head, 0)?;
+        self.file.write_at(head, SLOT_STRIDE)
     }
 
     fn write(&mut self) -> io::Result<()> {
@@ -318,7 +333,7 @@ impl Replayed {
             Change::Drop { cursor, upto, dropped } => {
                 if let Some(known) = self.cursors.get_mut(&cursor) {
                     known.progress.drop_upto(upto);
-                    known.opened.dropped = dropped;
+                    known.opened.dropped = known.opened.dropped.max(dropped);
                 }
             }
             Change::Forget { cursor } => {
@@ -343,7 +358,8 @@ impl Replayed {
         match self.cursors.get_mut(&opened.cursor) {
             Some(known) => {
                 known.progress.set_waiting_max(opened.waiting_max);
-                known.opened = Opened { dropped: known.opened.dropped, ..opened };
+                let dropped = known.opened.dropped.max(opened.dropped);
+                known.opened = Opened { dropped, ..opened };
             }
             None => {
                 let progress = Progress::new(opened.frontier, opened.waiting_max);

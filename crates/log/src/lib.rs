@@ -36,6 +36,8 @@ mod sidecar;
 mod signal;
 #[cfg(test)]
 mod simulation;
+#[cfg(test)]
+mod stepped;
 mod syncer;
 mod table;
 mod tail;

@@ -218,7 +218,8 @@ fn share(
     });
     {
         let mut flow = shared.flow.state();
-        (flow.written, flow.synced, flow.wanted) = (visible, visible, visible);
+        let synced = resume.synced;
+        (flow.written, flow.synced, flow.wanted) = (synced, synced, synced);
     }
     let mut table = shared.table.state();
     (table.visible, table.last_number) = (visible, recovered.last_number);

@@ -219,8 +219,7 @@ impl<'a> Recovery<'a> {
             tail = scan.map(|scan| (segment, scan));
         }
         segments.adopt(all, spares, highest_file);
-        let (active, at) = self.begin(&segments, tail)?;
-        let resume = Resume { at, next: self.next, committed_ms: self.committed_ms };
+        let (active, resume) = self.begin(&segments, tail)?;
         Ok((segments, active, resume))
     }
 
@@ -277,19 +276,15 @@ impl<'a> Recovery<'a> {
         let beginning = Beginning { number, base, before, epoch, size: spare.size };
         let mut segment = Segment::begun(spare, beginning, 0);
         segment.generation = head.generation;
-        if after.is_some()
+        // Where one is missing behind it, a scan tells whether that was ever promised.
+        let is_followed = after.is_some_and(|after| after.number == number + 1);
+        if is_followed
             && let Ok(file) = self.place.disk.open(&index)
             && let Some(sidecar) = Sidecar::open(file, self.log, number)?
         {
             self.committed_ms = self.committed_ms.max(sidecar.facts.last_ms);
             self.next = self.next.max(sidecar.facts.last.next());
             self.corrupt.extend(&sidecar.corrupt);
-            if let Some(after) = after.filter(|after| after.number > number + 1) {
-                // A scan would have found that those between are missing.
-                let known = sidecar.corrupt.last().map(|range| range.first.0 + range.count);
-                let first = sidecar.facts.last.next().max(Position(known.unwrap_or_default()));
-                self.lose(first, after.before);
-            }
             segment.set_index(Index::Disk(sidecar));
             segment.set_full(Position(0));
             return Ok((segment, None));
@@ -338,6 +333,9 @@ impl<'a> Recovery<'a> {
         let last = after.map_or(Position(u64::MAX), |after| after.before);
         let promised = self.promised.min(last);
         let scan = scan::scan(Whole { bytes: &bytes, log, number, base, promised, last });
+        // What was only written may be read from now on, so it must not vanish any more. It is
+        // written again, because a sync after one that failed may make nothing durable.
+        file.write_at(&bytes[scan.unsynced_from..scan.end], scan.unsynced_from as u64)?;
         let mut torn = scan.torn.clone();
         if let Some(after) = after
             && scan.expected <= after.before
@@ -360,7 +358,6 @@ impl<'a> Recovery<'a> {
             };
             file.write_at(&gap.encode(log, Seed::new(log, number)), range.from as u64)?;
         }
-        // What was only written may be read from now on, so it must not vanish any more.
         file.sync()?;
         self.promised = self.promised.max(scan.synced_upto);
         self.epoch = self.epoch.max(scan.epoch);
@@ -377,7 +374,10 @@ impl<'a> Recovery<'a> {
         &self,
         segments: &Segments,
         tail: Option<(Arc<Segment>, Scan)>,
-    ) -> io::Result<(Arc<Segment>, u64)> {
+    ) -> io::Result<(Arc<Segment>, Resume)> {
+        let skipped = Position(self.next.0 - 1);
+        let resume =
+            |at, synced| Resume { at, next: self.next, synced, committed_ms: self.committed_ms };
         let number = tail.as_ref().map_or(0, |(segment, _)| segment.number);
         let mut before = Position(0);
         if let Some((segment, scan)) = tail {
@@ -391,15 +391,15 @@ impl<'a> Recovery<'a> {
                     count,
                     length: 0,
                     committed_ms: self.committed_ms,
-                    synced_upto: Position(self.next.0 - 1),
+                    synced_upto: Position(scan.expected.0 - 1),
                 };
                 let seed = segment.seed(self.log);
                 segment.file.write_at(&gap.encode(self.log, seed), scan.end as u64)?;
                 segment.file.sync()?;
-                return Ok((segment, (scan.end + batch::BYTES) as u64));
+                return Ok((segment, resume((scan.end + batch::BYTES) as u64, skipped)));
             }
-            segment.set_full(Position(self.next.0 - 1));
             before = Position(scan.expected.0 - 1).max(self.promised);
+            segment.set_full(before);
         }
         let size = match number {
             0 => limits::FIRST_SEGMENT_BYTES.min(self.place.segment_bytes),
@@ -413,13 +413,14 @@ impl<'a> Recovery<'a> {
         match segments.roll(beginning) {
             Ok(segment) => {
                 segment.file.sync()?;
-                Ok((segment, CONTENT_AT))
+                Ok((segment, resume(CONTENT_AT, skipped)))
             }
             // Full: deliveries make room, and the writer begins the segment when there is some.
+            // Until then only the ledger knows of what is skipped.
             Err(RollError::Full) => {
                 let last = segments.active().ok_or(io::ErrorKind::StorageFull)?;
                 let end = last.size;
-                Ok((last, end))
+                Ok((last, resume(end, before)))
             }
             Err(RollError::Io(error)) => Err(error),
         }
@@ -501,3 +502,6 @@ fn count_lag(
         })
         .collect())
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,6 +52,8 @@ pub(crate) struct Scan {
     pub(crate) corrupt: Vec<BadRange>,
     /// Was never promised; recovery writes a gap over it.
     pub(crate) torn: Vec<BadRange>,
+    /// From this byte on nothing says that it was synced; the file's first one where that is all.
+    pub(crate) unsynced_from: usize,
     /// The first byte after the last valid frame.
     pub(crate) end: usize,
     /// Something promised is missing at the end: nothing may be written behind it.
@@ -196,6 +198,7 @@ impl<'a> Walk<'a> {
             let (first, count) = (self.expected, promised.0 + 1 - self.expected.0);
             corrupt.push(BadRange { from: self.at, to: self.at, first, count });
         }
+        let unsynced_from = self.unsynced_from(promised);
         torn.extend(self.broken_atomic(promised));
         torn.extend(self.left_behind());
         let torn = merged(torn);
@@ -208,6 +211,7 @@ impl<'a> Walk<'a> {
         let times = times.chain(records.iter().map(|found| found.head.committed_ms));
         Scan {
             corrupt,
+            unsynced_from,
             end: self.at,
             expected,
             end_is_corrupt,
@@ -218,6 +222,17 @@ impl<'a> Walk<'a> {
             records,
             torn,
         }
+    }
+
+    fn unsynced_from(&self, promised: Position) -> usize {
+        // A gap may be empty: then what follows it has the position that it names.
+        let last = |head: &BatchHead| head.base.0 + u64::from(head.count.max(1)) - 1;
+        let batch = self.batches.iter().find(|(_, head)| last(head) > promised.0);
+        let batch = batch.map(|(at, _)| *at);
+        let record = self.records.iter().find(|found| found.head.position > promised);
+        let record = record.map(|found| found.at);
+        let from = [batch, record].into_iter().flatten().min().unwrap_or(self.at);
+        if from > CONTENT_AT as usize { from } else { 0 }
     }
 
     /// The extents of what does not count though it is whole.

@@ -34,6 +34,8 @@ pub(crate) struct Writer {
     next: Position,
     /// The last position that was written.
     written: Position,
+    /// The last position before the log was opened, used or not: the ledger knows of it.
+    skipped: Position,
     committed_ms: u64,
     /// After a failed write the rest of the segment is not used.
     abandoned: bool,
@@ -47,6 +49,8 @@ pub(crate) struct Writer {
 pub(crate) struct Resume {
     pub(crate) at: u64,
     pub(crate) next: Position,
+    /// The last position of which the segments tell.
+    pub(crate) synced: Position,
     pub(crate) committed_ms: u64,
 }
 
@@ -57,13 +61,14 @@ impl Writer {
         resume: Resume,
         remembered: Remembered,
     ) -> Self {
-        let Resume { at, next, committed_ms } = resume;
+        let Resume { at, next, synced, committed_ms } = resume;
         Self {
             shared,
             active,
             at,
             next,
-            written: Position(next.0 - 1),
+            written: synced,
+            skipped: Position(next.0 - 1),
             committed_ms,
             abandoned: false,
             remembered,
@@ -75,8 +80,8 @@ impl Writer {
     /// Writes one commit, if anything is queued.
     pub(crate) fn step(&mut self, _: Now) -> Next {
         let synced = self.shared.flow.state().synced;
-        if self.next.0 - synced.0 > limits::UNSYNCED_POSITIONS - limits::APPEND_QUEUE_EVENTS as u64
-        {
+        let known = synced.max(self.skipped);
+        if self.next.0 - known.0 > limits::UNSYNCED_POSITIONS - limits::APPEND_QUEUE_EVENTS as u64 {
             return Next::SleepFor(limits::SYNC_TIME / 10);
         }
         let mut taken = std::mem::take(&mut self.taken);
@@ -141,7 +146,12 @@ impl Writer {
             epoch: self.shared.epoch,
             size: self.shared.segments.segment_bytes,
         };
-        match self.shared.segments.roll(beginning) {
+        let rolled = self.shared.segments.roll(beginning).and_then(|segment| {
+            // A power cut must not take the word on where what was left behind begins.
+            let said = if self.abandoned { segment.file.sync() } else { Ok(()) };
+            said.map_err(RollError::Io).map(|()| segment)
+        });
+        match rolled {
             Ok(segment) => {
                 self.active.set_full(Position(self.next.0 - 1));
                 self.active = segment;

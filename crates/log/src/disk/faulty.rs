@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use eventbus_core::Entropy;
@@ -45,6 +46,8 @@ struct World {
     operations: u64,
     faults: BTreeMap<u64, Fault>,
     struck: bool,
+    /// Bytes of files that cannot be read, and how that fails.
+    spoiled: Vec<(usize, Range<u64>, Errno)>,
     volume_bytes: u64,
     /// What is committed to it is durable; a fault strikes before anything is done.
     vault: Arc<Database>,
@@ -84,10 +87,18 @@ impl FaultyDisk {
         self.world().struck
     }
 
+    /// Has every read of any of these bytes of a file fail so, until the disk is healed.
+    pub fn spoil(&self, name: &str, bytes: Range<u64>, error: Errno) {
+        let mut world = self.world();
+        let file = world.names[name];
+        world.spoiled.push((file, bytes, error));
+    }
+
     /// Takes all faults back that did not strike yet.
     pub fn heal(&self) {
         let mut world = self.world();
         world.faults.clear();
+        world.spoiled.clear();
         world.struck = false;
     }
 
@@ -312,6 +323,13 @@ impl DiskFile for FaultyFile {
         let seen = &world.files[self.file].seen;
         let from = (at as usize).min(seen.len());
         let read = buffer.len().min(seen.len() - from);
+        let bytes = from as u64..(from + read) as u64;
+        let touches = |spoiled: &Range<u64>| spoiled.start < bytes.end && bytes.start < spoiled.end;
+        for (file, spoiled, error) in &world.spoiled {
+            if *file == self.file && touches(spoiled) {
+                return Err((*error).into());
+            }
+        }
         buffer[..read].copy_from_slice(&seen[from..from + read]);
         Ok(read)
     }
@@ -339,13 +357,20 @@ impl DiskFile for FaultyFile {
         })
     }
 
+    /// What one that failed did not carry over no later one does, as Linux has it.
     fn sync(&self) -> io::Result<()> {
-        self.disk.whole(|world| {
-            let file = &mut world.files[self.file];
-            for (at, bytes) in std::mem::take(&mut file.unsynced) {
-                put(&mut file.durable, at, &bytes);
-            }
-            Ok(())
-        })
+        let (mut world, fault) = self.disk.operate()?;
+        if fault == Some(Fault::Kill) {
+            return Err(world.strike(Fault::Kill));
+        }
+        let file = &mut world.files[self.file];
+        let unsynced = std::mem::take(&mut file.unsynced);
+        if let Some(fault) = fault {
+            return Err(world.strike(fault));
+        }
+        for (at, bytes) in unsynced {
+            put(&mut file.durable, at, &bytes);
+        }
+        Ok(())
     }
 }

@@ -47,6 +47,8 @@ pub(crate) struct Mix {
     pub(crate) steps: u64,
     pub(crate) power_cuts: bool,
     pub(crate) faults: bool,
+    /// A process that met a fault is started anew, and soon after that the power is cut.
+    pub(crate) cut_after_fault: bool,
 }
 
 pub(crate) struct Bus {
@@ -68,6 +70,8 @@ pub(crate) struct Bus {
     trace: DefaultHasher,
     chronicle: Arc<Chronicle>,
     mix: Mix,
+    /// After so many steps the power is cut.
+    cut_in: Option<u64>,
 }
 
 struct Parts {
@@ -151,6 +155,7 @@ impl Bus {
             trace: DefaultHasher::new(),
             chronicle: Arc::new(Chronicle(std::env::var_os("EVENTBUS_TRACE").is_some())),
             mix,
+            cut_in: None,
         }
     }
 
@@ -169,13 +174,23 @@ impl Bus {
     /// Runs to the end; returns the hash of everything that happened.
     pub(crate) fn run(mut self) -> Result<(u64, Checker), Broken> {
         for _ in 0..self.mix.steps {
+            self.cut_in = self.cut_in.and_then(|steps| steps.checked_sub(1));
+            if self.cut_in == Some(0) {
+                self.crash(true)?;
+            }
             if self.parts.is_none() {
+                if self.roll(3) == 0 {
+                    self.maybe_fault();
+                }
                 self.open()?;
                 continue;
             }
             self.any_step()?;
             self.answers()?;
             if self.disk.is_dead() {
+                self.crash(false)?;
+            }
+            if self.mix.cut_after_fault && self.disk.has_struck() {
                 self.crash(false)?;
             }
         }
@@ -243,6 +258,9 @@ impl Bus {
     fn crash(&mut self, power_cut: bool) -> Result<(), Broken> {
         power_cut.hash(&mut self.trace);
         self.chronicle.note(|| format!("crash, power cut: {power_cut}"));
+        if self.mix.cut_after_fault && self.disk.has_struck() && !power_cut {
+            self.cut_in = Some(1 + self.roll(30));
+        }
         self.disk =
             if power_cut { self.disk.after_power_cut(&self.dice) } else { self.disk.after_kill() };
         self.answers()?;

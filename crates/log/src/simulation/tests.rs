@@ -40,22 +40,27 @@ fn run_all(mix: Mix, count: u64) {
 
 #[test]
 fn kills_lose_nothing() {
-    run_all(Mix { steps: STEPS, power_cuts: false, faults: false }, 300);
+    run_all(Mix { steps: STEPS, power_cuts: false, faults: false, cut_after_fault: false }, 300);
 }
 
 #[test]
 fn power_cuts_lose_nothing_that_was_synced() {
-    run_all(Mix { steps: STEPS, power_cuts: true, faults: false }, 400);
+    run_all(Mix { steps: STEPS, power_cuts: true, faults: false, cut_after_fault: false }, 400);
 }
 
 #[test]
 fn failing_disks_lose_nothing_that_was_promised() {
-    run_all(Mix { steps: STEPS, power_cuts: true, faults: true }, 400);
+    run_all(Mix { steps: STEPS, power_cuts: true, faults: true, cut_after_fault: false }, 400);
+}
+
+#[test]
+fn what_a_failed_sync_left_is_not_taken_for_durable() {
+    run_all(Mix { steps: STEPS, power_cuts: true, faults: true, cut_after_fault: true }, 400);
 }
 
 #[test]
 fn the_same_seed_does_the_same() {
-    let mix = Mix { steps: STEPS, power_cuts: true, faults: true };
+    let mix = Mix { steps: STEPS, power_cuts: true, faults: true, cut_after_fault: false };
     for seed in seeds(5) {
         let trace = || Bus::new(seed, mix).run().map(|(trace, _)| trace);
         assert_eq!(trace(), trace(), "seed {seed}");
@@ -64,24 +69,28 @@ fn the_same_seed_does_the_same() {
 
 #[test]
 fn a_fault_at_any_operation_loses_nothing() {
-    let mix = Mix { steps: 60, power_cuts: false, faults: false };
-    for seed in seeds(2) {
-        let count = Bus::new(seed, mix).operations().unwrap();
-        for operation in 1..=count {
-            for fault in [Fault::Kill, Fault::Error, Fault::Full] {
-                let bus = Bus::new(seed, mix).failing_at(operation, fault);
-                if let Err(broken) = bus.run() {
-                    panic!("seed {seed}, {fault:?} at operation {operation}: {broken}");
-                }
+    for cut_after_fault in [false, true] {
+        let mix = Mix { steps: 60, power_cuts: false, faults: false, cut_after_fault };
+        seeds(2).for_each(|seed| fail_each_operation(seed, mix));
+    }
+}
+
+fn fail_each_operation(seed: u64, mix: Mix) {
+    let count = Bus::new(seed, mix).operations().unwrap();
+    for operation in 1..=count {
+        for fault in [Fault::Kill, Fault::Error, Fault::Full] {
+            let bus = Bus::new(seed, mix).failing_at(operation, fault);
+            if let Err(broken) = bus.run() {
+                panic!("seed {seed}, {mix:?}, {fault:?} at operation {operation}: {broken}");
             }
         }
-        println!("seed {seed}: {count} operations, each failed in three ways");
     }
+    println!("seed {seed}, {mix:?}: {count} operations, each failed in three ways");
 }
 
 fn is_found(mutation: Mutation) {
     mutation.set();
-    let mix = Mix { steps: STEPS, power_cuts: true, faults: false };
+    let mix = Mix { steps: STEPS, power_cuts: true, faults: false, cut_after_fault: false };
     let mut seeds = first_seed()..first_seed() + 1_000;
     let found = seeds.find_map(|seed| Some((seed, Bus::new(seed, mix).run().err()?)));
     Mutation::None.set();

@@ -1,56 +1,23 @@
 //! The order of vault and ledger, and what a fault between them leaves.
 
-use eventbus_core::broker::{CursorError, CursorSpec, Start};
+use eventbus_core::broker::CursorError;
 use eventbus_core::delivery::{Attempt, Outcome, Verdict};
-use eventbus_core::testing::{ManualClock, SeededEntropy, event, interest};
-use eventbus_core::{Batch, Durability, Lease, Settled};
+use eventbus_core::testing::event;
+use eventbus_core::{Lease, Settled};
 
 use super::*;
-use crate::config::LogConfig;
 use crate::cursor::LogCursor;
 use crate::disk::{Fault, FaultyDisk};
 use crate::log::Machines;
-use crate::signal::Next;
-use crate::syncer::Syncer;
-use crate::table::Router;
-use crate::telemetry::{TraceObserver, load};
-
-fn machines(disk: &FaultyDisk) -> Machines {
-    let disk = Arc::new(disk.clone());
-    let config = LogConfig { max_bytes: Some(1 << 30), ..LogConfig::on_disk(disk) };
-    let clock = Arc::new(ManualClock::at(1_000));
-    let opened = Machines::open(config, clock, &SeededEntropy::new(1), Arc::new(TraceObserver));
-    opened.unwrap().0
-}
+use crate::stepped::machines;
+use crate::telemetry::load;
 
 /// A log without threads that holds these events, and the cursor that gets them.
 fn with_events(disk: &FaultyDisk, payloads: &[&str]) -> (Machines, Arc<LogCursor>) {
     let mut machines = machines(disk);
-    let shared = machines.shared.clone();
-    let cursor = orders(&machines);
-    for payload in payloads {
-        let batch = Batch::of_one(event("a", payload.to_string()));
-        shared.begin_append(batch, Durability::Synced).unwrap();
-    }
-    machines.writer.step(shared.now());
-    Syncer::new(shared.clone()).step(shared.now());
-    Router::new(shared.clone()).step(shared.now());
-    step(&mut machines);
+    let cursor = machines.orders();
+    machines.publish(payloads.iter().map(|payload| event("a", payload.to_string())));
     (machines, cursor)
-}
-
-fn orders(machines: &Machines) -> Arc<LogCursor> {
-    let spec = CursorSpec {
-        id: CursorId("orders".into()),
-        interest: interest("a"),
-        start: Start::AtMs(0),
-        waiting_max: 10,
-    };
-    machines.shared.admit(spec).unwrap().cursor
-}
-
-fn step(machines: &mut Machines) {
-    while machines.ledger.step(machines.shared.now()) == Next::Again {}
 }
 
 fn given_up(lease: Lease, reason: DeadLetterReason) -> Settled {
@@ -79,7 +46,7 @@ fn a_kill_between_vault_and_ledger_leaves_one_dead_letter() {
     disk.fail_at(disk.operations() + 2, Fault::Kill);
     let turn = vec![given_up(leased, DeadLetterReason::Refused)];
     let mut answer = cursor.give_up_and_end(turn).unwrap();
-    step(&mut machines);
+    machines.settle();
     assert!(matches!(answer.try_recv(), Ok(Err(CursorError::Unavailable(_)))));
     assert!(disk.is_dead(), "the ledger comes right behind the vault");
     end(machines);
@@ -87,12 +54,12 @@ fn a_kill_between_vault_and_ledger_leaves_one_dead_letter() {
     let disk = disk.after_kill();
     let mut machines = self::machines(&disk);
     assert_eq!(reasons(&machines), [DeadLetterReason::Refused]);
-    let cursor = orders(&machines);
+    let cursor = machines.orders();
     let again = cursor.lease_now(9).unwrap().remove(0);
     assert_eq!(again.position(), position);
     let turn = vec![given_up(again, DeadLetterReason::Expired)];
     let mut answer = cursor.give_up_and_end(turn).unwrap();
-    step(&mut machines);
+    machines.settle();
     assert_eq!(answer.try_recv(), Ok(Ok(())));
     assert_eq!(reasons(&machines), [DeadLetterReason::Refused], "the first one stays");
     assert_eq!(load(&machines.shared.telemetry.dead_letters), 0, "counted when it was stored");
@@ -111,13 +78,13 @@ fn a_vault_that_fails_fails_the_turn_and_its_events_come_again() {
         disk.fail_at(disk.operations() + 1, fault);
         let refused = cursor.give_up_and_end(vec![acked, dead]).map(drop);
         assert!(matches!(refused, Err(CursorError::Unavailable(_))), "{refused:?}");
-        step(&mut machines);
+        machines.settle();
         assert_eq!((reasons(&machines).len(), cursor.stats().lag_events), (0, 2));
     }
     let leases = cursor.lease_now(9).unwrap().into_iter();
     let turn = leases.map(|lease| given_up(lease, DeadLetterReason::Refused)).collect();
     drop(cursor.give_up_and_end(turn).unwrap());
-    step(&mut machines);
+    machines.settle();
     assert_eq!((reasons(&machines).len(), cursor.stats().lag_events), (2, 0));
     end(machines);
 }

@@ -1,25 +1,16 @@
 //! Repeats of ids, step by step.
 
-use eventbus_core::testing::{ManualClock, SeededEntropy, event};
+use eventbus_core::testing::event;
 use eventbus_core::{Batch, Event, Receipt};
 use tokio::sync::oneshot::error::TryRecvError;
 
 use super::*;
-use crate::config::LogConfig;
 use crate::disk::{Fault, FaultyDisk};
 use crate::log::Machines;
+use crate::stepped::machines;
 use crate::syncer::Syncer;
-use crate::telemetry::TraceObserver;
 
 type Answered = tokio::sync::oneshot::Receiver<Result<Placed, AppendError>>;
-
-fn machines(disk: &FaultyDisk) -> Machines {
-    let disk = Arc::new(disk.clone());
-    let config = LogConfig { max_bytes: Some(1 << 30), ..LogConfig::on_disk(disk) };
-    let clock = Arc::new(ManualClock::at(1_000));
-    let opened = Machines::open(config, clock, &SeededEntropy::new(1), Arc::new(TraceObserver));
-    opened.unwrap().0
-}
 
 fn given(id: &str) -> Event {
     Event { id: id.to_owned().into(), id_given: true, ..event("a", "x") }
