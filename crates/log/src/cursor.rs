@@ -106,7 +106,8 @@ impl LogCursor {
         (place.progress.floor(), place.dropped)
     }
 
-    /// What the ledger must know to make it again.
+    /// What the ledger must know to make it again. It is true alone: where the turns behind it are
+    /// lost events come again, and none is left out.
     pub(crate) fn opened(&self) -> Opened {
         let place = self.place();
         Opened {
@@ -114,7 +115,7 @@ impl LogCursor {
             id: self.id.clone(),
             interest: place.interest.clone(),
             waiting_max: place.waiting_max,
-            frontier: place.progress.frontier(),
+            frontier: place.progress.settled_upto(),
             dropped: place.dropped,
         }
     }

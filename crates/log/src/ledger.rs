@@ -243,31 +243,34 @@ impl Ledger {
     }
 }
 
+/// Where a snapshot is said.
+type Put<'a> = dyn FnMut(&Change) -> std::io::Result<()> + 'a;
+
 fn say_all(shared: &Shared, snapshot: &mut Snapshot<'_>) -> std::io::Result<()> {
     snapshot.put(&mark(shared))?;
     for cursor in shared.table.all() {
-        say_cursor(&cursor, snapshot)?;
+        say_cursor(&cursor, &mut |change| snapshot.put(change))?;
     }
     snapshot.put(&Change::SnapshotEnd)
 }
 
 /// Only this thread settles: between two of its turns a cursor takes more events, or loses some.
-fn say_cursor(cursor: &LogCursor, snapshot: &mut Snapshot<'_>) -> std::io::Result<()> {
+fn say_cursor(cursor: &LogCursor, put: &mut Put<'_>) -> std::io::Result<()> {
     let (cursor_number, opened) = (cursor.number, cursor.opened());
     let dropped_before = opened.dropped;
-    snapshot.put(&Change::Open(opened))?;
+    put(&Change::Open(opened))?;
     let mut after = Some(Position(0));
     while let Some(from) = after {
         let entry = cursor.place().progress.snapshot(from, TURN_WAITING);
         let is_full = entry.waiting.len() == TURN_WAITING;
         after = is_full.then_some(entry.frontier);
-        snapshot.put(&Change::Turn { cursor: cursor_number, entry })?;
+        put(&Change::Turn { cursor: cursor_number, entry })?;
     }
     let (upto, dropped) = cursor.dropped();
     if dropped == dropped_before {
         return Ok(());
     }
-    snapshot.put(&Change::Drop { cursor: cursor_number, upto, dropped })
+    put(&Change::Drop { cursor: cursor_number, upto, dropped })
 }
 
 /// Syncs the ledger: every second, at once for whoever waits.
@@ -312,3 +315,6 @@ pub(crate) fn last_mark(shared: &Shared) -> Change {
     let synced: Position = shared.flow.state().synced;
     Change::Mark { synced, next: shared.next_position(), closed: true }
 }
+
+#[cfg(test)]
+mod tests;

@@ -65,7 +65,12 @@ impl Reader {
         let segment = shared.segments.numbered(number).ok_or(ReadError::Gone)?;
         let chunk = match self.kept(number, at) {
             Some(chunk) => chunk,
-            None => self.load(&segment, at, if more_follow { limits::READ_BYTES } else { 0 })?,
+            None => {
+                let length = if more_follow { limits::READ_BYTES } else { SCATTERED_BYTES };
+                // One bad sector must not cost the events around it: no byte more than is needed.
+                let read = self.load(&segment, at, length);
+                read.or_else(|_| self.load(&segment, at, record::BYTES))?
+            }
         };
         let seed = segment.seed(shared.log);
         let head = RecordHead::decode(chunk.behind(at), seed)
@@ -115,29 +120,22 @@ impl Reader {
         Some(chunk.clone())
     }
 
-    /// Reads at least `length` bytes from `at` on, up to the end of what is written.
+    /// Reads `length` bytes from `at` on, up to the end of what is written.
     fn load(&self, segment: &Segment, at: u64, length: usize) -> Result<Chunk, ReadError> {
         let end = segment.facts().end.max(at);
-        let length = length.max(SCATTERED_BYTES).min((end - at) as usize);
+        let length = length.min((end - at) as usize);
         let file = segment.file.as_ref();
         let chunk = |bytes| Chunk { segment: segment.number, from: at, bytes };
-        let alone = |length| read_range(file, at, length).map(Bytes::from).map_err(unreadable);
         if length <= SCATTERED_BYTES || length > limits::READ_BYTES {
-            return alone(length).map(chunk);
+            return read_range(file, at, length).map(Bytes::from).map(chunk).map_err(unreadable);
         }
-        match self.read_many(file, at, length) {
-            Ok(bytes) => {
-                let chunk = chunk(bytes);
-                let mut kept = self.kept_locked();
-                if kept.len() >= limits::READS_KEPT {
-                    kept.pop_front();
-                }
-                kept.push_back(chunk.clone());
-                Ok(chunk)
-            }
-            // One bad sector must not cost the events around it: read less.
-            Err(_) => alone(SCATTERED_BYTES).map(chunk),
+        let chunk = self.read_many(file, at, length).map(chunk).map_err(unreadable)?;
+        let mut kept = self.kept_locked();
+        if kept.len() >= limits::READS_KEPT {
+            kept.pop_front();
         }
+        kept.push_back(chunk.clone());
+        Ok(chunk)
     }
 
     /// Reads into the memory of the oldest kept read, where no event lies in it still: those who

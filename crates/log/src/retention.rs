@@ -42,7 +42,9 @@ impl Retention {
             match ending.durable.try_recv() {
                 Err(TryRecvError::Empty) => return Ok(true),
                 Ok(Ok(())) => {
-                    for _ in 0..ending.segments {
+                    let segments = ending.segments;
+                    // A turn that was not written may have given an event back meanwhile.
+                    for _ in self.may_end().iter().take(segments) {
                         self.shared.segments.retire_oldest()?;
                     }
                 }
@@ -210,3 +212,6 @@ pub(crate) fn position_at(shared: &Shared, ms: u64) -> std::io::Result<Position>
     }
     Ok(next)
 }
+
+#[cfg(test)]
+mod tests;

@@ -125,6 +125,12 @@ impl Progress {
         self.frontier
     }
 
+    /// Everything up to here is settled: where a place begins of which nothing else is known.
+    pub fn settled_upto(&self) -> Position {
+        let first = self.first_unsettled();
+        first.map_or(self.frontier, |spot| Position(spot.position.0 - 1))
+    }
+
     /// The first unsettled position at or below the frontier.
     pub fn first_unsettled(&self) -> Option<Spot> {
         let (position, held) = self.held.first_key_value()?;

@@ -13,27 +13,30 @@ enum Operation {
     Lease(u8),
     /// Settle the n-th lease that is out so.
     Settle(Vec<(u8, Choice)>),
-    /// The same, but the entry cannot be written.
-    SettleInVain(Vec<(u8, Choice)>),
+    /// The same, but the entry cannot be written, and until that is known the rest goes on.
+    SettleInVain(Vec<(u8, Choice)>, Vec<Between>),
     Advance(u16),
     Crash,
     /// A snapshot, between whose entries the rest goes on.
     Compact(Vec<Between>),
-    /// A snapshot of which so many entries are left when the process ends.
+    /// A snapshot of which its beginning and so many entries are left when the process ends.
     CrashInSnapshot(u8),
     DropOldest(u8),
 }
 
-/// What may happen between two entries of a snapshot.
+/// What may happen between two entries of a snapshot, and while a turn is written.
 #[derive(Clone, Copy, Debug)]
 enum Between {
     Lease(u8),
     DropOldest(u8),
+    Advance(u16),
 }
 
 /// What was written, as a broker keeps it.
 #[derive(Clone, Debug)]
 enum Written {
+    /// Where the place begins.
+    Open(Position),
     Turn(Entry),
     Drop(Position),
 }
@@ -49,19 +52,27 @@ fn operation() -> impl Strategy<Value = Operation> {
     let choice =
         prop_oneof![Just(Choice::Ack), (0u16..2000).prop_map(Choice::Retry), Just(Choice::Release)];
     let turn = proptest::collection::vec((any::<u8>(), choice), 0..6);
-    let between =
-        prop_oneof![(0u8..4).prop_map(Between::Lease), (0u8..3).prop_map(Between::DropOldest)];
+    let between = prop_oneof![
+        (0u8..4).prop_map(Between::Lease),
+        (0u8..3).prop_map(Between::DropOldest),
+        (0u16..1500).prop_map(Between::Advance),
+    ];
+    let between = proptest::collection::vec(between, 0..4);
     prop_oneof![
         3 => (1u8..8).prop_map(Operation::Publish),
         4 => (1u8..6).prop_map(Operation::Lease),
         4 => turn.clone().prop_map(Operation::Settle),
-        1 => turn.prop_map(Operation::SettleInVain),
+        1 => (turn, between.clone()).prop_map(in_vain),
         2 => (0u16..1500).prop_map(Operation::Advance),
         1 => Just(Operation::Crash),
-        1 => proptest::collection::vec(between, 0..4).prop_map(Operation::Compact),
+        1 => between.prop_map(Operation::Compact),
         1 => (0u8..4).prop_map(Operation::CrashInSnapshot),
         1 => (1u8..4).prop_map(Operation::DropOldest),
     ]
+}
+
+fn in_vain((turn, between): (Vec<(u8, Choice)>, Vec<Between>)) -> Operation {
+    Operation::SettleInVain(turn, between)
 }
 
 /// What the model knows of an unsettled event.
@@ -88,7 +99,7 @@ impl Bench {
         Self {
             machine: Progress::new(Position(0), WAITING_MAX),
             fresh: VecDeque::new(),
-            written: Vec::new(),
+            written: vec![Written::Open(Position(0))],
             model: BTreeMap::new(),
             next: 1,
             now_ms: 1_000_000,
@@ -106,8 +117,8 @@ impl Bench {
                 }
             }
             Operation::Lease(limit) => self.lease(limit as usize),
-            Operation::Settle(turn) => self.settle(&turn, true),
-            Operation::SettleInVain(turn) => self.settle(&turn, false),
+            Operation::Settle(turn) => self.settle_and_write(&turn),
+            Operation::SettleInVain(turn, between) => self.settle_in_vain(&turn, &between),
             Operation::Advance(by_ms) => self.now_ms += u64::from(by_ms),
             Operation::Crash => self.crash(),
             Operation::Compact(between) => self.compact(&between),
@@ -120,6 +131,8 @@ impl Bench {
     }
 
     fn lease(&mut self, limit: usize) {
+        // A turn that was taken back may have left too many.
+        let before = self.machine.counts().unsettled;
         let fresh = &mut self.fresh;
         for leased in self.machine.lease(limit, self.now_ms, || fresh.pop_front()) {
             let known = self.model.get_mut(&leased.spot.position).expect("unsettled");
@@ -129,67 +142,76 @@ impl Bench {
             assert_eq!(leased.spot.place, leased.spot.position.0 * 10);
             known.leased = true;
         }
-        assert!(self.machine.counts().unsettled <= WAITING_MAX);
+        assert!(self.machine.counts().unsettled <= WAITING_MAX.max(before));
     }
 
-    fn settle(&mut self, turn: &[(u8, Choice)], written: bool) {
-        let out: Vec<Position> =
-            self.model.iter().filter(|(_, k)| k.leased).map(|(position, _)| *position).collect();
-        if out.is_empty() {
-            return;
-        }
-        let now_ms = self.now_ms;
-        let ended: Vec<(Ended, Choice)> = turn
-            .iter()
-            .map(|(which, choice)| {
-                let (attempt, verdict) = match choice {
-                    Choice::Ack => (Some(200), Verdict::Ack),
-                    Choice::Retry(ms) => {
-                        (Some(500), Verdict::Retry { due_ms: now_ms + u64::from(*ms) })
-                    }
-                    Choice::Release => (None, Verdict::Release),
-                };
-                let attempt = attempt.map(|code| Attempt::new(now_ms, 1, Outcome::Status(code)));
-                let position = out[*which as usize % out.len()];
-                (Ended { position, attempt, verdict }, *choice)
-            })
-            .collect();
-        let all: Vec<Ended> = ended.iter().map(|(ended, _)| *ended).collect();
-        let mut turn = self.machine.settle(&all);
-        if written {
-            self.written.extend(turn.entry.take().map(Written::Turn));
-        }
-        for (one, choice) in &ended {
-            let Some(known) = self.model.get_mut(&one.position).filter(|known| known.leased) else {
-                continue;
-            };
-            known.leased = false;
-            match (choice, written) {
-                (Choice::Ack, true) => {
-                    self.model.remove(&one.position);
-                }
-                (Choice::Retry(ms), true) => {
-                    known.attempts += 1;
-                    known.due_ms = self.now_ms + u64::from(*ms);
-                }
-                (Choice::Ack | Choice::Retry(_), false) => known.due_ms = 0,
-                (Choice::Release, _) => known.due_ms = 0,
+    fn settle_and_write(&mut self, turn: &[(u8, Choice)]) {
+        let (turn, _) = self.settle(turn);
+        self.written.extend(turn.entry.map(Written::Turn));
+    }
+
+    fn settle_in_vain(&mut self, turn: &[(u8, Choice)], between: &[Between]) {
+        let (turn, before) = self.settle(turn);
+        between.iter().for_each(|between| self.go_on(*between));
+        self.machine.undo(turn);
+        for (position, before) in before {
+            if position > self.machine.floor() {
+                let leased = self.model.get(&position).is_some_and(|known| known.leased);
+                self.model.insert(position, Known { leased, due_ms: 0, ..before });
             }
         }
-        if !written {
-            self.machine.undo(turn);
+    }
+
+    /// Says what was known before of those that changed.
+    fn settle(&mut self, turn: &[(u8, Choice)]) -> (Turn, Vec<(Position, Known)>) {
+        let out: Vec<Position> =
+            self.model.iter().filter(|(_, k)| k.leased).map(|(position, _)| *position).collect();
+        let now_ms = self.now_ms;
+        let (mut all, mut before) = (Vec::new(), Vec::new());
+        for (which, choice) in turn.iter().filter(|_| !out.is_empty()) {
+            let position = out[*which as usize % out.len()];
+            let (attempt, verdict) = match choice {
+                Choice::Ack => (Some(200), Verdict::Ack),
+                Choice::Retry(ms) => {
+                    (Some(500), Verdict::Retry { due_ms: now_ms + u64::from(*ms) })
+                }
+                Choice::Release => (None, Verdict::Release),
+            };
+            let attempt = attempt.map(|code| Attempt::new(now_ms, 1, Outcome::Status(code)));
+            all.push(Ended { position, attempt, verdict });
+            let Some(known) = self.model.get_mut(&position).filter(|known| known.leased) else {
+                continue;
+            };
+            match verdict {
+                Verdict::Release => (known.leased, known.due_ms) = (false, 0),
+                Verdict::Retry { due_ms } => {
+                    before.push((position, known.clone()));
+                    *known = Known { attempts: known.attempts + 1, due_ms, leased: false };
+                }
+                _ => before.extend(self.model.remove_entry(&position)),
+            }
+        }
+        (self.machine.settle(&all), before)
+    }
+
+    fn go_on(&mut self, between: Between) {
+        match between {
+            Between::Lease(limit) => self.lease(limit as usize),
+            Between::DropOldest(count) => self.drop_oldest(count as usize),
+            Between::Advance(by_ms) => self.now_ms += u64::from(by_ms),
         }
     }
 
     fn crash(&mut self) {
-        let mut machine = Progress::new(Position(0), WAITING_MAX);
+        let Some(Written::Open(frontier)) = self.written.first() else { panic!("never opened") };
+        self.machine = Progress::new(*frontier, WAITING_MAX);
         for written in self.written.iter().flat_map(|written| [written; 2]) {
             match written {
-                Written::Turn(entry) => machine.replay(entry),
-                Written::Drop(upto) => _ = machine.drop_upto(*upto),
+                Written::Open(_) => {}
+                Written::Turn(entry) => self.machine.replay(entry),
+                Written::Drop(upto) => _ = self.machine.drop_upto(*upto),
             }
         }
-        self.machine = machine;
         let frontier = self.machine.frontier();
         self.fresh = (frontier.0 + 1..self.next)
             .map(|position| Spot { position: Position(position), place: position * 10 })
@@ -213,16 +235,15 @@ impl Bench {
     /// Two waiting events in each entry.
     fn compact(&mut self, between: &[Between]) {
         let mut between = between.iter();
-        let (mut said, mut after) = (Vec::new(), Some(Position(0)));
+        let mut said = vec![Written::Open(self.machine.settled_upto())];
+        let mut after = Some(Position(0));
         while let Some(from) = after {
             let entry = self.machine.snapshot(from, 2);
             assert!(entry.waiting.len() <= 2, "more than asked for");
             after = (entry.waiting.len() == 2).then_some(entry.frontier);
             said.push(Written::Turn(entry));
-            match between.next().filter(|_| after.is_some()) {
-                Some(Between::Lease(limit)) => self.lease(*limit as usize),
-                Some(Between::DropOldest(count)) => self.drop_oldest(*count as usize),
-                None => {}
+            if let Some(between) = between.next().filter(|_| after.is_some()) {
+                self.go_on(*between);
             }
         }
         said.push(Written::Drop(self.machine.floor()));
@@ -233,7 +254,7 @@ impl Bench {
     fn crash_in_snapshot(&mut self, left: usize) {
         let floor = Written::Drop(self.machine.floor());
         self.compact(&[]);
-        self.written.truncate(left);
+        self.written.truncate(1 + left);
         self.written.push(floor);
         self.crash();
         self.model.extend(self.fresh.iter().map(|spot| (spot.position, Known::default())));
@@ -247,7 +268,7 @@ impl Bench {
             let before = self.model.len();
             self.lease(100);
             let turn: Vec<_> = (0..100).map(|which| (which, Choice::Ack)).collect();
-            self.settle(&turn, true);
+            self.settle_and_write(&turn);
             assert!(self.model.len() < before, "stuck");
         }
     }

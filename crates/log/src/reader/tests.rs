@@ -1,23 +1,14 @@
 //! What reads keep in memory, and that nobody's event is written over.
 
-use eventbus_core::testing::{ManualClock, SeededEntropy, event};
+use eventbus_core::testing::event;
 use eventbus_core::{Batch, Durability};
 
 use super::*;
 use crate::bytes::batch;
 use crate::bytes::segment::CONTENT_AT;
-use crate::config::LogConfig;
 use crate::disk::FaultyDisk;
 use crate::log::Machines;
-use crate::telemetry::TraceObserver;
-
-fn machines() -> Machines {
-    let disk = Arc::new(FaultyDisk::new(1 << 30));
-    let config = LogConfig { max_bytes: Some(1 << 30), ..LogConfig::on_disk(disk) };
-    let clock = Arc::new(ManualClock::at(1_000));
-    let opened = Machines::open(config, clock, &SeededEntropy::new(1), Arc::new(TraceObserver));
-    opened.unwrap().0
-}
+use crate::stepped::machines;
 
 /// Writes an event of that size, in a batch of its own; says where it is.
 fn write(machines: &mut Machines, number: usize, size: usize) -> Spot {
@@ -48,7 +39,7 @@ fn assert_bounded(reader: &Reader) {
 
 #[test]
 fn every_event_is_read_whatever_was_read_before_and_held_ones_stay() {
-    let mut machines = machines();
+    let mut machines = machines(&FaultyDisk::new(1 << 30));
     let sizes = [100, 1_000, 20_000, 60_000, 130_000, 1_000_000, 300, 100_000];
     let sizes = || sizes.iter().copied().cycle().take(120).enumerate();
     let spots: Vec<Spot> =
@@ -68,11 +59,44 @@ fn every_event_is_read_whatever_was_read_before_and_held_ones_stay() {
     for (number, size, stored) in held {
         assert_eq!(stored.event.payload, data(number, size).as_bytes());
     }
+    for chunk in reader.kept_locked().drain(..) {
+        let memory = chunk.bytes.try_into_mut().expect("nobody holds an event in it");
+        assert!(memory.capacity() <= limits::READ_BYTES, "{} bytes", memory.capacity());
+    }
+}
+
+/// An error at the last sector of an event that is longer than a scattered read.
+#[test]
+fn an_event_that_cannot_be_read_costs_none_around_it_and_none_where_that_may_pass() {
+    const BAD: usize = 3;
+    let disk = FaultyDisk::new(1 << 30);
+    let mut machines = machines(&disk);
+    let sizes = || [300, 1_000, 20_000, 60_000, 300, 60_000, 130_000].into_iter().enumerate();
+    let spots: Vec<Spot> =
+        sizes().map(|(number, size)| write(&mut machines, number, size)).collect();
+    let end = index::segment_and_byte(spots[BAD + 1].place).1 - batch::BYTES as u64;
+    for (error, more_follow) in
+        [(Errno::IO, true), (Errno::IO, false), (Errno::NOMEM, true), (Errno::NOMEM, false)]
+    {
+        disk.spoil("segment-000001", end - 512..end, error);
+        let reader = Reader::default();
+        for (spot, (number, size)) in spots.iter().zip(sizes()) {
+            let read = reader.read(&machines.shared, *spot, more_follow);
+            match read.map(|stored| stored.event.payload.clone()) {
+                Err(ReadError::Damaged(_)) => assert_eq!((number, error), (BAD, Errno::IO)),
+                Err(ReadError::Io(_)) => assert_eq!((number, error), (BAD, Errno::NOMEM)),
+                read => assert_eq!(read.unwrap(), data(number, size).as_bytes()),
+            }
+        }
+        disk.heal();
+        let stored = reader.read(&machines.shared, spots[BAD], more_follow).unwrap();
+        assert_eq!(stored.event.payload, data(BAD, 60_000).as_bytes());
+    }
 }
 
 #[test]
 fn a_read_uses_the_memory_of_the_oldest_unless_an_event_lies_in_it() {
-    let mut machines = machines();
+    let mut machines = machines(&FaultyDisk::new(1 << 30));
     let far = limits::READ_BYTES - 20_000;
     let spots: Vec<Spot> =
         (0..3 * limits::READS_KEPT).map(|number| write(&mut machines, number, far)).collect();

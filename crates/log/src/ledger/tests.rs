@@ -1,0 +1,87 @@
+//! What a snapshot says of a cursor that does not stand still meanwhile.
+
+use eventbus_core::Lease;
+use eventbus_core::cursor::Progress;
+use eventbus_core::delivery::Verdict;
+use eventbus_core::testing::event;
+
+use super::*;
+use crate::disk::FaultyDisk;
+use crate::log::Machines;
+use crate::stepped::machines;
+
+/// Takes the oldest event from a cursor, as retention does.
+fn drop_oldest(cursor: &LogCursor) {
+    let mut place = cursor.place();
+    let Some(oldest) = place.progress.first_unsettled() else { return };
+    place.dropped += place.progress.drop_upto(oldest.position);
+}
+
+/// What a snapshot said of one cursor, as recovery takes it in.
+#[derive(Default)]
+struct Said {
+    frontiers: Vec<Position>,
+    turns: usize,
+    replayed: Option<Progress>,
+    dropped: u64,
+}
+
+impl Said {
+    fn take(&mut self, change: &Change) {
+        match (change, &mut self.replayed) {
+            (Change::Open(opened), replayed) => {
+                self.frontiers.push(opened.frontier);
+                self.dropped = opened.dropped;
+                *replayed = Some(Progress::new(opened.frontier, opened.waiting_max));
+            }
+            (Change::Turn { entry, .. }, Some(replayed)) => {
+                self.turns += 1;
+                replayed.replay(entry);
+            }
+            (Change::Drop { upto, dropped, .. }, Some(replayed)) => {
+                replayed.drop_upto(*upto);
+                self.dropped = *dropped;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// A cursor with five events that wait and one that is leased.
+fn busy(machines: &mut Machines) -> (Arc<LogCursor>, Vec<Lease>) {
+    let cursor = machines.orders();
+    machines.publish((0..6).map(|_| event("a", "x")));
+    let leases = cursor.lease_now(6).unwrap();
+    let verdict = Verdict::Retry { due_ms: u64::MAX };
+    let five = leases.iter().take(5);
+    let ended = five.map(|lease| Ended { position: lease.position(), attempt: None, verdict });
+    let turn = Request::Turn { cursor: cursor.clone(), ended: ended.collect(), reply: None };
+    machines.shared.ledger.push(turn).unwrap();
+    machines.settle();
+    (cursor, leases)
+}
+
+#[test]
+fn what_a_cursor_loses_while_it_is_said_is_said_too() {
+    for lossless in 0..6 {
+        let mut machines = machines(&FaultyDisk::new(1 << 30));
+        let (cursor, _leases) = busy(&mut machines);
+        let (mut said, mut changes) = (Said::default(), 0);
+        let mut put = |change: &Change| {
+            said.take(change);
+            changes += 1;
+            if changes > lossless && !matches!(change, Change::Drop { .. }) {
+                drop_oldest(&cursor);
+            }
+            Ok(())
+        };
+        say_cursor(&cursor, &mut put).unwrap();
+        let place = cursor.place();
+        assert_eq!(said.frontiers, [Position(0)], "none is settled");
+        assert!(said.turns > 2, "it was not said in several turns");
+        assert_eq!(said.dropped, place.dropped, "lossless: {lossless}");
+        assert!(said.replayed.unwrap().unsettled().eq(place.progress.unsettled()), "{lossless}");
+        drop(place);
+        machines.shared.table.clear();
+    }
+}
