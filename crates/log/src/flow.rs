@@ -21,7 +21,8 @@ pub(crate) struct Flow {
     pub(crate) route: Signal,
 }
 
-/// The hand-off. Positions only grow: `visible` ≤ `written`, `synced` ≤ `written`.
+/// The hand-off. Positions only grow, and `synced` ≤ `written`. Readers see none above `written`
+/// but those that were left out before the log was opened.
 #[derive(Default)]
 pub(crate) struct FlowState {
     /// The operating system has everything up to here.

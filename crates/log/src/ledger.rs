@@ -278,8 +278,10 @@ pub(crate) fn sync_step(shared: &Arc<Shared>, now: Now) -> Next {
     let (file, waiting) = {
         let mut unsynced = shared.ledger.unsynced();
         let Some(since) = unsynced.since else {
+            // A sync carried what they wait for, or failed to while they came.
+            let failed = shared.health.failed().map(CursorError::Unavailable);
             for reply in unsynced.waiting.drain(..) {
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(failed.clone().map_or(Ok(()), Err));
             }
             return Next::Sleep;
         };

@@ -74,6 +74,21 @@ fn head_seed() -> Seed {
     Seed::new(LogId(0), u64::MAX)
 }
 
+/// The file that counts at a start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Chosen {
+    pub(crate) head: LedgerHead,
+    /// The byte behind its last frame.
+    pub(crate) end: u64,
+}
+
+impl Chosen {
+    /// That of a log which has no ledger yet.
+    pub(crate) fn new(log: LogId, epoch: u32) -> Self {
+        Self { head: LedgerHead { log, generation: 0, epoch }, end: FRAMES_AT }
+    }
+}
+
 /// The two files.
 pub(crate) struct LedgerFiles {
     files: [Arc<dyn DiskFile>; 2],
@@ -89,13 +104,11 @@ impl LedgerFiles {
     /// What a snapshot that did not end has left must never pass for a part of another one. Nothing
     /// tells of it after a kill, so the generations go on by a number that is drawn.
     ///
-    /// The file that was read becomes durable: it may be whole because a process wrote it that was
-    /// killed before its sync, and the first snapshot goes over the other one.
-    pub(crate) fn open(
-        disk: &dyn Disk,
-        head: LedgerHead,
-        entropy: &dyn Entropy,
-    ) -> io::Result<Self> {
+    /// The file that was read becomes durable before the first snapshot goes over the other one: it
+    /// may be whole because a process wrote it that was killed before its sync. It is written anew,
+    /// for a sync after one that failed may make nothing durable.
+    pub(crate) fn open(disk: &dyn Disk, chosen: Chosen, entropy: &dyn Entropy) -> io::Result<Self> {
+        let Chosen { head, end } = chosen;
         let names = disk.names()?;
         let open = |name: &str| {
             if names.iter().any(|present| present == name) {
@@ -110,7 +123,9 @@ impl LedgerFiles {
         let next = head.generation + 1 + 2 * drawn;
         let mut opened = Self { files, head, next, reserved: 0 };
         opened.reserve(RESERVED_BYTES)?;
-        opened.current().sync()?;
+        let file = opened.current();
+        file.write_at(&read_whole(file.as_ref(), end)?, 0)?;
+        file.sync()?;
         Ok(opened)
     }
 
@@ -205,7 +220,7 @@ pub(crate) struct Known {
 
 /// What a ledger says.
 pub(crate) struct Replayed {
-    pub(crate) head: LedgerHead,
+    pub(crate) chosen: Chosen,
     pub(crate) cursors: BTreeMap<u64, Known>,
     pub(crate) last_number: u64,
     /// The highest position it speaks of.
@@ -268,8 +283,8 @@ pub(crate) fn read(disk: &dyn Disk) -> io::Result<LedgerRead> {
         Some(mut replayed) => {
             replayed.highest = highest;
             // The next snapshot must go over the file that was not chosen, whatever its age.
-            let behind = generations - replayed.head.generation;
-            replayed.head.generation += behind.next_multiple_of(2);
+            let head = &mut replayed.chosen.head;
+            head.generation += (generations - head.generation).next_multiple_of(2);
             LedgerRead::Read(replayed)
         }
         None if is_damaged => LedgerRead::Damaged,
@@ -290,7 +305,7 @@ fn head_of(file: &dyn DiskFile) -> io::Result<Option<Result<LedgerHead, u16>>> {
 
 fn replay(bytes: &[u8], head: LedgerHead) -> Replayed {
     let mut replayed = Replayed {
-        head,
+        chosen: Chosen { head, end: FRAMES_AT },
         cursors: BTreeMap::new(),
         last_number: 0,
         highest: Position(0),
@@ -313,6 +328,7 @@ fn replay(bytes: &[u8], head: LedgerHead) -> Replayed {
                 }
             }
             at += size;
+            replayed.chosen.end = at as u64;
         } else {
             broken.get_or_insert(at as u64);
             at += ALIGN;

@@ -17,7 +17,7 @@ use crate::disk::{Disk, read_whole};
 use crate::fresh::Fresh;
 use crate::heads::{self, Headed, Heads};
 use crate::index::{SegmentIndex, Stretch, segment_and_byte};
-use crate::ledger_file::{self, Known, LedgerHead, LedgerRead, NAMES, Replayed};
+use crate::ledger_file::{self, Chosen, Known, LedgerRead, NAMES, Replayed};
 use crate::remembered::Remembered;
 use crate::scan::{self, Scan, Whole};
 use crate::segment::{Index, Segment};
@@ -34,7 +34,7 @@ pub(crate) struct Recovered {
     pub(crate) active: Arc<Segment>,
     pub(crate) resume: Resume,
     pub(crate) epoch: u32,
-    pub(crate) ledger: LedgerHead,
+    pub(crate) ledger: Chosen,
     pub(crate) cursors: Vec<(Known, Fresh)>,
     pub(crate) last_number: u64,
     /// Ranges that were promised and are damaged.
@@ -94,7 +94,8 @@ pub(crate) fn recover(
         LedgerRead::Read(replayed) => Some(replayed),
         LedgerRead::None | LedgerRead::Damaged => None,
     };
-    let known_log = replayed.as_ref().map(|replayed| replayed.head.log);
+    let chosen = replayed.as_ref().map(|replayed| replayed.chosen);
+    let known_log = chosen.map(|chosen| chosen.head.log);
     let heads = heads::read(place, known_log)?;
     let log = known_log.or(heads.log()).unwrap_or_else(|| {
         LogId(u128::from(entropy.next_u64()) << 64 | u128::from(entropy.next_u64()))
@@ -103,7 +104,6 @@ pub(crate) fn recover(
         // What is left in them must not be read as frames of the ledger that begins anew.
         ledger_file::remove(place.disk.as_ref()).map_err(failed)?;
     }
-    let head = replayed.as_ref().map(|replayed| replayed.head);
     let mut recovery = Recovery::new(place, log, &heads, replayed.as_ref());
     if heads.headed.is_empty() && recovery.promised > Position(0) {
         // Nothing is left, and nobody knows how much of it was retired before.
@@ -124,7 +124,7 @@ pub(crate) fn recover(
         lose_what_is_gone(known, &segments, &corrupt).map_err(failed)?;
     }
     let cursors = count_lag(known, &segments, next).map_err(failed)?;
-    let ledger = head.unwrap_or(LedgerHead { log, generation: 0, epoch });
+    let ledger = chosen.unwrap_or(Chosen::new(log, epoch));
     let recovered = Recovered {
         segments,
         active,
@@ -167,7 +167,7 @@ pub(crate) fn numbered(name: &str, prefix: &str) -> Option<u32> {
 impl<'a> Recovery<'a> {
     fn new(place: &'a Place, log: LogId, heads: &Heads, replayed: Option<&Replayed>) -> Self {
         let segments = heads.headed.iter().map(|headed| headed.head.epoch);
-        let ledger = replayed.map(|replayed| replayed.head.epoch);
+        let ledger = replayed.map(|replayed| replayed.chosen.head.epoch);
         let highest = replayed.map(|replayed| replayed.highest).unwrap_or_default();
         Self {
             place,
@@ -185,8 +185,8 @@ impl<'a> Recovery<'a> {
         }
     }
 
-    /// Makes the segments: the youngest is always read whole, an older one only when its index is
-    /// missing.
+    /// Makes the segments: the youngest is always read whole, an older one only when its index or
+    /// the segment behind it is missing.
     fn segments(
         &mut self,
         headed: Vec<Headed>,
@@ -341,7 +341,7 @@ impl<'a> Recovery<'a> {
             && scan.expected <= after.before
             && !scan.end_is_corrupt
         {
-            // The commits at the end are torn: where they were, a gap finds room.
+            // The commits at the end are torn: the writer left room for a gap behind the others.
             let (from, to) = (scan.end, scan.end + batch::BYTES);
             let count = after.before.0 + 1 - scan.expected.0;
             torn.push(scan::BadRange { from, to, first: scan.expected, count });
@@ -379,7 +379,7 @@ impl<'a> Recovery<'a> {
         let resume =
             |at, synced| Resume { at, next: self.next, synced, committed_ms: self.committed_ms };
         let number = tail.as_ref().map_or(0, |(segment, _)| segment.number);
-        let mut before = Position(0);
+        let (mut before, mut full) = (Position(0), None);
         if let Some((segment, scan)) = tail {
             let fits = scan.end as u64 + batch::BYTES as u64 <= segment.size;
             let count = u32::try_from(self.next.0 - scan.expected.0.min(self.next.0));
@@ -399,7 +399,7 @@ impl<'a> Recovery<'a> {
                 return Ok((segment, resume((scan.end + batch::BYTES) as u64, skipped)));
             }
             before = Position(scan.expected.0 - 1).max(self.promised);
-            segment.set_full(before);
+            full = Some(segment);
         }
         let size = match number {
             0 => limits::FIRST_SEGMENT_BYTES.min(self.place.segment_bytes),
@@ -413,6 +413,9 @@ impl<'a> Recovery<'a> {
         match segments.roll(beginning) {
             Ok(segment) => {
                 segment.file.sync()?;
+                if let Some(full) = full {
+                    full.set_full(before);
+                }
                 Ok((segment, resume(CONTENT_AT, skipped)))
             }
             // Full: deliveries make room, and the writer begins the segment when there is some.

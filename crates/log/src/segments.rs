@@ -236,15 +236,17 @@ impl Segments {
     /// Ends the oldest segment: its file becomes a spare, or goes.
     ///
     /// The head that says so is durable before the file can be used again, so a power cut never
-    /// shows old positions with new bytes.
+    /// shows old positions with new bytes; and before the next one is the oldest, so that none ends
+    /// before one that is older.
     pub(crate) fn retire_oldest(&self) -> io::Result<()> {
-        let Some(segment) = self.write().all.pop_front() else { return Ok(()) };
+        let Some(segment) = self.read().all.front().cloned() else { return Ok(()) };
         let head = self.spare_head(segment.generation + 1);
         head.write(segment.file.as_ref())?;
         segment.file.sync()?;
         if segment.index_bytes() > 0 {
             self.disk.remove(&index_name(segment.file_number))?;
         }
+        self.write().all.pop_front();
         let spare = Spare {
             file_number: segment.file_number,
             file: segment.file.clone(),

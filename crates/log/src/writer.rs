@@ -34,7 +34,8 @@ pub(crate) struct Writer {
     next: Position,
     /// The last position that was written.
     written: Position,
-    /// The last position before the log was opened, used or not: the ledger knows of it.
+    /// The last position left out of which the disk knows: by the ledger when the log was opened,
+    /// by the head of a segment since.
     skipped: Position,
     committed_ms: u64,
     /// After a failed write the rest of the segment is not used.
@@ -136,7 +137,9 @@ impl Writer {
     fn make_room(&mut self, taken: &[Pending]) -> Result<(), AppendError> {
         let new = taken.iter().filter(|pending| !pending.events.is_empty());
         let bytes: u64 = new.map(|pending| pending.bytes as u64).sum();
-        if bytes == 0 || !self.abandoned && self.at + bytes <= self.active.size {
+        // Room is left for the gap that a recovery may have to write behind the last whole commit.
+        let end = self.at + bytes + batch::BYTES as u64;
+        if bytes == 0 || !self.abandoned && end <= self.active.size {
             return Ok(());
         }
         let beginning = Beginning {
@@ -146,14 +149,19 @@ impl Writer {
             epoch: self.shared.epoch,
             size: self.shared.segments.segment_bytes,
         };
+        let leaves_out = beginning.before.next() < beginning.base;
         let rolled = self.shared.segments.roll(beginning).and_then(|segment| {
-            // A power cut must not take the word on where what was left behind begins.
-            let said = if self.abandoned { segment.file.sync() } else { Ok(()) };
+            // A power cut must not take the word on which positions are left out.
+            let said = if leaves_out { segment.file.sync() } else { Ok(()) };
             said.map_err(RollError::Io).map(|()| segment)
         });
         match rolled {
             Ok(segment) => {
-                self.active.set_full(Position(self.next.0 - 1));
+                let last = Position(self.next.0 - 1);
+                if leaves_out {
+                    self.skipped = last;
+                }
+                self.active.set_full(last);
                 self.active = segment;
                 self.at = crate::bytes::segment::CONTENT_AT;
                 self.abandoned = false;

@@ -9,16 +9,18 @@ use crate::disk::{Fault, FaultyDisk};
 /// More bytes than many pieces have.
 const MANY: u64 = 40;
 
-const NEW: LedgerHead = LedgerHead { log: LogId(1), generation: 0, epoch: 1 };
-
 fn open_of(cursor: u64) -> Change {
     let id = CursorId(format!("cursor-{cursor}").into());
     let (interest, frontier) = (interest("a"), Position(0));
     Change::Open(Opened { cursor, id, interest, waiting_max: 1, frontier, dropped: 6 })
 }
 
-fn begun(disk: &FaultyDisk, head: LedgerHead, seed: u64) -> LedgerFiles {
-    LedgerFiles::open(disk, head, &SeededEntropy::new(seed)).unwrap()
+fn new(disk: &FaultyDisk) -> LedgerFiles {
+    begun(disk, Chosen::new(LogId(1), 1), 1)
+}
+
+fn begun(disk: &FaultyDisk, chosen: Chosen, seed: u64) -> LedgerFiles {
+    LedgerFiles::open(disk, chosen, &SeededEntropy::new(seed)).unwrap()
 }
 
 /// Says these cursors in a snapshot; whoever drops what it returns lets it not end.
@@ -42,50 +44,57 @@ fn replayed(disk: &FaultyDisk) -> Replayed {
 }
 
 #[track_caller]
-fn holds(disk: &FaultyDisk, cursors: &[u64]) -> LedgerHead {
+fn holds(disk: &FaultyDisk, cursors: &[u64]) -> Chosen {
     let replayed = replayed(disk);
     assert!(replayed.cursors.keys().eq(cursors));
     assert_eq!(replayed.damaged_at, None);
-    replayed.head
+    replayed.chosen
 }
 
 #[test]
 fn a_snapshot_that_did_not_end_leaves_nothing_in_the_next_one() {
     for is_killed in [false, true] {
         let disk = FaultyDisk::new(1 << 20);
-        let mut files = begun(&disk, NEW, 1);
+        let mut files = new(&disk);
         end(say(&mut files, 7..=7));
-        let head = holds(&disk, &[7]);
+        let before = holds(&disk, &[7]);
         drop(say(&mut files, 1..=MANY));
         if is_killed {
-            assert_eq!(holds(&disk, &[7]), head);
-            files = begun(&disk, head, 2);
+            assert_eq!(holds(&disk, &[7]), before);
+            files = begun(&disk, before, 2);
         }
         end(say(&mut files, 8..=9));
         let after = holds(&disk, &[8, 9]);
-        assert!(after.generation > head.generation);
+        assert!(after.head.generation > before.head.generation);
         end(say(&mut files, 3..=3));
         holds(&disk, &[3]);
     }
+}
+
+/// The last operation of a snapshot's end: the frames, the two heads, the sync.
+const SYNC: u64 = 4;
+
+/// A disk with a ledger of cursor 7, and a snapshot with one more whose end failed.
+fn failed_snapshot(fault: Fault, operation: u64) -> FaultyDisk {
+    let disk = FaultyDisk::new(1 << 20);
+    let mut files = new(&disk);
+    end(say(&mut files, 7..=7));
+    let mut snapshot = say(&mut files, 7..=8);
+    snapshot.put(&Change::SnapshotEnd).unwrap();
+    disk.fail_at(disk.operations() + operation, fault);
+    assert!(snapshot.end().is_err());
+    disk.after_kill()
 }
 
 /// The next process goes over what it did not choose, and then the power is cut.
 #[test]
 fn what_was_chosen_at_a_start_is_durable_before_the_other_file_is_written() {
     let faults = [Fault::Kill, Fault::Error, Fault::Full];
-    // The frames, the two heads, the sync.
-    let cases = faults.into_iter().flat_map(|fault| (1..=4).map(move |at| (fault, at)));
+    let cases = faults.into_iter().flat_map(|fault| (1..=SYNC).map(move |at| (fault, at)));
     for (fault, operation) in cases {
         for seed in 0..30 {
-            let disk = FaultyDisk::new(1 << 20);
-            let mut files = begun(&disk, NEW, 1);
-            end(say(&mut files, 7..=7));
-            let mut snapshot = say(&mut files, 7..=8);
-            snapshot.put(&Change::SnapshotEnd).unwrap();
-            disk.fail_at(disk.operations() + operation, fault);
-            assert!(snapshot.end().is_err());
-            let disk = disk.after_kill();
-            let mut files = begun(&disk, replayed(&disk).head, 2);
+            let disk = failed_snapshot(fault, operation);
+            let mut files = begun(&disk, replayed(&disk).chosen, 2);
             drop(say(&mut files, 1..=MANY));
             let after = replayed(&disk.after_power_cut(&SeededEntropy::new(seed)));
             let case = format!("{fault:?} at {operation}, seed {seed}");
@@ -95,10 +104,34 @@ fn what_was_chosen_at_a_start_is_durable_before_the_other_file_is_written() {
     }
 }
 
+/// The first start finds it whole in memory, and the sync that should make it durable fails.
+#[test]
+fn what_was_chosen_is_durable_though_the_start_before_failed() {
+    for operation in 1.. {
+        let mut failed = false;
+        for seed in 0..30 {
+            let disk = failed_snapshot(Fault::Kill, SYNC);
+            assert_eq!(replayed(&disk).cursors.len(), 2);
+            disk.fail_at(disk.operations() + operation, Fault::Error);
+            let chosen = replayed(&disk).chosen;
+            failed = LedgerFiles::open(&disk, chosen, &SeededEntropy::new(2)).is_err();
+            let disk = disk.after_kill();
+            let mut files = begun(&disk, replayed(&disk).chosen, 3);
+            drop(say(&mut files, 1..=MANY));
+            let after = replayed(&disk.after_power_cut(&SeededEntropy::new(seed)));
+            assert_eq!(after.cursors.keys().next(), Some(&7), "at {operation}, seed {seed}");
+        }
+        if !failed {
+            assert!(operation > 3, "no operation failed");
+            return;
+        }
+    }
+}
+
 #[test]
 fn the_count_of_what_was_lost_never_goes_back() {
     let disk = FaultyDisk::new(1 << 20);
-    let mut files = begun(&disk, NEW, 1);
+    let mut files = new(&disk);
     let mut snapshot = say(&mut files, 7..=7);
     let (cursor, upto) = (7, Position(3));
     snapshot.put(&Change::Drop { cursor, upto, dropped: 5 }).unwrap();

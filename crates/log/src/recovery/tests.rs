@@ -1,4 +1,4 @@
-//! What a power cut leaves of segments that were on their way.
+//! What a power cut leaves of segments that were on their way, and what a full log leaves.
 
 use std::sync::atomic::Ordering;
 
@@ -8,7 +8,9 @@ use eventbus_core::{Batch, Durability};
 use super::*;
 use crate::config::LogConfig;
 use crate::disk::{Fault, FaultyDisk};
+use crate::ledger;
 use crate::log::Machines;
+use crate::signal::Next;
 use crate::stepped::machines_of;
 use crate::syncer::Syncer;
 use crate::upkeep::Upkeep;
@@ -16,22 +18,42 @@ use crate::upkeep::Upkeep;
 /// Of how many power cuts each is another one.
 const CUTS: u64 = 60;
 
-fn opened(disk: &FaultyDisk) -> Machines {
-    let config = LogConfig {
+const SEGMENT_BYTES: u64 = 64 * 1024;
+
+/// Bytes of a commit of one event: of such ones a segment's content could be filled to the brim.
+const COMMIT_BYTES: u64 = 4_096;
+
+fn config(disk: &FaultyDisk) -> LogConfig {
+    LogConfig {
         max_bytes: Some(1 << 24),
-        segment_bytes: 64 * 1024,
+        segment_bytes: SEGMENT_BYTES,
         ..LogConfig::on_disk(Arc::new(disk.clone()))
-    };
-    machines_of(config)
+    }
+}
+
+fn opened(disk: &FaultyDisk) -> Machines {
+    machines_of(config(disk))
+}
+
+/// Has one event written; says whether it was taken.
+fn write(machines: &mut Machines, durability: Durability) -> bool {
+    let shared = machines.shared.clone();
+    let batch = Batch::of_one(event("a", "x".repeat(3_848)));
+    let Ok(answers) = shared.begin_append(batch, durability) else { return false };
+    let next = shared.next_position();
+    machines.writer.step(shared.now());
+    drop(answers);
+    shared.next_position() > next
+}
+
+fn sync(machines: &Machines) {
+    Syncer::new(machines.shared.clone()).step(machines.shared.now());
 }
 
 /// Writes events until these many segments have begun.
 fn fill(machines: &mut Machines, segments: usize) {
-    let shared = machines.shared.clone();
-    while shared.segments.all().len() < segments {
-        let batch = Batch::of_one(event("a", "x".repeat(4_000)));
-        let _answers = shared.begin_append(batch, Durability::Written).unwrap();
-        machines.writer.step(shared.now());
+    while machines.shared.segments.all().len() < segments {
+        assert!(write(machines, Durability::Written));
     }
 }
 
@@ -46,21 +68,28 @@ fn a_segment_that_was_never_promised_may_be_missing_between_others() {
         let disk = FaultyDisk::new(1 << 30);
         let mut machines = opened(&disk);
         let shared = machines.shared.clone();
-        fill(&mut machines, 2);
-        Syncer::new(shared.clone()).step(shared.now());
-        // The first one gets its index.
+        while shared.segments.all().len() < 2 {
+            sync(&machines);
+            assert!(write(&mut machines, Durability::Synced));
+        }
+        // All of the first one is synced, and nothing of the second.
         Upkeep::new(shared.clone()).step(shared.now());
+        let first = shared.segments.all().remove(0);
+        assert!(first.has_index_on_disk());
+        assert_eq!((first.facts().end - CONTENT_AT) % COMMIT_BYTES, 0);
         fill(&mut machines, 4);
         let mut disk = disk.after_power_cut(&SeededEntropy::new(seed));
+        // A gap behind the first one must find room where there is none else.
+        disk.resize((1 << 30) - disk.free_bytes().unwrap());
         for _ in 0..2 {
             let machines = opened(&disk);
             assert_eq!(corrupt_ranges(&machines), 0, "seed {seed}");
             let all = machines.shared.segments.all();
-            missing += all.windows(2).filter(|two| two[1].number > two[0].number + 1).count();
+            missing += usize::from(all.len() > 1 && all[1].number > 2);
             disk = disk.after_kill();
         }
     }
-    assert!(missing > 0, "no power cut took one");
+    assert!(missing > 0, "no power cut took the second one alone");
 }
 
 #[test]
@@ -70,7 +99,7 @@ fn a_segment_that_ended_does_not_come_back_though_a_sync_failed() {
         let mut machines = opened(&disk);
         let shared = machines.shared.clone();
         fill(&mut machines, 3);
-        Syncer::new(shared.clone()).step(shared.now());
+        sync(&machines);
         // Two heads, and then the sync.
         disk.fail_at(disk.operations() + 3, Fault::Error);
         shared.segments.retire_oldest().unwrap_err();
@@ -78,5 +107,100 @@ fn a_segment_that_ended_does_not_come_back_though_a_sync_failed() {
         let seen = opened(&disk).shared.segments.first();
         let disk = disk.after_power_cut(&SeededEntropy::new(seed));
         assert_eq!(opened(&disk).shared.segments.first(), seen, "seed {seed}");
+    }
+}
+
+#[test]
+fn no_segment_ends_before_one_that_is_older() {
+    for (operation, seed) in (1..=3).flat_map(|at| (0..CUTS).map(move |seed| (at, seed))) {
+        let disk = FaultyDisk::new(1 << 30);
+        let mut machines = opened(&disk);
+        let shared = machines.shared.clone();
+        fill(&mut machines, 5);
+        for _ in 0..2 {
+            assert!(write(&mut machines, Durability::Synced));
+            sync(&machines);
+        }
+        disk.fail_at(disk.operations() + operation, Fault::Error);
+        shared.segments.retire_oldest().unwrap_err();
+        shared.segments.retire_oldest().unwrap();
+        for disk in [disk.copy(), disk.after_power_cut(&SeededEntropy::new(seed))] {
+            let machines = opened(&disk);
+            let case = format!("failed at {operation}, seed {seed}");
+            assert_eq!(corrupt_ranges(&machines), 0, "{case}");
+            assert_eq!(machines.shared.segments.all()[0].number, 2, "{case}");
+        }
+    }
+}
+
+fn small(disk: &FaultyDisk) -> Machines {
+    machines_of(LogConfig { max_bytes: Some(8 * SEGMENT_BYTES), history_bytes: 0, ..config(disk) })
+}
+
+/// Rounds enough for segments to end that nobody needs.
+fn keep_up(machines: &mut Machines) {
+    let shared = machines.shared.clone();
+    let mut upkeep = Upkeep::new(shared.clone());
+    for _ in 0..4 {
+        upkeep.step(shared.now());
+        machines.settle();
+        while ledger::sync_step(&shared, shared.now()) == Next::Again {}
+    }
+}
+
+/// A disk with a log in which not even the gap finds room that begins an epoch.
+fn full() -> FaultyDisk {
+    let mut disk = FaultyDisk::new(1 << 30);
+    let mut machines = small(&disk);
+    while write(&mut machines, Durability::Synced) {
+        sync(&machines);
+    }
+    let active = machines.shared.segments.active().unwrap();
+    let gaps = (active.size - active.facts().end) / batch::BYTES as u64;
+    for _ in 0..gaps {
+        disk = disk.after_kill();
+        machines = small(&disk);
+        assert_eq!(machines.shared.segments.active().unwrap().number, active.number);
+    }
+    disk.after_kill()
+}
+
+#[test]
+fn a_log_that_starts_full_takes_events_again_when_there_is_room() {
+    for (durability, seed) in [Durability::Synced, Durability::Written]
+        .into_iter()
+        .flat_map(|d| (0..8).map(move |s| (d, s)))
+    {
+        let disk = full();
+        let mut machines = small(&disk);
+        let shared = machines.shared.clone();
+        let next = shared.next_position();
+        let number = shared.segments.active().unwrap().number;
+        assert!(!write(&mut machines, durability), "there was room");
+        keep_up(&mut machines);
+        assert!(write(&mut machines, durability));
+        if durability == Durability::Synced {
+            sync(&machines);
+        }
+        let disk = disk.after_power_cut(&SeededEntropy::new(seed));
+        let machines = small(&disk);
+        let case = format!("{durability:?}, seed {seed}");
+        assert_eq!(corrupt_ranges(&machines), 0, "{case}");
+        let active = machines.shared.segments.active().unwrap();
+        assert_eq!((active.number, active.base), (number + 1, next), "{case}");
+        assert!(durability < Durability::Synced || active.facts().count == 1, "{case}");
+        assert!(machines.shared.next_position() > next, "{case}");
+    }
+}
+
+#[test]
+fn a_log_that_starts_full_keeps_the_segment_that_is_written() {
+    let disk = full();
+    let mut machines = small(&disk);
+    keep_up(&mut machines);
+    assert_eq!(machines.shared.segments.all().len(), 1, "none ended");
+    for _ in 0..2 {
+        let machines = small(&disk.after_kill());
+        assert_eq!(corrupt_ranges(&machines), 0);
     }
 }

@@ -77,3 +77,23 @@ fn what_could_not_be_written_is_not_remembered_and_a_repeat_of_what_was_does_not
     let again = write(&mut machines, &["2", "3"], Durability::Written);
     assert_eq!(receipts(again, 2), Ok(vec![stored(4), stored(5)]));
 }
+
+/// Else the writer would wait in the end for a sync that nothing asks for.
+#[test]
+fn positions_that_writes_without_room_left_out_are_not_among_the_unsynced() {
+    let disk = FaultyDisk::new(1 << 30);
+    let mut machines = machines(&disk);
+    let shared = machines.shared.clone();
+    drop(write(&mut machines, &["1"], Durability::Synced));
+    Syncer::new(shared.clone()).step(shared.now());
+    // The first time nothing goes before the write; then a segment begins: two heads, and a sync.
+    for before in [0, 3, 3, 3] {
+        shared.segments.prepare_spare(shared.segments.segment_bytes).unwrap();
+        disk.fail_at(disk.operations() + before + 1, Fault::Full);
+        let mut refused = write(&mut machines, &["2", "3"], Durability::Synced);
+        assert!(matches!(refused.try_recv(), Ok(Err(AppendError::Full { .. }))));
+        shared.set_full(false);
+    }
+    let known = shared.flow.state().synced.max(machines.writer.skipped);
+    assert_eq!(machines.writer.next.0 - known.0, 3, "more than the last of them left out");
+}
