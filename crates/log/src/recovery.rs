@@ -381,7 +381,8 @@ impl<'a> Recovery<'a> {
         let number = tail.as_ref().map_or(0, |(segment, _)| segment.number);
         let (mut before, mut full) = (Position(0), None);
         if let Some((segment, scan)) = tail {
-            let fits = scan.end as u64 + batch::BYTES as u64 <= segment.size;
+            // Behind this gap there must be room for another one, as behind a commit.
+            let fits = (scan.end + 2 * batch::BYTES) as u64 <= segment.size;
             let count = u32::try_from(self.next.0 - scan.expected.0.min(self.next.0));
             if let (true, false, Ok(count)) = (fits, scan.end_is_corrupt, count) {
                 let gap = BatchHead {

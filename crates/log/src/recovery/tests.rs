@@ -93,6 +93,28 @@ fn a_segment_that_was_never_promised_may_be_missing_between_others() {
 }
 
 #[test]
+fn the_gaps_of_many_starts_leave_room_for_one_more() {
+    for seed in 0..CUTS / 4 {
+        let mut disk = FaultyDisk::new(1 << 30);
+        let mut machines = opened(&disk);
+        for _ in 1..SEGMENT_BYTES / COMMIT_BYTES - 2 {
+            assert!(write(&mut machines, Durability::Synced));
+            sync(&machines);
+        }
+        let active = machines.shared.segments.active().unwrap();
+        let gaps = (active.size - active.facts().end) / batch::BYTES as u64;
+        for _ in 0..gaps {
+            disk = disk.after_kill();
+            machines = opened(&disk);
+        }
+        fill(&mut machines, 4);
+        let disk = disk.after_power_cut(&SeededEntropy::new(seed));
+        disk.resize((1 << 30) - disk.free_bytes().unwrap());
+        assert_eq!(corrupt_ranges(&opened(&disk)), 0, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_segment_that_ended_does_not_come_back_though_a_sync_failed() {
     for seed in 0..CUTS {
         let disk = FaultyDisk::new(1 << 30);
@@ -157,7 +179,8 @@ fn full() -> FaultyDisk {
     }
     let active = machines.shared.segments.active().unwrap();
     let gaps = (active.size - active.facts().end) / batch::BYTES as u64;
-    for _ in 0..gaps {
+    // Behind the last of them there is room for another one.
+    for _ in 1..gaps {
         disk = disk.after_kill();
         machines = small(&disk);
         assert_eq!(machines.shared.segments.active().unwrap().number, active.number);
