@@ -49,7 +49,10 @@ impl Shared {
             let known = table.by_id.get(&spec.id).cloned();
             let opened = match (&known, beginning) {
                 (Some(cursor), _) => cursor.opened_as(&spec),
-                (None, Some(beginning)) => first_opened(&spec, beginning, &table),
+                // What was retired meanwhile nobody gets; nothing is while the table is held.
+                (None, Some(beginning)) => {
+                    first_opened(&spec, beginning.max(self.segments.first()), &table)
+                }
                 // Forgotten meanwhile.
                 (None, None) => continue,
             };

@@ -278,11 +278,9 @@ pub(crate) fn sync_step(shared: &Arc<Shared>, now: Now) -> Next {
     let (file, waiting) = {
         let mut unsynced = shared.ledger.unsynced();
         let Some(since) = unsynced.since else {
-            // A sync carried what they wait for, or failed to while they came.
-            let failed = shared.health.failed().map(CursorError::Unavailable);
-            for reply in unsynced.waiting.drain(..) {
-                let _ = reply.send(failed.clone().map_or(Ok(()), Err));
-            }
+            let waiting = std::mem::take(&mut unsynced.waiting);
+            drop(unsynced);
+            answer_synced(shared, waiting);
             return Next::Sleep;
         };
         let due = since + limits::LEDGER_SYNC_TIME;
@@ -295,15 +293,20 @@ pub(crate) fn sync_step(shared: &Arc<Shared>, now: Now) -> Next {
     };
     let result = file.map_or(Ok(()), |file| file.sync());
     shared.telemetry.ledger_syncs.took(shared.clock.elapsed().saturating_sub(now.elapsed));
-    let answer = result.map_err(|error| {
-        let reason = format!("a sync of the ledger failed: {error}");
-        shared.poison(reason.clone());
-        CursorError::Unavailable(reason)
-    });
-    for reply in waiting {
-        let _ = reply.send(answer.clone());
+    if let Err(error) = result {
+        shared.poison(format!("a sync of the ledger failed: {error}"));
     }
+    answer_synced(shared, waiting);
     Next::Again
+}
+
+/// A sync carried what they wait for, unless one failed: perhaps just before they came, and then
+/// one that went well since says nothing.
+fn answer_synced(shared: &Shared, waiting: Vec<Reply>) {
+    let failed = shared.health.failed().map(CursorError::Unavailable);
+    for reply in waiting {
+        let _ = reply.send(failed.clone().map_or(Ok(()), Err));
+    }
 }
 
 /// What the ledger says of how far the log is, written now and then so that a power cut finds it.

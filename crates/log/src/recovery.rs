@@ -21,7 +21,7 @@ use crate::ledger_file::{self, Chosen, Known, LedgerRead, NAMES, Replayed};
 use crate::remembered::Remembered;
 use crate::scan::{self, Scan, Whole};
 use crate::segment::{Index, Segment};
-use crate::segments::{Beginning, RollError, Segments, Spare, index_name};
+use crate::segments::{Beginning, RollError, Segments, Spare, index_name, remove_if_there};
 use crate::sidecar::Sidecar;
 #[cfg(test)]
 use crate::simulation::Mutation;
@@ -318,11 +318,8 @@ impl<'a> Recovery<'a> {
     /// The youngest segment is written on, so an index from the time when it seemed full must not
     /// outlive this moment. (It was full, and a power cut took the head of the one after it.)
     fn remove_index(&self, name: &str) -> io::Result<()> {
-        match self.place.disk.remove(name) {
-            Ok(()) => self.place.disk.sync_names(),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
+        let Place { disk, .. } = self.place;
+        if remove_if_there(disk.as_ref(), name)? { disk.sync_names() } else { Ok(()) }
     }
 
     /// Reads a segment, writes gaps over what was torn, and makes durable what was found.

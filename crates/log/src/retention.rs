@@ -17,6 +17,7 @@ use crate::ledger::{self, Request};
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::signal::Now;
+use crate::table::TableState;
 use crate::telemetry::{DropLimit, LogEvent, add};
 
 /// Looks after the three limits.
@@ -37,44 +38,49 @@ impl Retention {
     }
 
     /// Applies the limits; true when it should be called again soon.
-    pub(crate) fn step(&mut self, now: Now) -> std::io::Result<bool> {
+    pub(crate) fn step(&mut self, now: Now) -> bool {
         if let Some(ending) = &mut self.ending {
             match ending.durable.try_recv() {
-                Err(TryRecvError::Empty) => return Ok(true),
+                Err(TryRecvError::Empty) => return true,
                 Ok(Ok(())) => {
-                    let segments = ending.segments;
-                    // A turn that was not written may have given an event back meanwhile.
-                    for _ in self.may_end().iter().take(segments) {
-                        self.shared.segments.retire_oldest()?;
-                    }
+                    // A turn that was not written may have given an event back meanwhile, and a
+                    // cursor that was opened may begin there: none is while the table is held.
+                    let most = ending.segments;
+                    let table = self.shared.table.state();
+                    let may_end = self.may_end(table.by_number.values(), self.told(&table));
+                    self.shared.segments.retire(may_end.len().min(most));
                 }
                 // Not written: the segments stay, and the next step decides anew.
                 Ok(Err(_)) | Err(TryRecvError::Closed) => {}
             }
             self.ending = None;
         }
+        let freed = self.shared.segments.free_retired();
         self.shorten_backlogs();
         self.end_what_is_old(now);
-        let may_end = self.may_end();
+        let told = self.told(&self.shared.table.state());
+        let may_end = self.may_end(self.shared.table.all().iter(), told);
         self.look_at_room(&may_end);
         let segments = self.segments_to_end(&may_end, now);
-        if segments == 0 {
-            return Ok(false);
+        // What could not be freed is tried again first: until then its bytes are used.
+        if segments == 0 || freed.is_err() {
+            return false;
         }
         let (reply, durable) = oneshot::channel();
         let change = ledger::mark(&self.shared);
         if self.shared.ledger.push(Request::Change { change, reply: Some(reply) }).is_ok() {
             self.ending = Some(Ending { segments, durable });
         }
-        Ok(true)
+        true
     }
 
     /// A cursor that holds back too much loses its oldest, a segment's worth at a time.
     fn shorten_backlogs(&self) {
+        let told = self.told(&self.shared.table.state());
         for cursor in self.shared.table.all() {
             while let Some(segment) = self.too_long(&cursor) {
                 let upto = segment.facts().last;
-                let may_go = segment.is_full() && upto <= self.told();
+                let may_go = segment.is_full() && upto <= told;
                 if !may_go || !self.drop_upto(&cursor, upto, DropLimit::Backlog) {
                     break;
                 }
@@ -102,7 +108,7 @@ impl Retention {
                 break;
             }
         }
-        let old = old.min(self.told());
+        let old = old.min(self.told(&self.shared.table.state()));
         if old == Position(0) {
             return;
         }
@@ -114,11 +120,14 @@ impl Retention {
     }
 
     /// The oldest segments that nobody needs: they are settled by all.
-    fn may_end(&self) -> Vec<Arc<Segment>> {
-        let cursors = self.shared.table.all();
-        let held = cursors.iter().filter_map(|cursor| cursor.place().holds_from()).min();
-        // What no cursor was told of yet is held by none, and wanted perhaps.
-        let told = self.told();
+    ///
+    /// What no cursor was told of yet is held by none, and wanted perhaps.
+    fn may_end<'a>(
+        &self,
+        cursors: impl Iterator<Item = &'a Arc<LogCursor>>,
+        told: Position,
+    ) -> Vec<Arc<Segment>> {
+        let held = cursors.filter_map(|cursor| cursor.place().holds_from()).min();
         let may_end = |segment: &Arc<Segment>| {
             let last = segment.facts().last;
             let settled = held.is_none_or(|held| last < held);
@@ -145,12 +154,15 @@ impl Retention {
             return 0;
         };
         let needed = self.shared.segments.segment_bytes;
+        // A volume that is full may be so below `max_bytes`: then one at a time is in the way.
+        let volume_is_full = self.shared.health.is_full() && !self.shared.segments.has_spare();
         let mut used_bytes = self.shared.segments.used_bytes();
         let mut count = 0;
         for segment in may_end {
             let is_old = segment.facts().last_ms.saturating_add(limits.age_ms) < now.ms;
             let is_history = end_bytes - segment.end_bytes() >= limits.history_bytes;
-            let is_in_the_way = used_bytes + needed > limits.max_bytes;
+            let has_no_room = used_bytes + needed > limits.max_bytes;
+            let is_in_the_way = has_no_room || volume_is_full && count == 0;
             if !(is_old || is_history || is_in_the_way) {
                 break;
             }
@@ -161,9 +173,9 @@ impl Retention {
     }
 
     /// Up to here everything is durable and the cursors know of it.
-    fn told(&self) -> Position {
+    fn told(&self, table: &TableState) -> Position {
         let synced = self.shared.flow.state().synced;
-        self.shared.table.state().visible.min(synced)
+        table.visible.min(synced)
     }
 
     /// Takes everything up to `upto` from a cursor; false when it must be tried again later.

@@ -33,6 +33,8 @@ pub(crate) struct Segments {
 #[derive(Default)]
 struct State {
     all: VecDeque<Arc<Segment>>,
+    /// Retired, the oldest first: nobody finds them any more, their files are still to be freed.
+    retired: VecDeque<Arc<Segment>>,
     spares: Vec<Spare>,
     files: u32,
 }
@@ -80,7 +82,7 @@ impl Segments {
     /// Takes in what recovery found; files are numbered from `files` on.
     pub(crate) fn adopt(&self, mut all: Vec<Arc<Segment>>, spares: Vec<Spare>, files: u32) {
         all.sort_by_key(|segment| segment.number);
-        *self.write() = State { all: all.into(), spares, files };
+        *self.write() = State { all: all.into(), retired: VecDeque::new(), spares, files };
     }
 
     /// Every segment, oldest first.
@@ -124,7 +126,8 @@ impl Segments {
     pub(crate) fn used_bytes(&self) -> u64 {
         let state = self.read();
         let spares: u64 = state.spares.iter().map(|spare| spare.size).sum();
-        spares + state.all.iter().map(|segment| segment.all_bytes()).sum::<u64>()
+        let segments = state.all.iter().chain(&state.retired);
+        spares + segments.map(|segment| segment.all_bytes()).sum::<u64>()
     }
 
     /// Is there a file the next segment can begin in at once?
@@ -233,33 +236,47 @@ impl Segments {
         Ok(())
     }
 
-    /// Ends the oldest segment: its file becomes a spare, or goes.
-    ///
+    /// Ends the oldest segments: from now on nobody finds them.
+    pub(crate) fn retire(&self, count: usize) {
+        let mut state = self.write();
+        let State { all, retired, .. } = &mut *state;
+        retired.extend(all.drain(..count.min(all.len())));
+    }
+
+    /// Frees the files of retired segments: each becomes a spare, or goes. The oldest is first, and
+    /// the one at which this fails is tried again before any other.
+    pub(crate) fn free_retired(&self) -> io::Result<()> {
+        loop {
+            let Some(segment) = self.read().retired.front().cloned() else { return Ok(()) };
+            self.free(&segment)?;
+        }
+    }
+
     /// The head that says so is durable before the file can be used again, so a power cut never
-    /// shows old positions with new bytes; and before the next one is the oldest, so that none ends
-    /// before one that is older.
-    pub(crate) fn retire_oldest(&self) -> io::Result<()> {
-        let Some(segment) = self.read().all.front().cloned() else { return Ok(()) };
+    /// shows old positions with new bytes.
+    fn free(&self, segment: &Segment) -> io::Result<()> {
         let head = self.spare_head(segment.generation + 1);
         head.write(segment.file.as_ref())?;
         segment.file.sync()?;
         if segment.index_bytes() > 0 {
-            self.disk.remove(&index_name(segment.file_number))?;
+            remove_if_there(self.disk.as_ref(), &index_name(segment.file_number))?;
         }
-        self.write().all.pop_front();
         let spare = Spare {
             file_number: segment.file_number,
             file: segment.file.clone(),
             size: segment.size,
             generation: head.generation,
         };
-        let mut state = self.write();
-        if spare.size >= self.segment_bytes && state.spares.len() < SPARES {
-            state.spares.push(spare);
-            return Ok(());
+        let is_kept = spare.size >= self.segment_bytes && self.read().spares.len() < SPARES;
+        if !is_kept {
+            remove_if_there(self.disk.as_ref(), &segment_name(spare.file_number))?;
         }
-        drop(state);
-        self.disk.remove(&segment_name(spare.file_number))
+        let mut state = self.write();
+        state.retired.pop_front();
+        if is_kept {
+            state.spares.push(spare);
+        }
+        Ok(())
     }
 
     /// Writes the index of a full segment beside it.
@@ -284,6 +301,15 @@ impl Segments {
 
     fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
         self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Removes a file; false when it was not there, for an operator may have removed an index.
+pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<bool> {
+    match disk.remove(name) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

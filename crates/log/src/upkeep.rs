@@ -41,7 +41,7 @@ impl Upkeep {
         if self.shared.upkeep.is_stopped() {
             return Next::Sleep;
         }
-        let soon = self.retention.step(now).unwrap_or(false);
+        let soon = self.retention.step(now);
         self.prepare();
         if synced != self.marked {
             self.marked = synced;

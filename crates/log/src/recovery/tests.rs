@@ -50,11 +50,23 @@ fn sync(machines: &Machines) {
     Syncer::new(machines.shared.clone()).step(machines.shared.now());
 }
 
+/// Has one more event written, and all of them synced.
+fn write_synced(machines: &mut Machines) {
+    assert!(write(machines, Durability::Synced));
+    sync(machines);
+}
+
 /// Writes events until these many segments have begun.
 fn fill(machines: &mut Machines, segments: usize) {
     while machines.shared.segments.all().len() < segments {
         assert!(write(machines, Durability::Written));
     }
+}
+
+/// Ends the oldest segment, and frees what ended.
+fn retire(machines: &Machines) -> io::Result<()> {
+    machines.shared.segments.retire(1);
+    machines.shared.segments.free_retired()
 }
 
 fn corrupt_ranges(machines: &Machines) -> u64 {
@@ -94,24 +106,30 @@ fn a_segment_that_was_never_promised_may_be_missing_between_others() {
 
 #[test]
 fn the_gaps_of_many_starts_leave_room_for_one_more() {
-    for seed in 0..CUTS / 4 {
+    let mut missing = 0;
+    // With the last of these starts a segment begins, which is durable then.
+    for (seed, rolls) in (0..CUTS / 2).flat_map(|seed| [(seed, 0), (seed, 1)]) {
         let mut disk = FaultyDisk::new(1 << 30);
         let mut machines = opened(&disk);
         for _ in 1..SEGMENT_BYTES / COMMIT_BYTES - 2 {
-            assert!(write(&mut machines, Durability::Synced));
-            sync(&machines);
+            write_synced(&mut machines);
         }
         let active = machines.shared.segments.active().unwrap();
         let gaps = (active.size - active.facts().end) / batch::BYTES as u64;
-        for _ in 0..gaps {
+        for _ in 1..gaps + rolls {
             disk = disk.after_kill();
             machines = opened(&disk);
         }
+        assert_eq!(machines.shared.segments.all().len() as u64, 1 + rolls);
         fill(&mut machines, 4);
         let disk = disk.after_power_cut(&SeededEntropy::new(seed));
         disk.resize((1 << 30) - disk.free_bytes().unwrap());
-        assert_eq!(corrupt_ranges(&opened(&disk)), 0, "seed {seed}");
+        let machines = opened(&disk);
+        assert_eq!(corrupt_ranges(&machines), 0, "seed {seed}");
+        let all = machines.shared.segments.all();
+        missing += usize::from(all.len() > 1 && all[1].number > 2);
     }
+    assert!(missing > 0, "no power cut took the second one alone");
 }
 
 #[test]
@@ -119,12 +137,11 @@ fn a_segment_that_ended_does_not_come_back_though_a_sync_failed() {
     for seed in 0..CUTS {
         let disk = FaultyDisk::new(1 << 30);
         let mut machines = opened(&disk);
-        let shared = machines.shared.clone();
         fill(&mut machines, 3);
-        sync(&machines);
+        write_synced(&mut machines);
         // Two heads, and then the sync.
         disk.fail_at(disk.operations() + 3, Fault::Error);
-        shared.segments.retire_oldest().unwrap_err();
+        retire(&machines).unwrap_err();
         let disk = disk.after_kill();
         let seen = opened(&disk).shared.segments.first();
         let disk = disk.after_power_cut(&SeededEntropy::new(seed));
@@ -139,20 +156,33 @@ fn no_segment_ends_before_one_that_is_older() {
         let mut machines = opened(&disk);
         let shared = machines.shared.clone();
         fill(&mut machines, 5);
-        for _ in 0..2 {
-            assert!(write(&mut machines, Durability::Synced));
-            sync(&machines);
-        }
+        write_synced(&mut machines);
         disk.fail_at(disk.operations() + operation, Fault::Error);
-        shared.segments.retire_oldest().unwrap_err();
-        shared.segments.retire_oldest().unwrap();
+        let used_bytes = shared.segments.used_bytes();
+        retire(&machines).unwrap_err();
+        assert_eq!(shared.segments.all()[0].number, 2, "one is found whose file may be a spare");
+        assert_eq!(shared.segments.used_bytes(), used_bytes);
+        retire(&machines).unwrap();
         for disk in [disk.copy(), disk.after_power_cut(&SeededEntropy::new(seed))] {
             let machines = opened(&disk);
             let case = format!("failed at {operation}, seed {seed}");
             assert_eq!(corrupt_ranges(&machines), 0, "{case}");
-            assert_eq!(machines.shared.segments.all()[0].number, 2, "{case}");
+            assert_eq!(machines.shared.segments.all()[0].number, 3, "{case}");
         }
     }
+}
+
+#[test]
+fn a_segment_whose_index_somebody_removed_ends_too() {
+    let disk = FaultyDisk::new(1 << 30);
+    let mut machines = opened(&disk);
+    fill(&mut machines, 3);
+    write_synced(&mut machines);
+    Upkeep::new(machines.shared.clone()).step(machines.shared.now());
+    let first = machines.shared.segments.all().remove(0);
+    disk.remove(&index_name(first.file_number)).unwrap();
+    retire(&machines).unwrap();
+    assert!(machines.shared.segments.has_spare());
 }
 
 fn small(disk: &FaultyDisk) -> Machines {
