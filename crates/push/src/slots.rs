@@ -6,13 +6,20 @@
 //!
 //! Slots are taken and given back once a dispatcher's turn, not once an event.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::Semaphore;
 
 /// The process's slots.
 #[derive(Clone, Debug)]
-pub(crate) struct Slots(Arc<Semaphore>);
+pub(crate) struct Slots(Arc<Budget>);
+
+#[derive(Debug)]
+struct Budget {
+    free: Semaphore,
+    /// Held from the look at what is free until it is taken: two who saw the same would take all.
+    resizing: Mutex<()>,
+}
 
 /// The slots that one subscription holds. They are given back when it is dropped.
 #[derive(Debug)]
@@ -24,7 +31,8 @@ pub(crate) struct Share {
 impl Slots {
     /// A budget of `count` slots, at least one.
     pub(crate) fn new(count: usize) -> Self {
-        Self(Arc::new(Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS))))
+        let free = Semaphore::new(count.clamp(1, Semaphore::MAX_PERMITS));
+        Self(Arc::new(Budget { free, resizing: Mutex::default() }))
     }
 
     /// A share that holds nothing yet.
@@ -41,7 +49,9 @@ impl Share {
 
     /// Holds `wanted` slots, or as many as is fair, but never fewer than the `busy` ones.
     pub(crate) fn resize(&mut self, busy: usize, wanted: usize) {
-        let budget = &self.slots.0;
+        let slots = self.slots.clone();
+        let budget = &slots.0.free;
+        let _resizing = slots.0.resizing.lock().unwrap_or_else(PoisonError::into_inner);
         // The most that leaves as many free as are held then.
         let fair = ((budget.available_permits() + self.held) / 2).max(1);
         let target = wanted.min(fair).max(busy);
@@ -59,7 +69,7 @@ impl Share {
 
     /// Waits in line for one slot.
     pub(crate) async fn first(&mut self) {
-        if let Ok(slot) = self.slots.0.acquire().await {
+        if let Ok(slot) = self.slots.0.free.acquire().await {
             slot.forget();
             self.held += 1;
         }
@@ -67,7 +77,7 @@ impl Share {
 
     /// Takes `count` slots, or none when others were quicker.
     fn take(&mut self, count: usize) {
-        let taken = u32::try_from(count).map(|count| self.slots.0.try_acquire_many(count));
+        let taken = u32::try_from(count).map(|count| self.slots.0.free.try_acquire_many(count));
         if let Ok(Ok(slots)) = taken {
             slots.forget();
             self.held += count;
@@ -77,7 +87,7 @@ impl Share {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        self.slots.0.add_permits(self.held);
+        self.slots.0.free.add_permits(self.held);
     }
 }
 
@@ -96,9 +106,9 @@ mod tests {
         share.resize(0, 80);
         assert_eq!(share.held(), 50);
         share.resize(3, 3);
-        assert_eq!((share.held(), slots.0.available_permits()), (3, 97));
+        assert_eq!((share.held(), slots.0.free.available_permits()), (3, 97));
         drop(share);
-        assert_eq!(slots.0.available_permits(), 100);
+        assert_eq!(slots.0.free.available_permits(), 100);
     }
 
     #[test]
@@ -116,6 +126,23 @@ mod tests {
         let mut late = slots.share();
         late.resize(0, 400);
         assert!(late.held() >= 40, "{late:?}");
+    }
+
+    #[test]
+    fn those_who_look_at_the_same_time_leave_room_too() {
+        let slots = Slots::new(90);
+        let resize = || {
+            for _ in 0..200_000 {
+                let mut share = slots.share();
+                share.resize(0, 400);
+                // Half of all, and then half of the rest.
+                assert!(slots.0.free.available_permits() >= 90 - 45 - 22);
+            }
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(resize);
+            scope.spawn(resize);
+        });
     }
 
     #[test]
