@@ -1,17 +1,17 @@
-//! How a cursor is made, or takes another spec.
+//! How a cursor is made, takes another spec, and goes.
 
 use std::sync::Arc;
 
 use eventbus_core::Position;
-use eventbus_core::broker::{CursorError, CursorSpec, Start};
+use eventbus_core::broker::{CursorError, CursorId, CursorSpec, Start};
 use eventbus_core::cursor::Progress;
 use tokio::sync::oneshot;
 
 use crate::bytes::entry::{Change, Opened};
-use crate::cursor::{LogCursor, Place};
+use crate::cursor::{Answer, LogCursor, Place};
 use crate::fresh::Fresh;
-use crate::index::{Facts, Stretch};
-use crate::ledger::Request;
+use crate::index::Facts;
+use crate::ledger::{self, Request};
 use crate::retention::position_at;
 use crate::shared::Shared;
 use crate::table::TableState;
@@ -28,7 +28,8 @@ impl Shared {
     pub(crate) fn admits_at_once(&self, spec: &CursorSpec) -> bool {
         let known = self.table.state().by_id.get(&spec.id).cloned();
         if let Some(cursor) = known {
-            return cursor.place().interest == spec.interest;
+            let place = cursor.place();
+            return place.interest == spec.interest && place.fresh.is_counted();
         }
         let Start::AtMs(start_ms) = spec.start;
         let holds_none = |facts: Facts| facts.count == 0 || facts.last_ms < start_ms;
@@ -49,10 +50,7 @@ impl Shared {
             let known = table.by_id.get(&spec.id).cloned();
             let opened = match (&known, beginning) {
                 (Some(cursor), _) => cursor.opened_as(&spec),
-                // What was retired meanwhile nobody gets; nothing is while the table is held.
-                (None, Some(beginning)) => {
-                    first_opened(&spec, beginning.max(self.segments.first()), &table)
-                }
+                (None, Some(beginning)) => first_opened(&spec, beginning, &table),
                 // Forgotten meanwhile.
                 (None, None) => continue,
             };
@@ -61,34 +59,41 @@ impl Shared {
             let (reply, answer) = oneshot::channel();
             let change = Change::Open(opened.clone());
             self.ledger.push(Request::Change { change, reply: Some(reply) })?;
-            let (cursor, uncounted) = match known {
-                Some(cursor) => {
-                    let uncounted = cursor.change(&spec, &mut table);
-                    (cursor, uncounted)
-                }
-                None => {
-                    let (cursor, stretch) = self.make(opened, &mut table);
-                    (cursor, Some(stretch))
-                }
-            };
+            let cursor = known.unwrap_or_else(|| self.make(opened, &mut table));
+            let count = cursor.change(&spec, &mut table);
             drop(table);
-            if let Some(stretch) = uncounted {
-                cursor.count_in(stretch).map_err(failed)?;
+            // Until that is done, and after it has failed, nothing the cursor may want ends.
+            if let Some(reading) = count {
+                reading.count_in().map_err(failed)?;
             }
             return Ok(Admitted { cursor, answer });
         }
     }
 
-    /// A new cursor, and the stretch whose events are still to be counted.
-    fn make(self: &Arc<Self>, opened: Opened, table: &mut TableState) -> (Arc<LogCursor>, Stretch) {
-        let frontier = opened.frontier;
-        let progress = Progress::new(frontier, opened.waiting_max);
-        let fresh = Fresh::uncounted_from(frontier, table.visible);
-        let mut place = Place::new(&opened, progress, fresh);
-        place.looking_up = true;
+    /// A new cursor, whose events are still to be counted.
+    fn make(self: &Arc<Self>, opened: Opened, table: &mut TableState) -> Arc<LogCursor> {
+        let progress = Progress::new(opened.frontier, opened.waiting_max);
+        let fresh = Fresh::uncounted_from(opened.frontier, table.visible);
+        let place = Place::new(&opened, progress, fresh);
         let cursor = LogCursor::new(self.clone(), opened.cursor, opened.id, place);
         table.insert(cursor.clone());
-        (cursor, Stretch { after: frontier, upto: table.visible })
+        cursor
+    }
+
+    /// Takes a cursor away; the answer comes when that is durable, though another one took it.
+    pub(crate) fn forget(&self, id: &CursorId) -> Result<Answer, CursorError> {
+        let mut table = self.table.state();
+        let Some(cursor) = table.by_id.get(id).cloned() else {
+            // Perhaps it was forgotten a moment ago, or the ledger failed to say so: it says a mark
+            // after that, or all anew.
+            let (reply, answer) = oneshot::channel();
+            let change = ledger::mark(self);
+            self.ledger.push(Request::Change { change, reply: Some(reply) })?;
+            return Ok(answer);
+        };
+        let answer = cursor.forget()?;
+        table.remove(id);
+        Ok(answer)
     }
 }
 
@@ -110,7 +115,6 @@ mod tests {
 
     use super::*;
     use crate::disk::FaultyDisk;
-    use crate::ledger;
     use crate::stepped::{machines, orders};
 
     /// Queues as much as the ledger takes.

@@ -7,16 +7,17 @@ use eventbus_core::broker::{CursorError, CursorId, CursorSpec, CursorStats, Leas
 use eventbus_core::cursor::{Ended, Leased, Progress, Spot};
 use eventbus_core::dead_letters::{DeadLetter, DeadLetterKey};
 use eventbus_core::delivery::Verdict;
-use eventbus_core::{Cursor, Interest, Lease, Position, Settled, Stored, TopicHash, limits};
+use eventbus_core::{Cursor, Interest, Lease, Position, Settled, Stored, TopicHash};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use tokio::sync::Notify;
 
-use crate::bytes::entry::Opened;
+use crate::bytes::entry::{Change, Opened};
 use crate::fresh::Fresh;
-use crate::index::{self, Stretch};
+use crate::index;
 use crate::ledger::Request;
 use crate::reader::ReadError;
+use crate::reading::{Reading, Readings};
 use crate::shared::Shared;
 use crate::table::TableState;
 use crate::telemetry::add;
@@ -27,7 +28,7 @@ pub(crate) struct LogCursor {
     pub(crate) id: CursorId,
     place: Mutex<Place>,
     notify: Notify,
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// Where a cursor is.
@@ -38,8 +39,7 @@ pub(crate) struct Place {
     pub(crate) fresh: Fresh,
     pub(crate) dropped: u64,
     pub(crate) forgotten: bool,
-    /// Somebody is reading the index for it: one at a time.
-    pub(crate) looking_up: bool,
+    pub(crate) readings: Readings,
     /// The time at which the timer wakes it.
     timer_ms: Option<u64>,
 }
@@ -53,7 +53,7 @@ impl Place {
             fresh,
             dropped: opened.dropped,
             forgotten: false,
-            looking_up: false,
+            readings: Readings::default(),
             timer_ms: None,
         }
     }
@@ -65,23 +65,12 @@ impl Place {
     }
 }
 
-/// Reads the index for a cursor whose `looking_up` is set, until it is dropped. However the reading
-/// ends: who asked may have given up meanwhile, and who looked since was told to wait.
-pub(crate) struct Reading<'a>(pub(crate) &'a LogCursor);
-
-impl Drop for Reading<'_> {
-    fn drop(&mut self) {
-        self.0.place().looking_up = false;
-        self.0.wake();
-    }
-}
-
 /// What a look at the cursor gave.
 pub(crate) enum Look {
     /// These, of which some may have to be read from disk.
     Leased(Vec<Leased>),
     /// The index must be read first.
-    Lookup(Stretch),
+    Lookup(Reading),
     /// Nothing now.
     Nothing,
 }
@@ -127,34 +116,23 @@ impl LogCursor {
     }
 
     /// Takes another spec in. Where the interest is another one, everything above the frontier is
-    /// found anew by it; says what must be counted then. The caller holds the table.
+    /// found anew by it; gives the count that is owed then, or since one that failed. The caller
+    /// holds the table.
     pub(crate) fn change(
         self: &Arc<Self>,
         spec: &CursorSpec,
         table: &mut TableState,
-    ) -> Option<Stretch> {
+    ) -> Option<Reading> {
         let mut place = self.place();
         place.waiting_max = spec.waiting_max;
         place.progress.set_waiting_max(spec.waiting_max);
-        if place.interest == spec.interest {
-            return None;
+        if place.interest != spec.interest {
+            let before = std::mem::replace(&mut place.interest, spec.interest.clone());
+            place.fresh = Fresh::uncounted_from(place.progress.frontier(), table.visible);
+            table.unlisten(before.topic_hash(), self.number);
+            table.listen(spec.interest.topic_hash(), self.clone());
         }
-        let before = std::mem::replace(&mut place.interest, spec.interest.clone());
-        let after = place.progress.frontier();
-        place.fresh = Fresh::uncounted_from(after, table.visible);
-        place.looking_up = true;
-        drop(place);
-        table.unlisten(before.topic_hash(), self.number);
-        table.listen(spec.interest.topic_hash(), self.clone());
-        Some(Stretch { after, upto: table.visible })
-    }
-
-    /// Adds the events in `stretch` to those that are fresh, and lets them be found. Blocks.
-    pub(crate) fn count_in(&self, stretch: Stretch) -> std::io::Result<()> {
-        let _reading = Reading(self);
-        let counted = self.count(stretch)?;
-        self.place().fresh.add_counted(counted);
-        Ok(())
+        (!place.fresh.is_counted()).then(|| place.count(self))
     }
 
     /// Takes in new events; true when there were any and a dispatcher that sleeps should hear of
@@ -169,12 +147,19 @@ impl LogCursor {
         self.notify.notify_one();
     }
 
-    pub(crate) fn forget(&self) {
+    /// Gives out nothing any more, once the ledger has taken that; the answer comes when it is
+    /// durable.
+    pub(crate) fn forget(&self) -> Result<Answer, CursorError> {
+        let (reply, answer) = tokio::sync::oneshot::channel();
+        // Held meanwhile: no turn comes after that.
         let mut place = self.place();
+        let change = Change::Forget { cursor: self.number };
+        self.shared.ledger.push(Request::Change { change, reply: Some(reply) })?;
         place.forgotten = true;
         self.shared.timer.set(self.number, place.timer_ms.take(), None);
         drop(place);
         self.wake_all();
+        Ok(answer)
     }
 
     /// Wakes every dispatcher that waits, and the next one to come.
@@ -205,7 +190,7 @@ impl LogCursor {
     }
 
     /// Gives out up to `limit` events, without waiting and without reading a disk.
-    pub(crate) fn look(&self, limit: usize) -> Result<Look, CursorError> {
+    pub(crate) fn look(self: &Arc<Self>, limit: usize) -> Result<Look, CursorError> {
         let now_ms = self.shared.clock.now_ms();
         let mut place = self.place();
         if place.forgotten {
@@ -218,61 +203,21 @@ impl LogCursor {
         let leased = progress.lease(limit, now_ms, || fresh.take());
         if leased.is_empty() {
             if place.progress.takes_fresh()
-                && !place.looking_up
+                && !place.readings.are_under_way()
                 && let Some(stretch) = place.fresh.missing()
             {
-                place.looking_up = true;
-                return Ok(Look::Lookup(stretch));
+                return Ok(Look::Lookup(place.read(self, stretch)));
             }
             self.set_timer(&mut place);
             return Ok(Look::Nothing);
         }
-        let more = leased.len() == limit && place.fresh.count() > 0;
+        let more = leased.len() == limit && place.fresh.has_more();
         drop(place);
         if more {
             // Another dispatcher may sleep on the same cursor.
             self.wake();
         }
         Ok(Look::Leased(leased))
-    }
-
-    /// Reads the index for events the ring did not take. Blocks.
-    pub(crate) fn look_up(&self, stretch: Stretch) -> Result<(), CursorError> {
-        let _reading = Reading(self);
-        let topic_hash = self.topic_hash();
-        let mut spots = Vec::new();
-        let mut result = Ok(());
-        for segment in self.shared.segments.above(stretch.after) {
-            if segment.base > stretch.upto || spots.len() >= limits::RING_POSITIONS {
-                break;
-            }
-            result = segment.collect(topic_hash, stretch, limits::RING_POSITIONS, &mut spots);
-            if result.is_err() {
-                break;
-            }
-        }
-        let mut place = self.place();
-        if result.is_ok() && place.interest.topic_hash() == topic_hash {
-            place.fresh.fill(stretch, spots);
-        }
-        drop(place);
-        result.map_err(|error| CursorError::Unavailable(format!("an index: {error}")))
-    }
-
-    /// Counts the events of the present interest in `stretch`. Blocks.
-    pub(crate) fn count(&self, stretch: Stretch) -> std::io::Result<u64> {
-        if stretch.is_empty() {
-            return Ok(0);
-        }
-        let topic_hash = self.topic_hash();
-        let mut counted = 0;
-        for segment in self.shared.segments.above(stretch.after) {
-            if segment.base > stretch.upto {
-                break;
-            }
-            counted += segment.count(topic_hash, stretch)?;
-        }
-        Ok(counted)
     }
 
     /// Makes leases of those events that are in memory; the places of the others stay empty.
@@ -329,7 +274,7 @@ impl LogCursor {
         loop {
             match self.look(limit)? {
                 Look::Leased(leased) => return self.from_disk(&leased, self.from_memory(&leased)),
-                Look::Lookup(stretch) => self.look_up(stretch)?,
+                Look::Lookup(reading) => look_up(&reading)?,
                 Look::Nothing => return Ok(Vec::new()),
             }
         }
@@ -346,10 +291,7 @@ impl LogCursor {
                         return Ok(leases);
                     }
                 }
-                Look::Lookup(stretch) => {
-                    let cursor = self.clone();
-                    blocking(move || cursor.look_up(stretch)).await?;
-                }
+                Look::Lookup(reading) => blocking(move || look_up(&reading)).await?,
                 Look::Nothing => woken.await,
             }
         }
@@ -467,6 +409,10 @@ pub(crate) type Answer = tokio::sync::oneshot::Receiver<Result<(), CursorError>>
 fn ended(settled: &Settled) -> Ended {
     let Settled { lease, attempt, verdict } = settled;
     Ended { position: lease.position(), attempt: *attempt, verdict: *verdict }
+}
+
+fn look_up(reading: &Reading) -> Result<(), CursorError> {
+    reading.find().map_err(|error| CursorError::Unavailable(format!("an index: {error}")))
 }
 
 fn is_dead(verdict: Verdict) -> bool {

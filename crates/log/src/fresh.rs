@@ -17,25 +17,45 @@ pub(crate) struct Fresh {
     known_upto: Position,
     /// The last event that was only counted; above `known_upto` while the cursor lags.
     counted_upto: Position,
-    /// Events in the ring and beyond it.
+    /// Events in the ring and beyond it; fewer while those beyond it are still to be counted.
     count: u64,
+    is_counted: bool,
 }
 
 impl Fresh {
     /// Nothing up to `from` is fresh; `count` events lie between it and `visible`.
     pub(crate) fn new(from: Position, visible: Position, count: u64) -> Self {
         let known_upto = if count == 0 { from.max(visible) } else { from };
-        Self { ring: VecDeque::new(), known_upto, counted_upto: visible, count }
+        let ring = VecDeque::new();
+        Self { ring, known_upto, counted_upto: visible, count, is_counted: true }
     }
 
     /// Nothing up to `from` is fresh; what lies between it and `visible` is still to be counted.
     pub(crate) fn uncounted_from(from: Position, visible: Position) -> Self {
-        Self { ring: VecDeque::new(), known_upto: from, counted_upto: visible, count: 0 }
+        let (ring, known_upto) = (VecDeque::new(), from);
+        Self { ring, known_upto, counted_upto: visible, count: 0, is_counted: false }
+    }
+
+    pub(crate) fn is_counted(&self) -> bool {
+        self.is_counted
+    }
+
+    /// Begins a count, perhaps again after one that failed: it is to find what lies there, and
+    /// nothing else may be put in meanwhile.
+    pub(crate) fn begin_count(&mut self) -> Stretch {
+        self.count = self.ring.len() as u64;
+        Stretch { after: self.known_upto, upto: self.counted_upto }
     }
 
     /// The count that was missing.
-    pub(crate) fn add_counted(&mut self, count: u64) {
-        self.count += count;
+    pub(crate) fn end_count(&mut self, beyond_ring: u64) {
+        self.count += beyond_ring;
+        self.is_counted = true;
+    }
+
+    /// May there be something to give out?
+    pub(crate) fn has_more(&self) -> bool {
+        self.count > 0 || !self.is_counted
     }
 
     pub(crate) fn count(&self) -> u64 {
@@ -49,7 +69,7 @@ impl Fresh {
 
     /// Below this position there is nothing fresh; `None` when nothing is.
     pub(crate) fn first_position(&self) -> Option<Position> {
-        (self.count > 0).then(|| self.first().map_or(self.known_upto.next(), |spot| spot.position))
+        self.has_more().then(|| self.first().map_or(self.known_upto.next(), |spot| spot.position))
     }
 
     /// Takes in new events, in order; false when it knew of them all.
@@ -101,13 +121,15 @@ impl Fresh {
         };
         self.ring.extend(spots);
         if !self.lags() {
-            // What the index lacks was damaged, or given back by a failed count: not owed.
-            self.count = self.count.min(self.ring.len() as u64);
+            // All is at hand. What the index lacks was damaged: not owed.
+            let at_hand = self.ring.len() as u64;
+            self.count = if self.is_counted { self.count.min(at_hand) } else { at_hand };
+            self.is_counted = true;
         }
     }
 
     /// The part of a drop up to `upto` whose events only the index can count.
-    pub(crate) fn uncounted(&self, upto: Position) -> Stretch {
+    pub(crate) fn beyond_ring(&self, upto: Position) -> Stretch {
         let upto = if self.lags() { upto.min(self.counted_upto) } else { self.known_upto };
         Stretch { after: self.known_upto, upto }
     }
@@ -116,8 +138,9 @@ impl Fresh {
     pub(crate) fn drop_upto(&mut self, upto: Position, beyond_ring: u64) -> u64 {
         let gone = self.ring.partition_point(|spot| spot.position <= upto);
         self.ring.drain(..gone);
-        let lost = (gone as u64 + beyond_ring).min(self.count);
-        self.count -= lost;
+        let found = gone as u64 + beyond_ring;
+        let lost = if self.is_counted { found.min(self.count) } else { found };
+        self.count = self.count.saturating_sub(lost);
         self.known_upto = self.known_upto.max(upto);
         lost
     }

@@ -33,6 +33,8 @@ pub(crate) type Reply = oneshot::Sender<Result<(), CursorError>>;
 pub(crate) enum Request {
     /// A dispatcher's turn: answered when it is written.
     Turn { cursor: Arc<LogCursor>, ended: Vec<Ended>, reply: Option<Reply> },
+    /// What retention took from the cursor: read from its place when it is written.
+    Drop { cursor: Arc<LogCursor> },
     /// Anything else: answered when it is synced.
     Change { change: Change, reply: Option<Reply> },
 }
@@ -157,6 +159,10 @@ impl Ledger {
                 }
                 applied.turns.push((cursor, turn, reply));
             }
+            Request::Drop { cursor } => {
+                let (upto, dropped) = cursor.dropped();
+                self.put(&Change::Drop { cursor: cursor.number, upto, dropped });
+            }
             Request::Change { change, reply } => {
                 self.put(&change);
                 applied.changes.extend(reply);
@@ -212,7 +218,7 @@ impl Ledger {
             let mut place = cursor.place();
             cursor.set_timer(&mut place);
             let awake = place.progress.has_ready(now.ms)
-                || (place.progress.takes_fresh() && place.fresh.count() > 0);
+                || (place.progress.takes_fresh() && place.fresh.has_more());
             drop(place);
             if awake {
                 cursor.wake();

@@ -25,6 +25,7 @@ mod ledger_file;
 mod log;
 mod queue;
 mod reader;
+mod reading;
 mod recovery;
 mod remembered;
 mod retention;

@@ -17,14 +17,13 @@ use futures::future::BoxFuture;
 use prometheus_client::collector::Collector;
 use tokio::sync::oneshot;
 
-use crate::bytes::entry::Change;
 use crate::bytes::{batch, record};
 use crate::config::{LogConfig, OpenError, Storage};
 use crate::cursor::{LogCursor, OpenCursor, Place};
 use crate::delayer::{self, Delayer};
 use crate::disk::{DirLock, Disk, FileDisk};
 use crate::flow::Flow;
-use crate::ledger::{Ledger, LedgerQueue, Request};
+use crate::ledger::{Ledger, LedgerQueue};
 use crate::ledger_file::LedgerFiles;
 use crate::queue::{Pending, Placed, Queue};
 use crate::reader::Reader;
@@ -406,14 +405,7 @@ impl Broker for Log {
 
     fn forget(&self, id: CursorId) -> BoxFuture<'_, Result<(), CursorError>> {
         async move {
-            let (reply, answer) = oneshot::channel();
-            {
-                let mut table = self.shared.table.state();
-                let Some(cursor) = table.remove(&id) else { return Ok(()) };
-                cursor.forget();
-                let change = Change::Forget { cursor: cursor.number };
-                self.shared.ledger.push(Request::Change { change, reply: Some(reply) })?;
-            }
+            let answer = self.shared.forget(&id)?;
             answer.await.map_err(|_| CursorError::Closed)?
         }
         .boxed()

@@ -10,6 +10,7 @@ use eventbus_core::wire::stored;
 use eventbus_core::{Position, Stored, limits};
 use rustix::io::Errno;
 
+use crate::bytes::LogId;
 use crate::bytes::record::{self, RecordHead};
 use crate::disk::{DiskFile, read_range};
 use crate::index;
@@ -61,18 +62,34 @@ impl Reader {
         spot: Spot,
         more_follow: bool,
     ) -> Result<Stored, ReadError> {
-        let (number, at) = index::segment_and_byte(spot.place);
+        let (number, _) = index::segment_and_byte(spot.place);
         let segment = shared.segments.numbered(number).ok_or(ReadError::Gone)?;
+        let read = self.read_in(&segment, shared.log, spot, more_follow);
+        // Retired meanwhile: then another segment may have begun in its file.
+        if read.is_err() && shared.segments.numbered(number).is_none() {
+            return Err(ReadError::Gone);
+        }
+        read
+    }
+
+    fn read_in(
+        &self,
+        segment: &Segment,
+        log: LogId,
+        spot: Spot,
+        more_follow: bool,
+    ) -> Result<Stored, ReadError> {
+        let (number, at) = index::segment_and_byte(spot.place);
         let chunk = match self.kept(number, at) {
             Some(chunk) => chunk,
             None => {
                 let length = if more_follow { limits::READ_BYTES } else { SCATTERED_BYTES };
                 // One bad sector must not cost the events around it: no byte more than is needed.
-                let read = self.load(&segment, at, length);
-                read.or_else(|_| self.load(&segment, at, record::BYTES))?
+                let read = self.load(segment, at, length);
+                read.or_else(|_| self.load(segment, at, record::BYTES))?
             }
         };
-        let seed = segment.seed(shared.log);
+        let seed = segment.seed(log);
         let head = RecordHead::decode(chunk.behind(at), seed)
             .ok_or(ReadError::Damaged("the head of a record is not what was written"))?;
         if head.position != spot.position {
@@ -80,7 +97,7 @@ impl Reader {
         }
         let whole = record::BYTES + head.length as usize;
         let is_whole = chunk.behind(at).len() >= whole;
-        let chunk = if is_whole { chunk } else { self.load(&segment, at, whole)? };
+        let chunk = if is_whole { chunk } else { self.load(segment, at, whole)? };
         let event = head
             .event(chunk.behind(at))
             .ok_or(ReadError::Damaged("the bytes of an event are not what was written"))?;

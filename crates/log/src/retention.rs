@@ -10,8 +10,7 @@ use eventbus_core::Position;
 use tokio::sync::oneshot;
 use tokio::sync::oneshot::error::TryRecvError;
 
-use crate::bytes::entry::Change;
-use crate::cursor::{LogCursor, Reading};
+use crate::cursor::LogCursor;
 use crate::index;
 use crate::ledger::{self, Request};
 use crate::segment::Segment;
@@ -39,21 +38,16 @@ impl Retention {
 
     /// Applies the limits; true when it should be called again soon.
     pub(crate) fn step(&mut self, now: Now) -> bool {
-        if let Some(ending) = &mut self.ending {
+        if let Some(mut ending) = self.ending.take() {
             match ending.durable.try_recv() {
-                Err(TryRecvError::Empty) => return true,
-                Ok(Ok(())) => {
-                    // A turn that was not written may have given an event back meanwhile, and a
-                    // cursor that was opened may begin there: none is while the table is held.
-                    let most = ending.segments;
-                    let table = self.shared.table.state();
-                    let may_end = self.may_end(table.by_number.values(), self.told(&table));
-                    self.shared.segments.retire(may_end.len().min(most));
+                Err(TryRecvError::Empty) => {
+                    self.ending = Some(ending);
+                    return true;
                 }
-                // Not written: the segments stay, and the next step decides anew.
+                Ok(Ok(())) => self.end(ending.segments, now),
+                // Not written: the segments stay, and this step decides anew.
                 Ok(Err(_)) | Err(TryRecvError::Closed) => {}
             }
-            self.ending = None;
         }
         let freed = self.shared.segments.free_retired();
         self.shorten_backlogs();
@@ -72,6 +66,15 @@ impl Retention {
             self.ending = Some(Ending { segments, durable });
         }
         true
+    }
+
+    /// Ends up to `most` segments. Since it was decided, a turn that was not written may have given
+    /// an event back, a cursor that was opened may want one, and there may be room again.
+    fn end(&self, most: usize, now: Now) {
+        // No cursor is opened while the table is held.
+        let table = self.shared.table.state();
+        let may_end = self.may_end(table.by_number.values(), self.told(&table));
+        self.shared.segments.retire(self.segments_to_end(&may_end, now).min(most));
     }
 
     /// A cursor that holds back too much loses its oldest, a segment's worth at a time.
@@ -180,32 +183,30 @@ impl Retention {
 
     /// Takes everything up to `upto` from a cursor; false when it must be tried again later.
     fn drop_upto(&self, cursor: &Arc<LogCursor>, upto: Position, limit: DropLimit) -> bool {
-        let uncounted = {
+        let reading = {
             let mut place = cursor.place();
-            if place.looking_up || place.forgotten {
+            if place.readings.are_under_way() || place.forgotten {
                 return false;
             }
-            // Keeps the index from being read for this cursor meanwhile.
-            place.looking_up = true;
-            place.fresh.uncounted(upto)
+            let beyond_ring = place.fresh.beyond_ring(upto);
+            place.read(cursor, beyond_ring)
         };
-        let _reading = Reading(cursor);
-        let Ok(beyond_ring) = cursor.count(uncounted) else { return false };
-        let mut place = cursor.place();
+        let Ok(beyond_ring) = reading.count() else { return false };
+        let Some(mut place) = reading.place() else { return false };
+        // It is said once the place is let go of. A ledger that takes no more leaves all as it is.
+        if self.shared.ledger.push(Request::Drop { cursor: cursor.clone() }).is_err() {
+            return false;
+        }
         let lost = place.fresh.drop_upto(upto, beyond_ring) + place.progress.drop_upto(upto);
         place.dropped += lost;
-        let dropped = place.dropped;
         cursor.set_timer(&mut place);
         drop(place);
-        let change = Change::Drop { cursor: cursor.number, upto, dropped };
-        // Not taken by the ledger: then nothing is trimmed either, and the loss is said again.
-        let pushed = self.shared.ledger.push(Request::Change { change, reply: None });
         if lost > 0 {
             add(&self.shared.telemetry.dropped_events, lost);
             let (cursor, events) = (cursor.id.clone(), lost);
             self.shared.observer.observe(&LogEvent::Dropped { cursor, events, upto, limit });
         }
-        pushed.is_ok()
+        true
     }
 }
 

@@ -2,13 +2,14 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use eventbus_core::Position;
 
 use crate::bytes::LogId;
 use crate::bytes::segment::{CONTENT_AT, SegmentHead};
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, is_full};
 use crate::index::segment_and_byte;
 use crate::segment::{Index, Segment};
 use crate::sidecar::Sidecar;
@@ -24,6 +25,9 @@ pub(crate) struct Segments {
     state: RwLock<State>,
     /// Held while the set of files changes, so that no two threads make the same one.
     making: Mutex<()>,
+    /// The volume had no room for bytes that a file had reserved: it copies what is written anew,
+    /// is thin, or cannot reserve. From then on a spare file is no help, and none is kept.
+    thin: AtomicBool,
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) log: LogId,
     pub(crate) segment_bytes: u64,
@@ -57,7 +61,7 @@ pub(crate) enum RollError {
 
 impl From<io::Error> for RollError {
     fn from(error: io::Error) -> Self {
-        if crate::disk::is_full(&error) { Self::Full } else { Self::Io(error) }
+        if is_full(&error) { Self::Full } else { Self::Io(error) }
     }
 }
 
@@ -75,8 +79,8 @@ pub(crate) struct Beginning {
 
 impl Segments {
     pub(crate) fn new(disk: Arc<dyn Disk>, log: LogId, segment_bytes: u64, max_bytes: u64) -> Self {
-        let (state, making) = (RwLock::default(), Mutex::default());
-        Self { state, making, disk, log, segment_bytes, max_bytes }
+        let (state, making, thin) = (RwLock::default(), Mutex::default(), AtomicBool::new(false));
+        Self { state, making, thin, disk, log, segment_bytes, max_bytes }
     }
 
     /// Takes in what recovery found; files are numbered from `files` on.
@@ -132,7 +136,8 @@ impl Segments {
 
     /// Is there a file the next segment can begin in at once?
     pub(crate) fn has_spare(&self) -> bool {
-        self.read().spares.iter().any(|spare| spare.size >= self.segment_bytes)
+        let is_large = |spare: &Spare| spare.size >= self.segment_bytes;
+        !self.is_thin() && self.read().spares.iter().any(is_large)
     }
 
     /// Begins the next segment, in a spare file where there is one.
@@ -167,13 +172,30 @@ impl Segments {
     fn give_back(&self, mut spare: Spare, error: io::Error) -> RollError {
         spare.generation += 2;
         let head = self.spare_head(spare.generation);
-        match head.write(spare.file.as_ref()).and_then(|()| spare.file.sync()) {
+        let given_back = match head.write(spare.file.as_ref()).and_then(|()| spare.file.sync()) {
             Ok(()) => {
                 self.write().spares.push(spare);
-                error.into()
+                Ok(())
             }
+            Err(error) if is_full(&error) => self.discard(spare.file_number),
+            Err(error) => Err(error),
+        };
+        if is_full(&error) {
+            self.set_thin();
+        }
+        match given_back {
+            Ok(()) => error.into(),
             Err(error) => RollError::Io(error),
         }
+    }
+
+    /// What a file had reserved found no room.
+    pub(crate) fn set_thin(&self) {
+        self.thin.store(true, Ordering::Release);
+    }
+
+    fn is_thin(&self) -> bool {
+        self.thin.load(Ordering::Acquire)
     }
 
     fn spare_head(&self, generation: u64) -> SegmentHead {
@@ -182,6 +204,9 @@ impl Segments {
     }
 
     fn take_spare(&self, size: u64) -> Option<Spare> {
+        if self.is_thin() {
+            return None;
+        }
         let mut state = self.write();
         let at = state.spares.iter().position(|spare| spare.size >= size)?;
         Some(state.spares.swap_remove(at))
@@ -208,6 +233,28 @@ impl Segments {
                 let _ = self.disk.remove(&name);
                 Err(error.into())
             }
+        }
+    }
+
+    /// Looks after room for the next segment: a spare file, or where those are no help, as many
+    /// bytes of the volume.
+    pub(crate) fn prepare(&self) -> Result<(), RollError> {
+        if !self.is_thin() {
+            return self.prepare_spare(self.segment_bytes);
+        }
+        self.remove_spares()?;
+        let unused_bytes = self.max_bytes.saturating_sub(self.used_bytes());
+        let free_bytes = unused_bytes.min(self.disk.free_bytes()?);
+        if free_bytes < self.segment_bytes { Err(RollError::Full) } else { Ok(()) }
+    }
+
+    fn remove_spares(&self) -> io::Result<()> {
+        let _making = self.making();
+        loop {
+            let last = self.read().spares.last().map(|spare| spare.file_number);
+            let Some(file_number) = last else { return Ok(()) };
+            remove_if_there(self.disk.as_ref(), &segment_name(file_number))?;
+            self.write().spares.pop();
         }
     }
 
@@ -252,31 +299,56 @@ impl Segments {
         }
     }
 
-    /// The head that says so is durable before the file can be used again, so a power cut never
-    /// shows old positions with new bytes.
     fn free(&self, segment: &Segment) -> io::Result<()> {
-        let head = self.spare_head(segment.generation + 1);
-        head.write(segment.file.as_ref())?;
-        segment.file.sync()?;
+        let spare = if self.keeps(segment)? { self.clear(segment)? } else { None };
         if segment.index_bytes() > 0 {
             remove_if_there(self.disk.as_ref(), &index_name(segment.file_number))?;
         }
-        let spare = Spare {
-            file_number: segment.file_number,
-            file: segment.file.clone(),
-            size: segment.size,
-            generation: head.generation,
-        };
-        let is_kept = spare.size >= self.segment_bytes && self.read().spares.len() < SPARES;
-        if !is_kept {
-            remove_if_there(self.disk.as_ref(), &segment_name(spare.file_number))?;
+        if spare.is_none() {
+            self.discard(segment.file_number)?;
         }
         let mut state = self.write();
         state.retired.pop_front();
-        if is_kept {
-            state.spares.push(spare);
-        }
+        state.spares.extend(spare);
         Ok(())
+    }
+
+    /// Is its file to be used again? Not one that an attempt before this removed.
+    fn keeps(&self, segment: &Segment) -> io::Result<bool> {
+        let is_wanted = self.read().spares.len() < SPARES && !self.is_thin();
+        if !is_wanted || segment.size < self.segment_bytes {
+            return Ok(false);
+        }
+        match self.disk.open(&segment_name(segment.file_number)) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes its file a spare, unless the volume has no room for that. The head that says so is
+    /// durable before the file can be used again, so a power cut never shows old positions with new
+    /// bytes.
+    fn clear(&self, segment: &Segment) -> io::Result<Option<Spare>> {
+        let head = self.spare_head(segment.generation + 1);
+        let file = segment.file.clone();
+        match head.write(file.as_ref()).and_then(|()| file.sync()) {
+            Ok(()) => {
+                let Segment { file_number, size, .. } = *segment;
+                Ok(Some(Spare { file_number, file, size, generation: head.generation }))
+            }
+            Err(error) if is_full(&error) => {
+                self.set_thin();
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the file of a segment, durably: no younger one goes before it.
+    fn discard(&self, file_number: u32) -> io::Result<()> {
+        remove_if_there(self.disk.as_ref(), &segment_name(file_number))?;
+        self.disk.sync_names()
     }
 
     /// Writes the index of a full segment beside it.

@@ -41,8 +41,9 @@ impl Upkeep {
         if self.shared.upkeep.is_stopped() {
             return Next::Sleep;
         }
-        let soon = self.retention.step(now);
+        // First: what has become room by itself, no segment must end for.
         self.prepare();
+        let soon = self.retention.step(now);
         if synced != self.marked {
             self.marked = synced;
             let change = ledger::mark(&self.shared);
@@ -51,7 +52,7 @@ impl Upkeep {
         Next::SleepFor(if soon { SOON } else { limits::UPKEEP_TIME })
     }
 
-    /// Has a spare file ready before it is needed, and notices when there is room again.
+    /// Has room ready before it is needed, and notices when there is room again.
     fn prepare(&self) {
         let segments = &self.shared.segments;
         let is_full = self.shared.health.is_full();
@@ -59,7 +60,7 @@ impl Upkeep {
         if !is_full && !segments.active().is_some_and(|active| half(&active)) {
             return;
         }
-        if segments.prepare_spare(segments.segment_bytes).is_ok() {
+        if segments.prepare().is_ok() {
             self.shared.set_full(false);
         }
     }

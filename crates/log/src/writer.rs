@@ -334,6 +334,7 @@ impl Writer {
         self.next = last.next();
         self.abandoned = true;
         if is_full(error) {
+            self.shared.segments.set_thin();
             self.shared.set_full(true);
             return self.full();
         }

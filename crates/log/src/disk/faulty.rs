@@ -49,6 +49,8 @@ struct World {
     /// Bytes of files that cannot be read, and how that fails.
     spoiled: Vec<(usize, Range<u64>, Errno)>,
     volume_bytes: u64,
+    /// Does what is written anew need room of its own?
+    copies_on_write: bool,
     /// What is committed to it is durable; a fault strikes before anything is done.
     vault: Arc<Database>,
 }
@@ -58,6 +60,8 @@ struct Contents {
     seen: Vec<u8>,
     durable: Vec<u8>,
     unsynced: Vec<(usize, Vec<u8>)>,
+    /// Up to here something was written.
+    written: usize,
 }
 
 struct FaultyFile {
@@ -105,6 +109,12 @@ impl FaultyDisk {
     /// Changes the size of the volume.
     pub fn resize(&self, volume_bytes: u64) {
         self.world().volume_bytes = volume_bytes;
+    }
+
+    /// Has what is written anew need as much room again, as on a volume that copies on write; what
+    /// is only reserved has its room.
+    pub fn copy_on_write(&self) {
+        self.world().copies_on_write = true;
     }
 
     /// Was the process that uses this disk killed?
@@ -165,6 +175,7 @@ impl FaultyDisk {
             seen: file.seen.clone(),
             durable: file.seen.clone(),
             unsynced: Vec::new(),
+            written: file.written,
         });
         let copy = World {
             names: world.names.clone(),
@@ -232,6 +243,14 @@ impl World {
     fn room(&self, file: usize, size: usize) -> io::Result<()> {
         let grown = size.saturating_sub(self.files[file].seen.len());
         if grown > 0 && (self.used() + grown) as u64 > self.volume_bytes {
+            return Err(Errno::NOSPC.into());
+        }
+        Ok(())
+    }
+
+    fn room_to_copy(&self, file: usize, at: usize, bytes: usize) -> io::Result<()> {
+        let copied = self.files[file].written.saturating_sub(at).min(bytes);
+        if self.copies_on_write && (self.used() + copied) as u64 > self.volume_bytes {
             return Err(Errno::NOSPC.into());
         }
         Ok(())
@@ -338,9 +357,11 @@ impl DiskFile for FaultyFile {
         let (mut world, fault) = self.disk.operate()?;
         let at = at as usize;
         world.room(self.file, at + bytes.len())?;
+        world.room_to_copy(self.file, at, bytes.len())?;
         let written = if fault.is_some() { &bytes[..bytes.len() / 2] } else { bytes };
         let file = &mut world.files[self.file];
         put(&mut file.seen, at, written);
+        file.written = file.written.max(at + written.len());
         file.unsynced.push((at, written.to_vec()));
         fault.map_or(Ok(()), |fault| Err(world.strike(fault)))
     }

@@ -3,7 +3,7 @@
 use eventbus_core::Lease;
 use eventbus_core::cursor::Progress;
 use eventbus_core::delivery::Verdict;
-use eventbus_core::testing::event;
+use eventbus_core::testing::{SeededEntropy, event};
 
 use super::*;
 use crate::disk::{Fault, FaultyDisk};
@@ -117,4 +117,54 @@ fn an_open_whose_sync_failed_is_not_answered_as_durable() {
         assert!(matches!(admitted.answer.try_recv(), Ok(Err(CursorError::Unavailable(_)))));
         shared.table.clear();
     }
+}
+
+/// Whoever forgets it a second time, too, hears nothing before it is durable.
+#[test]
+fn a_cursor_is_forgotten_when_the_disk_has_that() {
+    for fault in [None, Some(Fault::Error)] {
+        let disk = FaultyDisk::new(1 << 30);
+        let mut machines = machines(&disk);
+        let shared = machines.shared.clone();
+        let id = machines.orders().id.clone();
+        while sync_step(&shared, shared.now()) == Next::Again {}
+        let change = || Request::Change { change: mark(&shared), reply: None };
+        while shared.ledger.push(change()).is_ok() {}
+        assert!(shared.forget(&id).is_err(), "the ledger took more than it takes");
+        assert!(shared.table.state().by_id.contains_key(&id), "it was forgotten all the same");
+        machines.settle();
+        let mut answers = [shared.forget(&id).unwrap(), shared.forget(&id).unwrap()];
+        machines.settle();
+        assert!(answers.iter_mut().all(|answer| answer.try_recv().is_err()), "before the sync");
+        if let Some(fault) = fault {
+            disk.fail_at(disk.operations() + 1, fault);
+        }
+        while sync_step(&shared, shared.now()) == Next::Again {}
+        let are_answered = answers.iter_mut().all(|answer| match fault {
+            None => answer.try_recv() == Ok(Ok(())),
+            Some(_) => matches!(answer.try_recv(), Ok(Err(CursorError::Unavailable(_)))),
+        });
+        assert!(are_answered, "{fault:?}");
+    }
+}
+
+/// The write of what was forgotten fails; a mark after it is a snapshot then, without the cursor.
+#[test]
+fn what_the_ledger_could_not_forget_the_next_one_to_ask_has_forgotten() {
+    let disk = FaultyDisk::new(1 << 30);
+    let mut machines = machines(&disk);
+    let shared = machines.shared.clone();
+    let id = machines.orders().id.clone();
+    while sync_step(&shared, shared.now()) == Next::Again {}
+    let mut refused = shared.forget(&id).unwrap();
+    disk.fail_at(disk.operations() + 1, Fault::Error);
+    machines.settle();
+    assert!(matches!(refused.try_recv(), Ok(Err(CursorError::Unavailable(_)))));
+    let mut repeated = shared.forget(&id).unwrap();
+    machines.settle();
+    while sync_step(&shared, shared.now()) == Next::Again {}
+    assert_eq!(repeated.try_recv(), Ok(Ok(())));
+    let disk = disk.after_power_cut(&SeededEntropy::new(1));
+    let machines = crate::stepped::machines(&disk);
+    assert!(machines.shared.table.state().by_id.is_empty(), "it came back");
 }

@@ -3,11 +3,14 @@
 use eventbus_core::testing::event;
 use eventbus_core::{Batch, Durability};
 
+use std::sync::Weak;
+
 use super::*;
 use crate::bytes::batch;
 use crate::bytes::segment::CONTENT_AT;
 use crate::disk::FaultyDisk;
 use crate::log::Machines;
+use crate::segments::{Beginning, Spare};
 use crate::stepped::machines;
 
 /// Writes an event of that size, in a batch of its own; says where it is.
@@ -121,4 +124,45 @@ fn a_read_uses_the_memory_of_the_oldest_unless_an_event_lies_in_it() {
         assert_bounded(&reader);
     }
     assert_eq!(held.event.payload, data(0, far).as_bytes());
+}
+
+/// A file whose segment is retired, and which another segment is written into, when it is read.
+struct UsedAgain(Weak<Shared>);
+
+impl DiskFile for UsedAgain {
+    fn size(&self) -> io::Result<u64> {
+        Ok(1 << 20)
+    }
+
+    fn read_at(&self, buffer: &mut [u8], _: u64) -> io::Result<usize> {
+        self.0.upgrade().unwrap().segments.retire(1);
+        Ok(buffer.len())
+    }
+
+    fn write_at(&self, _: &[u8], _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn reserve(&self, _: u64) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_is_read_of_a_file_that_is_used_again_is_no_damage() {
+    let machines = machines(&FaultyDisk::new(1 << 30));
+    let shared = &machines.shared;
+    let file = Arc::new(UsedAgain(Arc::downgrade(shared)));
+    let spare = Spare { file_number: 1, file, size: 1 << 20, generation: 1 };
+    let (base, before) = (Position(1), Position(0));
+    let beginning = Beginning { number: 1, base, before, epoch: 1, size: 1 << 20 };
+    let segment = Arc::new(Segment::begun(spare, beginning, 0));
+    shared.segments.adopt(vec![segment], Vec::new(), 1);
+    let spot = Spot { position: base, place: index::place(1, CONTENT_AT) };
+    let read = shared.reader.read(shared, spot, false);
+    assert!(matches!(read, Err(ReadError::Gone)), "{read:?}");
 }

@@ -1,5 +1,6 @@
 //! What a power cut leaves of segments that were on their way, and what a full log leaves.
 
+use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 
 use eventbus_core::testing::{SeededEntropy, event};
@@ -151,7 +152,7 @@ fn a_segment_that_ended_does_not_come_back_though_a_sync_failed() {
 
 #[test]
 fn no_segment_ends_before_one_that_is_older() {
-    for (operation, seed) in (1..=3).flat_map(|at| (0..CUTS).map(move |seed| (at, seed))) {
+    for (operation, seed) in (1..=6).flat_map(|at| (0..CUTS).map(move |seed| (at, seed))) {
         let disk = FaultyDisk::new(1 << 30);
         let mut machines = opened(&disk);
         let shared = machines.shared.clone();
@@ -159,16 +160,54 @@ fn no_segment_ends_before_one_that_is_older() {
         write_synced(&mut machines);
         disk.fail_at(disk.operations() + operation, Fault::Error);
         let used_bytes = shared.segments.used_bytes();
-        retire(&machines).unwrap_err();
-        assert_eq!(shared.segments.all()[0].number, 2, "one is found whose file may be a spare");
+        shared.segments.retire(2);
+        shared.segments.free_retired().unwrap_err();
+        assert_eq!(shared.segments.all()[0].number, 3, "one is found whose file may be a spare");
         assert_eq!(shared.segments.used_bytes(), used_bytes);
-        retire(&machines).unwrap();
-        for disk in [disk.copy(), disk.after_power_cut(&SeededEntropy::new(seed))] {
-            let machines = opened(&disk);
-            let case = format!("failed at {operation}, seed {seed}");
+        // What was not freed is there, but perhaps the one at which it failed. Each has two heads
+        // written and synced.
+        let freed = (operation - 1) / 3;
+        let case = format!("failed at {operation}, seed {seed}");
+        let assert_first = |disk: &FaultyDisk, first: RangeInclusive<u64>| {
+            let machines = opened(disk);
             assert_eq!(corrupt_ranges(&machines), 0, "{case}");
-            assert_eq!(machines.shared.segments.all()[0].number, 3, "{case}");
+            assert!(first.contains(&machines.shared.segments.all()[0].number), "{case}");
+        };
+        assert_first(&disk.copy(), freed + 1..=freed + 2);
+        let dice = SeededEntropy::new(seed);
+        if seed % 2 == 0 {
+            assert_first(&disk.after_power_cut(&dice), freed + 1..=freed + 2);
+        } else {
+            shared.segments.free_retired().unwrap();
+            assert_first(&disk.copy(), 3..=3);
+            assert_first(&disk.after_power_cut(&dice), 3..=3);
         }
+    }
+}
+
+/// It was removed, which the disk perhaps does not have yet: its file is no spare.
+#[test]
+fn a_file_that_was_removed_for_want_of_room_is_not_used_again() {
+    for seed in 0..CUTS {
+        let disk = FaultyDisk::new(1 << 30);
+        let mut machines = opened(&disk);
+        let segments = &machines.shared.clone().segments;
+        fill(&mut machines, 4);
+        write_synced(&mut machines);
+        // Its head, the name, and then the names.
+        disk.fail_at(disk.operations() + 1, Fault::Full);
+        disk.fail_at(disk.operations() + 3, Fault::Error);
+        segments.retire(2);
+        segments.free_retired().unwrap_err();
+        if seed % 2 == 0 {
+            segments.free_retired().unwrap();
+        }
+        assert!(!segments.has_spare());
+        let disk = disk.after_power_cut(&SeededEntropy::new(seed));
+        let machines = opened(&disk);
+        assert_eq!(corrupt_ranges(&machines), 0, "seed {seed}");
+        let first = machines.shared.segments.all()[0].number;
+        assert!(first == 3 || seed % 2 == 1 && first <= 2, "seed {seed}: {first}");
     }
 }
 
@@ -181,8 +220,11 @@ fn a_segment_whose_index_somebody_removed_ends_too() {
     Upkeep::new(machines.shared.clone()).step(machines.shared.now());
     let first = machines.shared.segments.all().remove(0);
     disk.remove(&index_name(first.file_number)).unwrap();
+    let used_bytes = machines.shared.segments.used_bytes();
     retire(&machines).unwrap();
+    // Its file is a spare, or went for there were enough of them.
     assert!(machines.shared.segments.has_spare());
+    assert!(machines.shared.segments.used_bytes() < used_bytes, "its index still counts");
 }
 
 fn small(disk: &FaultyDisk) -> Machines {

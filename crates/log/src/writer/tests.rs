@@ -86,9 +86,9 @@ fn positions_that_writes_without_room_left_out_are_not_among_the_unsynced() {
     let shared = machines.shared.clone();
     drop(write(&mut machines, &["1"], Durability::Synced));
     Syncer::new(shared.clone()).step(shared.now());
-    // The first time nothing goes before the write; then a segment begins: two heads, and a sync.
-    for before in [0, 3, 3, 3] {
-        shared.segments.prepare_spare(shared.segments.segment_bytes).unwrap();
+    // The first time nothing goes before the write; then a segment begins: its file is made, in
+    // three operations, and has two heads written and synced.
+    for before in [0, 6, 6, 6] {
         disk.fail_at(disk.operations() + before + 1, Fault::Full);
         let mut refused = write(&mut machines, &["2", "3"], Durability::Synced);
         assert!(matches!(refused.try_recv(), Ok(Err(AppendError::Full { .. }))));
