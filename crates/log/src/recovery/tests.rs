@@ -185,6 +185,24 @@ fn no_segment_ends_before_one_that_is_older() {
     }
 }
 
+#[test]
+fn a_file_that_was_removed_as_there_were_spares_enough_is_not_used_again() {
+    let disk = FaultyDisk::new(1 << 30);
+    let mut machines = opened(&disk);
+    let segments = &machines.shared.clone().segments;
+    fill(&mut machines, 5);
+    write_synced(&mut machines);
+    segments.retire(2);
+    segments.free_retired().unwrap();
+    // The third is one too many: its name goes, and then the names fail to be synced.
+    disk.fail_at(disk.operations() + 2, Fault::Error);
+    retire(&machines).unwrap_err();
+    // Both spares are taken meanwhile.
+    fill(&mut machines, 4);
+    segments.free_retired().unwrap();
+    assert!(!segments.has_spare());
+}
+
 /// It was removed, which the disk perhaps does not have yet: its file is no spare.
 #[test]
 fn a_file_that_was_removed_for_want_of_room_is_not_used_again() {

@@ -232,3 +232,50 @@ fn a_full_volume_takes_new_events_in_the_place_of_settled_ones() {
         shared.table.clear();
     }
 }
+
+#[test]
+fn nothing_ends_when_somebody_else_has_made_room_meanwhile() {
+    let disk = FaultyDisk::new(1 << 20);
+    let mut machines = on_a_small_volume(&disk);
+    let shared = machines.shared.clone();
+    while is_taken(&mut machines) {}
+    let mut upkeep = Upkeep::new(shared.clone());
+    upkeep.step(shared.now());
+    write_ledger(&mut machines);
+    assert!(shared.health.is_full(), "what ends is decided");
+    disk.resize(1 << 21);
+    upkeep.step(shared.now());
+    assert_eq!(shared.segments.all()[0].number, 1);
+    assert!(is_taken(&mut machines), "there is no room");
+}
+
+/// The heads of a spare file find room, or not even these; what is written into it never does.
+#[test]
+fn where_what_is_written_anew_finds_no_room_no_file_is_used_again() {
+    for room in [0, 1_000] {
+        let disk = FaultyDisk::new(1 << 30);
+        disk.copy_on_write();
+        let mut machines = on_a_small_volume(&disk);
+        let shared = machines.shared.clone();
+        fill(&mut machines);
+        keep_up(&mut machines);
+        shared.segments.prepare_spare(SEGMENT_BYTES).unwrap();
+        shared.segments.retire(1);
+        shared.segments.free_retired().unwrap();
+        disk.resize((1 << 30) - disk.free_bytes().unwrap() + room);
+        let before = shared.segments.all();
+        while is_taken(&mut machines) {}
+        for _ in 0..4 {
+            keep_up(&mut machines);
+            is_taken(&mut machines);
+        }
+        let oldest = shared.segments.all()[0].number;
+        assert!(oldest <= 3, "{room}: {oldest}");
+        assert!(is_taken(&mut machines), "{room}: there is no room");
+        let files = disk.names().unwrap();
+        let files = files.iter().filter(|name| name.starts_with("segment")).count();
+        assert_eq!(files, shared.segments.all().len(), "{room}: a spare is kept");
+        let begun = shared.segments.all().last().unwrap().number - before.last().unwrap().number;
+        assert!(begun <= 2, "{room}: {begun} began");
+    }
+}
