@@ -8,11 +8,10 @@ use bytes::{Bytes, BytesMut};
 use eventbus_core::cursor::Spot;
 use eventbus_core::wire::stored;
 use eventbus_core::{Position, Stored, limits};
-use rustix::io::Errno;
 
 use crate::bytes::LogId;
 use crate::bytes::record::{self, RecordHead};
-use crate::disk::{DiskFile, read_range};
+use crate::disk::{DiskFile, is_lost, read_range};
 use crate::index;
 use crate::segment::Segment;
 use crate::shared::Shared;
@@ -175,15 +174,11 @@ impl Reader {
     }
 }
 
-/// The kernel has tried again before it says EIO: the bytes are lost, and whoever waits for them
-/// would wait for ever. Any other error may pass.
 fn unreadable(error: io::Error) -> ReadError {
-    match error.raw_os_error() {
-        Some(code) if code == Errno::IO.raw_os_error() => {
-            ReadError::Damaged("the disk cannot read an event")
-        }
-        _ => ReadError::Io(error),
+    if is_lost(&error) {
+        return ReadError::Damaged("the disk cannot read an event");
     }
+    ReadError::Io(error)
 }
 
 #[cfg(test)]

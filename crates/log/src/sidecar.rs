@@ -9,7 +9,7 @@ use std::sync::Arc;
 use eventbus_core::{Position, TopicHash};
 
 use crate::bytes::{Fields, LogId, Seed, VERSION, opened, pad, seal};
-use crate::disk::{DiskFile, read_range};
+use crate::disk::{DiskFile, is_lost, read_range};
 use crate::index::{self, Facts, SegmentIndex, TimeMark};
 use crate::scan::BadRange;
 
@@ -126,7 +126,7 @@ impl Sidecar {
         segment: u64,
     ) -> io::Result<Option<Self>> {
         let bytes = file.size()?;
-        let head = read_range(file.as_ref(), 0, HEAD_BYTES)?;
+        let head = read(file.as_ref(), 0, HEAD_BYTES)?;
         let Some((facts, sections)) = decode_head(&head, segment, Seed::new(log, segment)) else {
             return Ok(None);
         };
@@ -177,9 +177,17 @@ impl Sidecar {
     }
 
     fn read(&self, section: Section) -> io::Result<Option<Vec<u8>>> {
-        let bytes = read_range(self.file.as_ref(), section.at, section.length as usize)?;
+        let bytes = read(self.file.as_ref(), section.at, section.length as usize)?;
         let whole = bytes.len() as u64 == section.length;
         Ok((whole && crc32c::crc32c(&bytes) == section.checksum).then_some(bytes))
+    }
+}
+
+/// Reads what is there; what the disk has lost is missing.
+fn read(file: &dyn DiskFile, at: u64, length: usize) -> io::Result<Vec<u8>> {
+    match read_range(file, at, length) {
+        Err(error) if is_lost(&error) => Ok(Vec::new()),
+        bytes => bytes,
     }
 }
 

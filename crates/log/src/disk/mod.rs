@@ -12,6 +12,7 @@ use std::io;
 use std::sync::Arc;
 
 use memmap2::MmapMut;
+use rustix::io::Errno;
 
 #[cfg(any(test, feature = "testing"))]
 pub use faulty::{Fault, FaultyDisk};
@@ -78,6 +79,12 @@ pub trait DiskFile: Send + Sync + 'static {
 /// Is this error "no space left", by volume or by quota?
 pub(crate) fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Are the bytes that could not be read lost? The kernel has tried again before it says EIO:
+/// whoever waits for them would wait for ever. Any other error may pass.
+pub(crate) fn is_lost(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::IO.raw_os_error())
 }
 
 /// Reads a file's first `size` bytes into memory of its own, which the system has back when it is

@@ -2,6 +2,7 @@
 
 use eventbus_core::testing::event;
 use eventbus_core::{Batch, Durability};
+use rustix::io::Errno;
 
 use std::sync::Weak;
 

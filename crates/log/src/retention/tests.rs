@@ -104,6 +104,41 @@ fn what_was_given_back_since_it_was_decided_does_not_end() {
     shared.table.clear();
 }
 
+fn write_indexes(shared: &Shared) {
+    for segment in shared.segments.all().iter().filter(|segment| segment.is_full()) {
+        shared.segments.write_index(segment).unwrap();
+    }
+}
+
+fn spoil_indexes(disk: &FaultyDisk, error: Errno) {
+    for name in disk.names().unwrap().iter().filter(|name| name.starts_with("index")) {
+        disk.spoil(name, 0..1 << 20, error);
+    }
+}
+
+/// Else whoever lags would wait for it for ever.
+#[test]
+fn an_index_that_the_disk_cannot_read_is_made_anew() {
+    let disk = FaultyDisk::new(1 << 30);
+    let mut machines = machines(&disk);
+    let shared = machines.shared.clone();
+    fill(&mut machines);
+    write_indexes(&shared);
+    spoil_indexes(&disk, Errno::IO);
+    let cursor = shared.admit(spec("a")).unwrap().cursor;
+    assert_eq!(cursor.stats().lag_events, EVENTS as u64);
+    assert_eq!(settle_all(&mut machines, &cursor), EVENTS);
+    shared.table.clear();
+    // At a start, too.
+    let disk = disk.after_kill();
+    spoil_indexes(&disk, Errno::IO);
+    let machines = self::machines(&disk);
+    assert_eq!(
+        machines.shared.segments.all().iter().map(|one| one.facts().count).sum::<u64>(),
+        EVENTS as u64
+    );
+}
+
 /// Whatever becomes of the count: it is under way, it failed, and it was begun anew.
 #[test]
 fn nothing_ends_of_which_it_is_not_known_yet_how_much_a_cursor_wants() {
@@ -115,15 +150,11 @@ fn nothing_ends_of_which_it_is_not_known_yet_how_much_a_cursor_wants() {
         let other = CursorSpec { id: CursorId("other".into()), ..spec("a") };
         let other = shared.admit(other).unwrap().cursor;
         fill(&mut machines);
-        for segment in shared.segments.all().iter().filter(|segment| segment.is_full()) {
-            shared.segments.write_index(segment).unwrap();
-        }
+        write_indexes(&shared);
         if let Some(event_type) = interest {
             shared.admit(spec(event_type)).unwrap();
         }
-        for name in disk.names().unwrap().iter().filter(|name| name.starts_with("index")) {
-            disk.spoil(name, 0..1 << 20, Errno::NOMEM);
-        }
+        spoil_indexes(&disk, Errno::NOMEM);
         assert!(shared.admit(spec("a")).is_err(), "its events were counted");
         let first = shared.segments.first();
         assert_eq!(settle_all(&mut machines, &other), EVENTS);
