@@ -142,6 +142,11 @@ impl Fresh {
         let lost = if self.is_counted { found.min(self.count) } else { found };
         self.count = self.count.saturating_sub(lost);
         self.known_upto = self.known_upto.max(upto);
+        if !self.lags() && !self.is_counted {
+            // What a failed count did not tell is lost, too: the rest is at hand.
+            self.count = self.ring.len() as u64;
+            self.is_counted = true;
+        }
         lost
     }
 }

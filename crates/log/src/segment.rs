@@ -145,7 +145,7 @@ impl Segment {
         };
         match sidecar.counts()? {
             Some(counts) => Ok(counts),
-            None => self.rescan().map(|()| match &*self.index() {
+            None => self.rescan().map(|index| match &*index {
                 Index::Memory(index) => {
                     index.topic_hashes.iter().map(|(t, l)| (*t, l.count)).collect()
                 }
@@ -163,7 +163,7 @@ impl Segment {
         };
         match sidecar.ids()? {
             Some(ids) => Ok(ids),
-            None => self.rescan().map(|()| match &*self.index() {
+            None => self.rescan().map(|index| match &*index {
                 Index::Memory(index) => index.ids(),
                 Index::Disk(_) => Vec::new(),
             }),
@@ -257,8 +257,7 @@ impl Segment {
         match sidecar.list(topic_hash)? {
             Some(list) => read(&list),
             None => {
-                self.rescan()?;
-                if let Index::Memory(index) = &*self.index()
+                if let Index::Memory(index) = &*self.rescan()?
                     && let Some(list) = index.list(topic_hash)
                 {
                     read(list);
@@ -268,12 +267,15 @@ impl Segment {
         Ok(())
     }
 
-    /// Makes the index anew because the one on disk is damaged.
-    fn rescan(&self) -> io::Result<()> {
-        let (facts, log) = match &*self.index() {
-            Index::Memory(_) => return Ok(()),
+    /// Makes the index anew because the one on disk is damaged; gives it, locked: nobody writes it
+    /// to disk again before it was looked at.
+    fn rescan(&self) -> io::Result<MutexGuard<'_, Index>> {
+        let present = self.index();
+        let (facts, log) = match &*present {
+            Index::Memory(_) => return Ok(present),
             Index::Disk(sidecar) => (sidecar.facts, sidecar.log),
         };
+        drop(present);
         let scan = self.scan(log)?;
         let mut index = SegmentIndex { facts, ..SegmentIndex::default() };
         index.facts.count = 0;
@@ -281,8 +283,9 @@ impl Segment {
             index.add(&found.head, found.at as u64);
         }
         index.corrupt = scan.corrupt;
-        self.set_index(Index::Memory(index));
-        Ok(())
+        let mut present = self.index();
+        *present = Index::Memory(index);
+        Ok(present)
     }
 
     /// Reads it whole.

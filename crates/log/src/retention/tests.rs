@@ -180,6 +180,27 @@ fn nothing_ends_of_which_it_is_not_known_yet_how_much_a_cursor_wants() {
     }
 }
 
+#[test]
+fn what_was_never_counted_and_is_dropped_is_owed_no_more() {
+    let disk = FaultyDisk::new(1 << 30);
+    let mut machines = machines(&disk);
+    let shared = machines.shared.clone();
+    fill(&mut machines);
+    write_indexes(&shared);
+    spoil_indexes(&disk, Errno::NOMEM);
+    assert!(shared.admit(spec("a")).is_err(), "its events were counted");
+    disk.heal();
+    let cursor = shared.table.state().by_id.get(&spec("a").id).cloned().unwrap();
+    let upto = Position(shared.next_position().0 - 1);
+    assert!(Retention::new(shared.clone()).drop_upto(&cursor, upto, DropLimit::Age));
+    assert_eq!(cursor.dropped(), (upto, EVENTS as u64));
+    assert_eq!(cursor.place().holds_from(), None);
+    machines.publish([event("a", "x")]);
+    assert_eq!((cursor.stats().lag_events, settle_all(&mut machines, &cursor)), (1, 1));
+    assert_eq!(cursor.place().holds_from(), None);
+    shared.table.clear();
+}
+
 /// Else segments might end, and a power cut take the word on what a cursor lost with them.
 #[test]
 fn nothing_is_dropped_of_which_the_ledger_does_not_hear() {
