@@ -132,7 +132,7 @@ impl LogCursor {
             table.unlisten(before.topic_hash(), self.number);
             table.listen(spec.interest.topic_hash(), self.clone());
         }
-        (!place.fresh.is_counted()).then(|| place.count(self))
+        (!place.fresh.is_counted()).then(|| place.begin_count(self))
     }
 
     /// Takes in new events; true when there were any and a dispatcher that sleeps should hear of

@@ -120,12 +120,17 @@ impl Fresh {
             _ => stretch.upto,
         };
         self.ring.extend(spots);
-        if !self.lags() {
-            // All is at hand. What the index lacks was damaged: not owed.
-            let at_hand = self.ring.len() as u64;
-            self.count = if self.is_counted { self.count.min(at_hand) } else { at_hand };
-            self.is_counted = true;
+        self.count_at_hand();
+    }
+
+    /// Counts what is owed where all of it is at hand. What the index lacks was damaged: not owed.
+    fn count_at_hand(&mut self) {
+        if self.lags() {
+            return;
         }
+        let at_hand = self.ring.len() as u64;
+        self.count = if self.is_counted { self.count.min(at_hand) } else { at_hand };
+        self.is_counted = true;
     }
 
     /// The part of a drop up to `upto` whose events only the index can count.
@@ -142,11 +147,7 @@ impl Fresh {
         let lost = if self.is_counted { found.min(self.count) } else { found };
         self.count = self.count.saturating_sub(lost);
         self.known_upto = self.known_upto.max(upto);
-        if !self.lags() && !self.is_counted {
-            // What a failed count did not tell is lost, too: the rest is at hand.
-            self.count = self.ring.len() as u64;
-            self.is_counted = true;
-        }
+        self.count_at_hand();
         lost
     }
 }

@@ -77,6 +77,11 @@ impl SegmentIndex {
         self.topic_hashes.entry(head.topic_hash).or_default().add(head.position, at);
     }
 
+    /// The records of every topic hash.
+    pub(crate) fn counts(&self) -> Vec<(TopicHash, u64)> {
+        self.topic_hashes.iter().map(|(topic_hash, list)| (*topic_hash, list.count)).collect()
+    }
+
     /// The hashes of ids with their times, to a second.
     pub(crate) fn ids(&self) -> Vec<(u64, u128)> {
         let positions = self.topic_hashes.values().flat_map(|list| entries(&list.bytes));

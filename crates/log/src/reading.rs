@@ -36,7 +36,7 @@ impl Readings {
 
 impl Place {
     /// Has those events counted that still are to be.
-    pub(crate) fn count(&mut self, cursor: &Arc<LogCursor>) -> Reading {
+    pub(crate) fn begin_count(&mut self, cursor: &Arc<LogCursor>) -> Reading {
         let stretch = self.fresh.begin_count();
         self.read(cursor, stretch)
     }

@@ -133,41 +133,13 @@ impl Segment {
 
     /// The records of every topic hash.
     pub(crate) fn counts(&self) -> io::Result<Vec<(TopicHash, u64)>> {
-        let sidecar = match &*self.index() {
-            Index::Memory(index) => {
-                return Ok(index
-                    .topic_hashes
-                    .iter()
-                    .map(|(topic_hash, list)| (*topic_hash, list.count))
-                    .collect());
-            }
-            Index::Disk(sidecar) => sidecar.clone(),
-        };
-        match sidecar.counts()? {
-            Some(counts) => Ok(counts),
-            None => self.rescan().map(|index| match &*index {
-                Index::Memory(index) => {
-                    index.topic_hashes.iter().map(|(t, l)| (*t, l.count)).collect()
-                }
-                Index::Disk(_) => Vec::new(),
-            }),
-        }
+        self.look(SegmentIndex::counts, Sidecar::counts)
     }
 
     /// The hashes of the ids of its records, in their order, each with the time mark at or before
     /// it: when it was committed, to a second.
     pub(crate) fn ids(&self) -> io::Result<Vec<(u64, u128)>> {
-        let sidecar = match &*self.index() {
-            Index::Memory(index) => return Ok(index.ids()),
-            Index::Disk(sidecar) => sidecar.clone(),
-        };
-        match sidecar.ids()? {
-            Some(ids) => Ok(ids),
-            None => self.rescan().map(|index| match &*index {
-                Index::Memory(index) => index.ids(),
-                Index::Disk(_) => Vec::new(),
-            }),
-        }
+        self.look(SegmentIndex::ids, Sidecar::ids)
     }
 
     /// The same, read from its records: when each was committed, exactly.
@@ -245,47 +217,41 @@ impl Segment {
     }
 
     fn with_list(&self, topic_hash: TopicHash, mut read: impl FnMut(&[u8])) -> io::Result<()> {
-        let sidecar = match &*self.index() {
-            Index::Memory(index) => {
-                if let Some(list) = index.list(topic_hash) {
-                    read(list);
-                }
-                return Ok(());
-            }
-            Index::Disk(sidecar) => sidecar.clone(),
-        };
-        match sidecar.list(topic_hash)? {
-            Some(list) => read(&list),
-            None => {
-                if let Index::Memory(index) = &*self.rescan()?
-                    && let Some(list) = index.list(topic_hash)
-                {
-                    read(list);
-                }
-            }
-        }
+        let mut list = None;
+        let in_memory =
+            |index: &SegmentIndex| index.list(topic_hash).into_iter().for_each(&mut read);
+        self.look(in_memory, |sidecar| {
+            list = sidecar.list(topic_hash)?;
+            Ok(list.is_some().then_some(()))
+        })?;
+        list.iter().for_each(|list| read(list));
         Ok(())
     }
 
-    /// Makes the index anew because the one on disk is damaged; gives it, locked: nobody writes it
-    /// to disk again before it was looked at.
-    fn rescan(&self) -> io::Result<MutexGuard<'_, Index>> {
-        let present = self.index();
-        let (facts, log) = match &*present {
-            Index::Memory(_) => return Ok(present),
-            Index::Disk(sidecar) => (sidecar.facts, sidecar.log),
+    /// Looks into the index where it is; makes it anew where the one on disk is damaged.
+    fn look<T>(
+        &self,
+        mut in_memory: impl FnMut(&SegmentIndex) -> T,
+        on_disk: impl FnOnce(&Sidecar) -> io::Result<Option<T>>,
+    ) -> io::Result<T> {
+        let sidecar = match &*self.index() {
+            Index::Memory(index) => return Ok(in_memory(index)),
+            Index::Disk(sidecar) => sidecar.clone(),
         };
-        drop(present);
-        let scan = self.scan(log)?;
-        let mut index = SegmentIndex { facts, ..SegmentIndex::default() };
+        if let Some(found) = on_disk(&sidecar)? {
+            return Ok(found);
+        }
+        let scan = self.scan(sidecar.log)?;
+        let mut index = SegmentIndex { facts: sidecar.facts, ..SegmentIndex::default() };
         index.facts.count = 0;
         for found in &scan.records {
             index.add(&found.head, found.at as u64);
         }
         index.corrupt = scan.corrupt;
-        let mut present = self.index();
-        *present = Index::Memory(index);
-        Ok(present)
+        // Before others have it: it may be written to disk again at once.
+        let found = in_memory(&index);
+        self.set_index(Index::Memory(index));
+        Ok(found)
     }
 
     /// Reads it whole.

@@ -22,10 +22,19 @@ const SEGMENT_BYTES: u64 = 64 * 1024;
 
 /// A log that keeps no history.
 fn machines(disk: &FaultyDisk) -> Machines {
+    machines_keeping(0, disk)
+}
+
+/// A log that may keep more than its volume has room for.
+fn on_a_small_volume(disk: &FaultyDisk) -> Machines {
+    machines_keeping(1 << 30, disk)
+}
+
+fn machines_keeping(history_bytes: u64, disk: &FaultyDisk) -> Machines {
     machines_of(LogConfig {
         max_bytes: Some(1 << 24),
         segment_bytes: SEGMENT_BYTES,
-        history_bytes: 0,
+        history_bytes,
         ..LogConfig::on_disk(Arc::new(disk.clone()))
     })
 }
@@ -164,7 +173,7 @@ fn nothing_ends_of_which_it_is_not_known_yet_how_much_a_cursor_wants() {
         disk.heal();
         assert!(!shared.admits_at_once(&spec("a")), "it takes a disk to count them");
         let cursor = shared.table.state().by_id.get(&spec("a").id).cloned().unwrap();
-        let stale = cursor.place().count(&cursor);
+        let stale = cursor.place().begin_count(&cursor);
         keep_up(&mut machines);
         assert_eq!(shared.segments.first(), first, "some ended while they were being counted");
         assert!(Arc::ptr_eq(&shared.admit(spec("a")).unwrap().cursor, &cursor));
@@ -232,15 +241,6 @@ fn is_taken(machines: &mut Machines) -> bool {
         machines.publish([]);
     }
     machines.shared.next_position() > before
-}
-
-/// A log that may keep more than its volume has room for.
-fn on_a_small_volume(disk: &FaultyDisk) -> Machines {
-    machines_of(LogConfig {
-        max_bytes: Some(1 << 24),
-        segment_bytes: SEGMENT_BYTES,
-        ..LogConfig::on_disk(Arc::new(disk.clone()))
-    })
 }
 
 /// Though nothing is settled history by its own limits, and the log may become larger by its own.
